@@ -1,0 +1,115 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"pixels/internal/config"
+	"pixels/internal/setup"
+)
+
+func (a *app) setupOptions() setup.Options {
+	i := a.config.Incus
+	return setup.Options{Out: a.out, Incus: a.config.IncusConfig(), PoolSize: i.PoolSize, PoolDriver: i.PoolDriver}
+}
+
+func (a *app) setupCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "setup",
+		Short: "Install and start all that sandboxes need",
+		Long: "setup installs Incus from the distribution's packages, starts it, makes a storage pool, a network and a\n" +
+			"base image. It can be run again at any time: what is there is left alone, what is broken is mended.\n" +
+			"Without root it uses an Incus that you may reach, and says what root would add.",
+		Example: "  sudo pixels-mcp setup\n  pixels-mcp setup --incus-pool-size 50GiB",
+		Args:    noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := setup.Run(cmd.Context(), a.setupOptions()); err != nil {
+				return fmt.Errorf("setup: %w", err)
+			}
+			fmt.Fprintln(a.out, "ready")
+			return nil
+		},
+	}
+}
+
+func (a *app) doctorCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "doctor",
+		Short: "Check each part that sandboxes need, and say how to mend it",
+		Args:  noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !setup.Doctor(cmd.Context(), a.setupOptions()) {
+				return exitCode(exitFailed)
+			}
+			return nil
+		},
+	}
+}
+
+func (a *app) cleanCommand() *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "clean",
+		Short: "Remove all sandboxes of all owners; with --all the pool, network and image too",
+		Long: "clean removes what carries our keys in the configured Incus project, and nothing else: every sandbox of\n" +
+			"every owner with its checkpoints, and with --all what setup made. Incus itself stays.",
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := setup.Clean(cmd.Context(), a.setupOptions(), all); err != nil {
+				return fmt.Errorf("clean: %w", err)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "remove the pool, the network and the image as well")
+	return cmd
+}
+
+func (a *app) configCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "config",
+		Short: "Show the configuration in force, and the variable and flag for each setting",
+		Args:  noArguments,
+		RunE: func(*cobra.Command, []string) error {
+			fmt.Fprintf(a.out, "file: %s\n\n", a.configPath)
+			w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "KEY\tVALUE\tVARIABLE\tFLAG")
+			for _, s := range config.Settings() {
+				fmt.Fprintf(w, "%s\t%s\t%s\t--%s\n", s.Key, a.config.Value(s.Key), s.Env, s.Flag)
+			}
+			return w.Flush()
+		},
+	}
+}
+
+// version is set by the linker for a release.
+var version = ""
+
+// buildVersion names this build: the release, or the commit that it was built from.
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if v := info.Main.Version; v != "" && v != "(devel)" {
+			return v
+		}
+	}
+	return "devel"
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			fmt.Fprintf(cmd.OutOrStdout(), "pixels-mcp %s %s/%s %s\n", buildVersion(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+			return nil
+		},
+	}
+}

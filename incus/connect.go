@@ -1,0 +1,136 @@
+// Package incus runs sandboxes as Incus system containers. It is the only package that knows Incus types; what it
+// offers is a sandbox.Backend and the few host-side steps (pool, bridge, image) that set-up needs. It decides no policy.
+package incus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	client "github.com/lxc/incus/v6/client"
+	"github.com/lxc/incus/v6/shared/api"
+)
+
+// DefaultSocket is where incusd listens when nothing says otherwise.
+const DefaultSocket = "/var/lib/incus/unix.socket"
+
+// ErrUnreachable means that no Incus answered at the configured place.
+var ErrUnreachable = errors.New("Incus cannot be reached")
+
+// Config says which Incus to use and where in it sandboxes are kept.
+type Config struct {
+	Socket     string // path of the local socket; empty means $INCUS_SOCKET, then DefaultSocket
+	Remote     string // https://host:port; when set, Socket is ignored
+	ClientCert string // file with the client certificate for Remote, PEM
+	ClientKey  string // file with its key, PEM
+	ServerCert string // file with the one server certificate that Remote may show, PEM
+	Project    string // empty means "default"
+	Pool       string // storage pool of sandboxes; empty means "pixels"
+	Network    string // managed bridge of sandboxes; empty means "pixels"
+	Image      string // alias or fingerprint of the base image; empty means "pixels/base"
+}
+
+// withDefaults fills the fields that were left empty.
+func (c Config) withDefaults() Config {
+	if c.Socket == "" {
+		c.Socket = os.Getenv("INCUS_SOCKET")
+	}
+	if c.Socket == "" {
+		c.Socket = DefaultSocket
+	}
+	for _, f := range []struct {
+		field *string
+		value string
+	}{{&c.Project, "default"}, {&c.Pool, "pixels"}, {&c.Network, "pixels"}, {&c.Image, "pixels/base"}} {
+		if *f.field == "" {
+			*f.field = f.value
+		}
+	}
+	return c
+}
+
+// connect opens a client to the Incus of c, in its project. It returns an error that wraps ErrUnreachable when nothing
+// answers within five seconds.
+func connect(ctx context.Context, c Config) (client.InstanceServer, error) {
+	c = c.withDefaults()
+	probe, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	where := c.Socket
+	var server client.InstanceServer
+	var err error
+	if c.Remote == "" {
+		// No initial GET: it would be one more call than a client that knows its API needs, and the probe below says more.
+		server, err = client.ConnectIncusUnixWithContext(ctx, c.Socket, &client.ConnectionArgs{SkipGetServer: true, SkipGetEvents: true, UserAgent: "pixels"})
+	} else {
+		where = c.Remote
+		server, err = connectRemote(ctx, c)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, where, err)
+	}
+	if err := answers(probe, server); err != nil {
+		if errors.Is(err, os.ErrPermission) || strings.Contains(err.Error(), "permission denied") {
+			return nil, fmt.Errorf("no right to use Incus at %s: join the group incus-admin (or incus) and log in again, or run as root: %w", where, err)
+		}
+		return nil, fmt.Errorf("%w at %s (run `pixels-mcp doctor` to see why, `pixels-mcp setup` to mend it): %w", ErrUnreachable, where, err)
+	}
+	return server.UseProject(c.Project), nil
+}
+
+// connectRemote opens an HTTPS client that shows the client certificate and accepts exactly the pinned server certificate.
+func connectRemote(ctx context.Context, c Config) (client.InstanceServer, error) {
+	pem := func(path, what string) (string, error) {
+		if path == "" {
+			return "", fmt.Errorf("incus.%s is not set, and a remote Incus needs it", what)
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return "", fmt.Errorf("incus.%s: %w", what, err)
+		}
+		return string(b), nil
+	}
+	cert, err := pem(c.ClientCert, "client_cert")
+	if err != nil {
+		return nil, err
+	}
+	key, err := pem(c.ClientKey, "client_key")
+	if err != nil {
+		return nil, err
+	}
+	server, err := pem(c.ServerCert, "server_cert")
+	if err != nil {
+		return nil, err
+	}
+	return client.ConnectIncusWithContext(ctx, c.Remote, &client.ConnectionArgs{
+		TLSClientCert: cert, TLSClientKey: key, TLSServerCert: server,
+		SkipGetServer: true, SkipGetEvents: true, UserAgent: "pixels",
+	})
+}
+
+// answers asks the server who it is, and that it trusts us.
+func answers(ctx context.Context, server client.InstanceServer) error {
+	type reply struct {
+		server *api.Server
+		err    error
+	}
+	got := make(chan reply, 1)
+	go func() {
+		s, _, err := server.GetServer()
+		got <- reply{s, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case r := <-got:
+		if r.err != nil {
+			return r.err
+		}
+		if r.server.Auth != "trusted" {
+			return errors.New("it answers but does not trust this client: add the client certificate with `incus config trust add-certificate`")
+		}
+		return nil
+	}
+}

@@ -1,0 +1,297 @@
+package incus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	client "github.com/lxc/incus/v6/client"
+	"github.com/lxc/incus/v6/shared/api"
+)
+
+// ManagedKey marks pools and networks that set-up made; only what carries it is ever changed or removed.
+const ManagedKey = "user.pixels.managed"
+
+// Provisioner prepares an Incus for sandboxes: the pool, the bridge and the base image, and their removal. Sandboxes
+// themselves are no business of it.
+type Provisioner struct {
+	server client.InstanceServer
+	config Config
+}
+
+// OpenProvisioner connects to the Incus of c. The error wraps ErrUnreachable when nothing answers.
+func OpenProvisioner(ctx context.Context, c Config) (*Provisioner, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	// A client fails every call once the context it was opened with ends, and a build that is cancelled has still to
+	// remove its instance. Connecting gives up after five seconds by itself.
+	server, err := connect(context.WithoutCancel(ctx), c)
+	if err != nil {
+		return nil, err
+	}
+	return &Provisioner{server: server, config: c.withDefaults()}, nil
+}
+
+// Config returns the configuration in use, with its defaults filled in.
+func (p *Provisioner) Config() Config { return p.config }
+
+// ProvisionServer describes the Incus that answered.
+type ProvisionServer struct {
+	Version   string
+	Drivers   []string // storage drivers that this server can use
+	Clustered bool
+	Firewall  string // what it filters and translates addresses with: nftables or xtables
+}
+
+// Server asks the Incus what it is.
+func (p *Provisioner) Server() (ProvisionServer, error) {
+	s, _, err := p.server.GetServer()
+	if err != nil {
+		return ProvisionServer{}, fmt.Errorf("ask Incus for its version: %w", err)
+	}
+	out := ProvisionServer{Version: s.Environment.ServerVersion, Clustered: s.Environment.ServerClustered, Firewall: s.Environment.Firewall}
+	for _, d := range s.Environment.StorageSupportedDrivers {
+		out.Drivers = append(out.Drivers, d.Name)
+	}
+	return out, nil
+}
+
+// ProvisionPool describes the storage pool of sandboxes.
+type ProvisionPool struct {
+	Name, Driver, Source string
+	Managed              bool // made by set-up
+	Broken               bool // Incus knows it but never finished making it
+	Used, Total          uint64
+}
+
+// Pool returns the configured pool, or nil when there is none.
+func (p *Provisioner) Pool() (*ProvisionPool, error) {
+	pool, _, err := p.server.GetStoragePool(p.config.Pool)
+	if provisionMissing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up the storage pool %q: %w", p.config.Pool, err)
+	}
+	out := &ProvisionPool{
+		Name: pool.Name, Driver: pool.Driver, Source: pool.Config["source"],
+		Managed: pool.Config[ManagedKey] == "true",
+		Broken:  pool.Status == api.StoragePoolStatusPending || pool.Status == api.StoragePoolStatusErrored,
+	}
+	// Space is a nicety: a caller with few rights may see the pool but not its resources.
+	if r, err := p.server.GetStoragePoolResources(p.config.Pool); err == nil {
+		out.Used, out.Total = r.Space.Used, r.Space.Total
+	}
+	return out, nil
+}
+
+// CreatePool makes the configured pool with driver; size (as Incus writes it, "20GiB") is that of its loop file, and
+// ignored by the driver dir.
+func (p *Provisioner) CreatePool(driver, size string) error {
+	config := map[string]string{ManagedKey: "true"}
+	if driver != "dir" {
+		config["size"] = size
+	}
+	err := p.server.CreateStoragePool(api.StoragePoolsPost{
+		Name: p.config.Pool, Driver: driver,
+		StoragePoolPut: api.StoragePoolPut{Config: config, Description: "Sandboxes of pixels"},
+	})
+	if err != nil {
+		return fmt.Errorf("create the %s storage pool %q: %w", driver, p.config.Pool, err)
+	}
+	return nil
+}
+
+// DeletePool removes the configured pool, which must be empty.
+func (p *Provisioner) DeletePool() error {
+	if err := p.server.DeleteStoragePool(p.config.Pool); err != nil && !provisionMissing(err) {
+		return fmt.Errorf("delete the storage pool %q: %w", p.config.Pool, err)
+	}
+	return nil
+}
+
+// ProvisionNetwork describes the bridge of sandboxes.
+type ProvisionNetwork struct {
+	Name, Type, Address string
+	NAT                 bool
+	Managed             bool // made by set-up
+	Broken              bool // Incus knows it but never finished making it
+	Up                  bool
+}
+
+// Network returns the configured network, or nil when Incus knows none of that name.
+func (p *Provisioner) Network() (*ProvisionNetwork, error) {
+	n, _, err := p.server.GetNetwork(p.config.Network)
+	if provisionMissing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up the network %q: %w", p.config.Network, err)
+	}
+	out := &ProvisionNetwork{
+		Name: n.Name, Type: n.Type, Address: n.Config["ipv4.address"], NAT: n.Config["ipv4.nat"] == "true",
+		Managed: n.Config[ManagedKey] == "true",
+		Broken:  n.Managed && (n.Status == api.NetworkStatusPending || n.Status == api.NetworkStatusErrored),
+	}
+	if !n.Managed {
+		// Incus lists interfaces of the host too, and won't create a network over one.
+		out.Type = "host interface"
+	}
+	if s, err := p.server.GetNetworkState(p.config.Network); err == nil {
+		out.Up = s.State == "up"
+	}
+	return out, nil
+}
+
+// CreateNetwork makes the configured bridge with IPv4 NAT and DHCP, and no IPv6. The address is the bridge's own, as
+// 10.1.2.1/24, or "auto"; mtu 0 leaves Incus its default.
+func (p *Provisioner) CreateNetwork(address string, mtu int) error {
+	config := map[string]string{
+		ManagedKey:     "true",
+		"ipv4.address": address,
+		"ipv4.nat":     "true",
+		"ipv6.address": "none",
+		"dns.mode":     "managed",
+	}
+	if mtu > 0 {
+		config["bridge.mtu"] = fmt.Sprint(mtu)
+	}
+	err := p.server.CreateNetwork(api.NetworksPost{
+		Name: p.config.Network, Type: "bridge",
+		NetworkPut: api.NetworkPut{Config: config, Description: "Sandboxes of pixels"},
+	})
+	if err != nil {
+		return fmt.Errorf("create the bridge %q: %w", p.config.Network, err)
+	}
+	return nil
+}
+
+// DeleteNetwork removes the configured network, which nothing may use.
+func (p *Provisioner) DeleteNetwork() error {
+	if err := p.server.DeleteNetwork(p.config.Network); err != nil && !provisionMissing(err) {
+		return fmt.Errorf("delete the network %q: %w", p.config.Network, err)
+	}
+	return nil
+}
+
+// RemoveAll deletes every instance of the configured project that carries a user.pixels key and, when all is set, our
+// images, network and pool too. It reports each removal to removed, goes on after a failure, and returns all of them.
+// Nothing that lacks our mark is touched.
+func (p *Provisioner) RemoveAll(ctx context.Context, all bool, removed func(what string)) error {
+	errs := []error{p.removeInstances(ctx, removed)}
+	if !all {
+		return errs[0]
+	}
+	errs = append(errs, p.removeImages(ctx, removed))
+	if n, err := p.Network(); err != nil {
+		errs = append(errs, err)
+	} else if n != nil && n.Managed {
+		if err := p.DeleteNetwork(); err != nil {
+			errs = append(errs, err)
+		} else {
+			removed("network " + n.Name)
+		}
+	}
+	if pool, err := p.Pool(); err != nil {
+		errs = append(errs, err)
+	} else if pool != nil && pool.Managed {
+		if err := p.DeletePool(); err != nil {
+			errs = append(errs, err)
+		} else {
+			removed("storage pool " + pool.Name)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeInstances deletes, by force and one after another, the instances that carry a user.pixels key.
+func (p *Provisioner) removeInstances(ctx context.Context, removed func(string)) error {
+	instances, err := p.server.GetInstances(api.InstanceTypeAny)
+	if err != nil {
+		return fmt.Errorf("list instances: %w", err)
+	}
+	var errs []error
+	for _, inst := range instances {
+		if !provisionOurs(inst.Config) {
+			continue
+		}
+		if err := p.removeInstance(ctx, inst.Name); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		what := "instance " + inst.Name
+		if name := inst.Config["user.pixels.name"]; name != "" && name != inst.Name {
+			what += " (sandbox " + name + ")"
+		}
+		removed(what)
+	}
+	return errors.Join(errs...)
+}
+
+// removeInstance stops an instance by force and deletes it; one that is gone already is no error.
+func (p *Provisioner) removeInstance(ctx context.Context, name string) error {
+	stop, err := p.server.UpdateInstanceState(name, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
+	if err == nil {
+		// Its failure says that the instance isn't running or can't be stopped; the deletion tells which.
+		_, _ = p.waitFor(ctx, stop)
+	}
+	op, err := p.server.DeleteInstance(name)
+	if err == nil {
+		_, err = p.waitFor(ctx, op)
+	}
+	if err != nil && !provisionMissing(err) {
+		return fmt.Errorf("delete instance %s: %w", name, err)
+	}
+	return nil
+}
+
+// waitFor waits until an operation or ctx ends, and fails as the operation did. It asks the server in short turns: the
+// client's own wait notices no cancellation without an event listener, and then changes the transport that all calls share.
+func (p *Provisioner) waitFor(ctx context.Context, op client.Operation) (*api.Operation, error) {
+	id := op.Get().ID
+	for {
+		if err := ctx.Err(); err != nil {
+			_ = p.server.DeleteOperation(id) // few operations can be cancelled; the caller removes what this one made
+			return nil, err
+		}
+		// It fails when the second is over, which is no failure of the operation; what it became says the next call.
+		started := time.Now()
+		_, _, waitErr := p.server.RawQuery(http.MethodGet, "/1.0/operations/"+id+"/wait?timeout=1", nil, "")
+		now, _, err := p.server.GetOperation(id)
+		if err != nil {
+			return nil, errors.Join(err, waitErr)
+		}
+		if now.StatusCode.IsFinal() {
+			if now.Err != "" {
+				return now, errors.New(now.Err)
+			}
+			return now, nil
+		}
+		if waitErr != nil && time.Since(started) < 500*time.Millisecond {
+			return nil, waitErr
+		}
+	}
+}
+
+// provisionOurs tells whether a configuration carries a key of ours.
+func provisionOurs(config map[string]string) bool {
+	for key := range config {
+		if strings.HasPrefix(key, "user.pixels.") {
+			return true
+		}
+	}
+	return false
+}
+
+// provisionMissing tells whether Incus answered that the thing does not exist.
+func provisionMissing(err error) bool {
+	return err != nil && (api.StatusErrorCheck(err, http.StatusNotFound) || strings.HasSuffix(err.Error(), "not found"))
+}
+
+// Supports tells whether the server can make pools with driver.
+func (s ProvisionServer) Supports(driver string) bool { return slices.Contains(s.Drivers, driver) }

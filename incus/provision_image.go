@@ -1,0 +1,172 @@
+package incus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	client "github.com/lxc/incus/v6/client"
+	"github.com/lxc/incus/v6/shared/api"
+)
+
+// Properties of a base image that set-up made.
+const (
+	provisionKindKey    = "user.pixels.image"   // "base"
+	provisionVersionKey = "user.pixels.version" // hash of the recipe it was made with
+)
+
+// ProvisionImage describes the image behind the configured alias.
+type ProvisionImage struct {
+	Fingerprint, Version, Description string
+	Managed                           bool // made by set-up
+	Created                           time.Time
+}
+
+// Image returns the image that the configuration names by alias or fingerprint, or nil when there is none.
+func (p *Provisioner) Image() (*ProvisionImage, error) {
+	fingerprint := p.config.Image
+	alias, _, err := p.server.GetImageAlias(p.config.Image)
+	switch {
+	case err == nil:
+		fingerprint = alias.Target
+	case !provisionMissing(err):
+		return nil, fmt.Errorf("look up the image %q: %w", p.config.Image, err)
+	case strings.ContainsAny(fingerprint, "/:. "):
+		return nil, nil // no fingerprint looks so
+	}
+	img, _, err := p.server.GetImage(fingerprint)
+	if provisionMissing(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up the image %q: %w", p.config.Image, err)
+	}
+	return &ProvisionImage{
+		Fingerprint: img.Fingerprint, Version: img.Properties[provisionVersionKey], Description: img.Properties["description"],
+		Managed: img.Properties[provisionKindKey] == "base", Created: img.CreatedAt,
+	}, nil
+}
+
+// ImageProperties are the properties a base image of the given recipe version carries.
+func ImageProperties(version, osName, release string) map[string]string {
+	return map[string]string{
+		"description":       fmt.Sprintf("Pixels base (%s %s)", osName, release),
+		"os":                osName,
+		"release":           release,
+		provisionKindKey:    "base",
+		provisionVersionKey: version,
+	}
+}
+
+// AdoptImage points the alias at an image of version that an interrupted set-up left without one, and tells whether
+// there was any.
+func (p *Provisioner) AdoptImage(ctx context.Context, version string) (bool, error) {
+	images, err := p.server.GetImages()
+	if err != nil {
+		return false, fmt.Errorf("list images: %w", err)
+	}
+	for _, img := range images {
+		if img.Properties[provisionKindKey] == "base" && img.Properties[provisionVersionKey] == version {
+			return true, p.publishAs(ctx, img.Fingerprint)
+		}
+	}
+	return false, nil
+}
+
+// ImportImage uploads a split image (metadata tarball and squashfs) and makes it the one behind the alias.
+func (p *Provisioner) ImportImage(ctx context.Context, metaPath, rootfsPath string) error {
+	meta, err := os.Open(metaPath)
+	if err != nil {
+		return err
+	}
+	defer meta.Close()
+	rootfs, err := os.Open(rootfsPath)
+	if err != nil {
+		return err
+	}
+	defer rootfs.Close()
+	op, err := p.server.CreateImage(api.ImagesPost{}, &client.ImageCreateArgs{
+		MetaFile: meta, MetaName: "meta.tar.gz", RootfsFile: rootfs, RootfsName: "rootfs.squashfs", Type: "container",
+	})
+	var ended *api.Operation
+	if err == nil {
+		ended, err = p.waitFor(ctx, op)
+	}
+	if err != nil {
+		return fmt.Errorf("import the base image: %w", err)
+	}
+	fingerprint, _ := ended.Metadata["fingerprint"].(string)
+	if fingerprint == "" {
+		return errors.New("import the base image: Incus did not say under which fingerprint")
+	}
+	return p.publishAs(ctx, fingerprint)
+}
+
+// publishAs moves the alias to fingerprint, then deletes the older base images: in this order, so that there is an
+// image behind the alias at any time. A young one without an alias stays, since another set-up may be about to give it one.
+func (p *Provisioner) publishAs(ctx context.Context, fingerprint string) error {
+	entry := api.ImageAliasesEntryPut{Target: fingerprint, Description: "Base image of pixels"}
+	before, etag, err := p.server.GetImageAlias(p.config.Image)
+	if provisionMissing(err) {
+		before = &api.ImageAliasesEntry{}
+		err = p.server.CreateImageAlias(api.ImageAliasesPost{ImageAliasesEntry: api.ImageAliasesEntry{
+			Name: p.config.Image, Type: "container", ImageAliasesEntryPut: entry,
+		}})
+	} else if err == nil {
+		err = p.server.UpdateImageAlias(p.config.Image, entry, etag)
+	}
+	if err != nil {
+		return fmt.Errorf("point the alias %q at the base image: %w", p.config.Image, err)
+	}
+	images, err := p.server.GetImages()
+	if err != nil {
+		return fmt.Errorf("list images: %w", err)
+	}
+	for _, img := range images {
+		// One with another alias belongs to another configuration.
+		if img.Fingerprint == fingerprint || img.Properties[provisionKindKey] != "base" || len(img.Aliases) > 0 {
+			continue
+		}
+		if img.Fingerprint == before.Target || time.Since(img.UploadedAt) > time.Hour {
+			if err := p.deleteImage(ctx, img.Fingerprint); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// deleteImage removes one image; one that is gone already is no error.
+func (p *Provisioner) deleteImage(ctx context.Context, fingerprint string) error {
+	op, err := p.server.DeleteImage(fingerprint)
+	if err == nil {
+		_, err = p.waitFor(ctx, op)
+	}
+	if err != nil && !provisionMissing(err) {
+		return fmt.Errorf("delete image %.12s: %w", fingerprint, err)
+	}
+	return nil
+}
+
+// removeImages deletes the images of the project that carry our properties.
+func (p *Provisioner) removeImages(ctx context.Context, removed func(string)) error {
+	images, err := p.server.GetImages()
+	if err != nil {
+		return fmt.Errorf("list images: %w", err)
+	}
+	var errs []error
+	for _, img := range images {
+		if !provisionOurs(img.Properties) {
+			continue
+		}
+		if err := p.deleteImage(ctx, img.Fingerprint); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		removed(fmt.Sprintf("image %.12s (%s)", img.Fingerprint, img.Properties["description"]))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,204 @@
+// Package config reads what a human settled about this installation: config.toml, PIXELS_* variables over it, and flags
+// over those. It checks each value where it stands, and knows nothing of what is done with them.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/agext/levenshtein"
+	"github.com/pelletier/go-toml/v2"
+
+	"pixels/incus"
+	"pixels/internal/units"
+)
+
+// Config is the configuration in force.
+type Config struct {
+	Backend  string   `toml:"backend"` // incus
+	Incus    Incus    `toml:"incus"`
+	Defaults Defaults `toml:"defaults"`
+}
+
+// Incus says which Incus to use and how set-up prepares it.
+type Incus struct {
+	Socket     string `toml:"socket"`
+	Remote     string `toml:"remote"`
+	ClientCert string `toml:"client_cert"`
+	ClientKey  string `toml:"client_key"`
+	ServerCert string `toml:"server_cert"`
+	Project    string `toml:"project"`
+	Pool       string `toml:"pool"`
+	PoolSize   string `toml:"pool_size"`
+	PoolDriver string `toml:"pool_driver"`
+}
+
+// Defaults are what a sandbox gets when its creator does not say.
+type Defaults struct {
+	Image     string            `toml:"image"`
+	CPU       int               `toml:"cpu"`       // cores
+	Memory    Size              `toml:"memory"`    // of RAM
+	Disk      Size              `toml:"disk"`      // of the root file system
+	Processes int               `toml:"processes"` // tasks
+	Lease     Duration          `toml:"lease"`
+	MaxLease  Duration          `toml:"max_lease"`
+	Network   string            `toml:"network"` // managed bridge that sandboxes sit on
+	Env       map[string]string `toml:"env"`
+}
+
+// Size is a number of bytes, written as 2GiB.
+type Size int64
+
+// UnmarshalText reads a size as people write it.
+func (s *Size) UnmarshalText(b []byte) error {
+	n, err := units.ParseSize(string(b))
+	*s = Size(n)
+	return err
+}
+
+// Duration is a length of time, written as 90m, 24h or 7d.
+type Duration time.Duration
+
+// UnmarshalText reads a duration as people write it.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := units.ParseDuration(string(b))
+	*d = Duration(v)
+	return err
+}
+
+// Default returns the configuration of a machine where nothing was settled.
+func Default() Config {
+	return Config{
+		Backend: "incus",
+		Incus:   Incus{Project: "default", Pool: "pixels"},
+		Defaults: Defaults{
+			Image: "pixels/base", CPU: 2, Memory: 2 << 30, Disk: 10 << 30, Processes: 4096,
+			Lease: Duration(24 * time.Hour), MaxLease: Duration(30 * 24 * time.Hour), Network: "pixels",
+		},
+	}
+}
+
+// Path returns where config.toml is looked for when no flag names another: under XDG_CONFIG_HOME, or ~/.config.
+func Path() (string, error) {
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "", fmt.Errorf("find the configuration: %w", err)
+	}
+	return filepath.Join(dir, "pixels", "config.toml"), nil
+}
+
+// Load reads the file at path over the defaults, then PIXELS_* variables from environ (as os.Environ gives them), then
+// flags, a map of settings' keys to values. A missing file is an error only when required is set. Errors name the file
+// and line, the variable or the flag at fault.
+func Load(path string, required bool, environ []string, flags map[string]string) (Config, error) {
+	c := Default()
+	b, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !required:
+	case err != nil:
+		return c, fmt.Errorf("read the configuration: %w", err)
+	default:
+		if err := decode(b, &c); err != nil {
+			return c, fmt.Errorf("%s:%w", path, err)
+		}
+	}
+	for _, kv := range environ {
+		name, value, _ := strings.Cut(kv, "=")
+		if !strings.HasPrefix(name, "PIXELS_") || slices.Contains(notSettings, name) {
+			continue
+		}
+		i := slices.IndexFunc(settings, func(s setting) bool { return s.Env() == name })
+		if i < 0 {
+			return c, fmt.Errorf("the variable %s is unknown%s", name, nearest(name, variables()))
+		}
+		if err := settings[i].set(&c, value); err != nil {
+			return c, fmt.Errorf("the variable %s: %w", name, err)
+		}
+	}
+	for key, value := range flags {
+		i := slices.IndexFunc(settings, func(s setting) bool { return s.Key == key })
+		if i < 0 {
+			return c, fmt.Errorf("there is no setting %s", key)
+		}
+		if err := settings[i].set(&c, value); err != nil {
+			return c, fmt.Errorf("--%s: %w", settings[i].Flag(), err)
+		}
+	}
+	return c, c.check()
+}
+
+// decode reads TOML strictly. Its errors begin with the line.
+func decode(b []byte, c *Config) error {
+	d := toml.NewDecoder(strings.NewReader(string(b)))
+	d.DisallowUnknownFields()
+	err := d.Decode(c)
+	var unknown *toml.StrictMissingError
+	var bad *toml.DecodeError
+	switch {
+	case errors.As(err, &unknown):
+		first := unknown.Errors[0]
+		row, _ := first.Position()
+		key := strings.Join(first.Key(), ".")
+		return fmt.Errorf("%d: unknown key %s%s", row, key, nearest(key, keys()))
+	case errors.As(err, &bad):
+		row, _ := bad.Position()
+		if key := strings.Join(bad.Key(), "."); key != "" {
+			return fmt.Errorf("%d: %s: %w", row, key, bad)
+		}
+		return fmt.Errorf("%d: %w", row, bad)
+	case err != nil:
+		return fmt.Errorf(" %w", err)
+	}
+	return nil
+}
+
+// check looks at what no single value shows.
+func (c Config) check() error {
+	d := c.Defaults
+	switch {
+	case c.Backend != "incus":
+		return fmt.Errorf("backend %q is unknown: the backend is incus", c.Backend)
+	case d.CPU < 1:
+		return fmt.Errorf("defaults.cpu is %d: give a number of cores, 1 or more", d.CPU)
+	case d.Processes < 64:
+		return fmt.Errorf("defaults.processes is %d: a booted system alone needs 64", d.Processes)
+	case d.Memory < 128<<20:
+		return fmt.Errorf("defaults.memory is %s: a booted system alone needs 128MiB", units.Size(int64(d.Memory)))
+	case d.Disk < 1<<30:
+		return fmt.Errorf("defaults.disk is %s: the base image alone needs 1GiB", units.Size(int64(d.Disk)))
+	case d.Lease < Duration(time.Minute):
+		return fmt.Errorf("defaults.lease is %s: give 1m or more", time.Duration(d.Lease))
+	case d.MaxLease < d.Lease:
+		return fmt.Errorf("defaults.max_lease (%s) is shorter than defaults.lease (%s)", time.Duration(d.MaxLease), time.Duration(d.Lease))
+	}
+	return nil
+}
+
+// IncusConfig returns what the Incus backend needs.
+func (c Config) IncusConfig() incus.Config {
+	i := c.Incus
+	return incus.Config{
+		Socket: i.Socket, Remote: i.Remote, ClientCert: i.ClientCert, ClientKey: i.ClientKey, ServerCert: i.ServerCert,
+		Project: i.Project, Pool: i.Pool, Network: c.Defaults.Network, Image: c.Defaults.Image,
+	}
+}
+
+// nearest ends a message about an unknown word with the known one that was likely meant, or with nothing.
+func nearest(word string, known []string) string {
+	best, score := "", 0.6
+	for _, k := range known {
+		if s := levenshtein.Similarity(word, k, nil); s > score {
+			best, score = k, s
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %s?", best)
+}

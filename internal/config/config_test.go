@@ -1,0 +1,97 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestFileThenVariablesThenFlags(t *testing.T) {
+	path := write(t, "[incus]\nproject = \"file\"\npool = \"file\"\n\n[defaults]\nmemory = \"1GiB\"\nlease = \"7d\"\ncpu = 3\n\n[defaults.env]\nTZ = \"UTC\"\n")
+	c, err := Load(path, true, []string{"PIXELS_INCUS_POOL=variable", "PIXELS_DEFAULTS_CPU=4", "HOME=/"}, map[string]string{"defaults.cpu": "5"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Incus.Project != "file" || c.Incus.Pool != "variable" || c.Defaults.CPU != 5 {
+		t.Errorf("the order is not kept: %+v", c)
+	}
+	if c.Defaults.Memory != 1<<30 || time.Duration(c.Defaults.Lease) != 168*time.Hour || c.Defaults.Env["TZ"] != "UTC" {
+		t.Errorf("values are not read: %+v", c.Defaults)
+	}
+	if c.Defaults.Disk != Default().Defaults.Disk {
+		t.Error("what the file leaves out keeps its default")
+	}
+}
+
+func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
+	for name, c := range map[string]struct {
+		file     string
+		environ  []string
+		flags    map[string]string
+		contains []string
+	}{
+		"unknown key":      {file: "[incus]\n\nsokcet = \"/x\"\n", contains: []string{"config.toml:3:", "incus.sokcet", "did you mean incus.socket"}},
+		"unknown table":    {file: "[default]\ncpu = 1\n", contains: []string{"config.toml:1:", "default"}},
+		"wrong type":       {file: "[defaults]\ncpu = \"two\"\n", contains: []string{"config.toml:2:", "defaults.cpu"}},
+		"bad size":         {file: "[defaults]\nmemory = \"much\"\n", contains: []string{"config.toml:2:", "512MiB"}},
+		"broken TOML":      {file: "[defaults\n", contains: []string{"config.toml:1:"}},
+		"unknown variable": {environ: []string{"PIXELS_INCUS_POOOL=x"}, contains: []string{"PIXELS_INCUS_POOOL", "did you mean PIXELS_INCUS_POOL"}},
+		"bad variable":     {environ: []string{"PIXELS_DEFAULTS_CPU=x"}, contains: []string{"PIXELS_DEFAULTS_CPU", "whole number"}},
+		"bad flag":         {flags: map[string]string{"defaults.lease": "soon"}, contains: []string{"--defaults-lease", "24h"}},
+		"lease over max":   {file: "[defaults]\nlease = \"60d\"\n", contains: []string{"defaults.max_lease"}},
+		"no cores":         {file: "[defaults]\ncpu = 0\n", contains: []string{"defaults.cpu"}},
+		"unknown backend":  {file: "backend = \"docker\"\n", contains: []string{"docker", "incus"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Load(write(t, c.file), true, c.environ, c.flags)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			for _, part := range c.contains {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("%q is not in: %v", part, err)
+				}
+			}
+		})
+	}
+}
+
+func TestOnlyANamedFileMustExist(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "none.toml")
+	if _, err := Load(missing, false, nil, nil); err != nil {
+		t.Error(err)
+	}
+	if _, err := Load(missing, true, nil, nil); err == nil {
+		t.Error("a file that was asked for and is not there is an error")
+	}
+}
+
+func TestEverySettingCanBeSetAndShown(t *testing.T) {
+	for _, s := range settings {
+		c := Default()
+		text := "7"
+		switch s.field(&c).(type) {
+		case *Size:
+			text = "7GiB"
+		case *Duration:
+			text = "7d"
+		}
+		if err := s.set(&c, text); err != nil {
+			t.Errorf("%s: %v", s.Key, err)
+		}
+		if got := c.Value(s.Key); got != text {
+			t.Errorf("%s was set to %s and shows %s", s.Key, text, got)
+		}
+	}
+}

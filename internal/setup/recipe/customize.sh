@@ -1,0 +1,69 @@
+#!/bin/sh
+# Turns a minimal Debian or Ubuntu root with our packages into the base image's root. It runs inside that root: by
+# chroot after a bootstrap.
+set -eu
+
+# The client identifier is the MAC address: the default one derives from the machine id, which clones of one checkpoint
+# share, and a DHCP server would hand all of them the same address. No IPv6 RA: nothing here sends one, and waiting for
+# it delays "online".
+mkdir -p /etc/systemd/network
+cat >/etc/systemd/network/10-eth0.network <<'END'
+[Match]
+Name=eth0
+
+[Network]
+DHCP=ipv4
+LinkLocalAddressing=ipv6
+IPv6AcceptRA=no
+
+[DHCPv4]
+ClientIdentifier=mac
+UseDNS=yes
+UseDomains=yes
+UseHostname=no
+END
+
+# A sandbox must be usable a moment after its start, so what only serves long-lived machines does not run.
+mkdir -p /etc/systemd/system
+for unit in systemd-networkd-wait-online.service systemd-logind.service console-getty.service getty@tty1.service \
+	getty-static.service apt-daily.timer apt-daily.service apt-daily-upgrade.timer apt-daily-upgrade.service \
+	dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service fstrim.timer motd-news.timer \
+	systemd-journal-flush.service systemd-modules-load.service sys-kernel-debug.mount sys-kernel-tracing.mount \
+	sys-kernel-config.mount sys-fs-fuse-connections.mount dev-hugepages.mount systemd-binfmt.service \
+	proc-sys-fs-binfmt_misc.automount systemd-random-seed.service systemd-boot-random-seed.service \
+	systemd-update-utmp.service systemd-update-utmp-runlevel.service systemd-pstore.service; do
+	ln -sfn /dev/null "/etc/systemd/system/$unit"
+done
+wants=/etc/systemd/system/multi-user.target.wants
+lib=/lib/systemd/system
+mkdir -p "$wants"
+ln -sfn "$lib/systemd-networkd.service" "$wants/systemd-networkd.service"
+ln -sfn "$lib/systemd-resolved.service" "$wants/systemd-resolved.service"
+ln -sfn multi-user.target /etc/systemd/system/default.target 2>/dev/null || true
+ln -sfn "$lib/multi-user.target" /etc/systemd/system/default.target
+# A small journal in memory: the disk of a sandbox belongs to its work.
+mkdir -p /etc/systemd/journald.conf.d
+printf '[Journal]\nStorage=volatile\nRuntimeMaxUse=16M\n' >/etc/systemd/journald.conf.d/pixels.conf
+
+if ! id -u pixel >/dev/null 2>&1; then
+	groupadd -g 1000 pixel
+	useradd -u 1000 -g 1000 -m -d /home/pixel -s /bin/bash pixel
+fi
+usermod -aG sudo pixel
+printf 'pixel ALL=(ALL:ALL) NOPASSWD:ALL\n' >/etc/sudoers.d/pixel
+chmod 0440 /etc/sudoers.d/pixel
+
+if [ -n "$(find /usr/local/share/ca-certificates -name '*.crt' 2>/dev/null | head -n 1)" ]; then
+	update-ca-certificates >/dev/null
+fi
+
+printf '127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n' >/etc/hosts
+printf 'LANG=C.UTF-8\n' >/etc/default/locale
+apt-get clean
+rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/cache/debconf/*-old /var/lib/dpkg/*-old /tmp/* /var/tmp/*
+rm -rf /var/log/journal /usr/share/doc/* /usr/share/man/* /usr/share/info/* /usr/share/locale/*
+find /var/log -type f -exec truncate -s 0 {} +
+: >/etc/machine-id
+rm -f /var/lib/dbus/machine-id /etc/hostname
+# Last of all: from here on names inside this root resolve only where systemd-resolved runs.
+ln -sfn ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
