@@ -1,0 +1,197 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+)
+
+// MaxClones is the most that one request may make.
+const MaxClones = 64
+
+// parallel bounds how many backend calls one request has under way at once.
+const parallel = 8
+
+// CloneRequest asks for copies of a checkpoint.
+type CloneRequest struct {
+	Source  string // NAME:LABEL
+	Count   int    // 0 means as many as Names, or 1
+	Names   []string
+	Egress  Egress // empty means the source's
+	Labels  map[string]string
+	Command *ExecRequest // run in each clone once it is ready; its Name is ignored
+}
+
+// CloneResult is what became of one clone: either Err, or Sandbox and, when there was a command, Exec or ExecErr.
+type CloneResult struct {
+	Name    string
+	Sandbox Sandbox
+	Err     error
+	Exec    *ExecResult
+	ExecErr error
+}
+
+// Clone makes copies of a checkpoint side by side and runs a command in each. One that fails undoes no other. An error
+// means that the request itself was wrong, and that nothing was made.
+func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]CloneResult, error) {
+	switch {
+	case r.Count < 0 || r.Count > MaxClones || len(r.Names) > MaxClones:
+		return nil, fmt.Errorf("count is %w: give 1 to %d", ErrInvalid, MaxClones)
+	case r.Count != 0 && len(r.Names) > 0 && r.Count != len(r.Names):
+		return nil, fmt.Errorf("count is %d and names has %d: that is %w; give one of them, or as many names as count says", r.Count, len(r.Names), ErrInvalid)
+	}
+	for i, name := range r.Names {
+		if err := CheckName(name); err != nil {
+			return nil, err
+		}
+		if slices.Contains(r.Names[:i], name) {
+			return nil, fmt.Errorf("names has %q twice: that is %w", name, ErrInvalid)
+		}
+	}
+	if err := errors.Join(checkLabels(r.Labels), checkEgress(r.Egress)); err != nil {
+		return nil, err
+	}
+	if r.Command != nil {
+		if err := r.Command.check(); err != nil {
+			return nil, err
+		}
+	}
+	source, label, err := m.source(ctx, owner, r.Source)
+	if err != nil {
+		return nil, err
+	}
+	spec := func(name string) Spec {
+		s := Spec{Name: name, Owner: owner, Egress: r.Egress, Labels: r.Labels}
+		s.from(source, label)
+		return s
+	}
+	var results []CloneResult
+	if len(r.Names) > 0 {
+		results = m.createNamed(ctx, r.Names, spec)
+	} else if results, err = m.createNumbered(ctx, source.Name, max(r.Count, 1), spec); err != nil {
+		return nil, err
+	}
+	if r.Command == nil {
+		return results, nil
+	}
+	sideBySide(len(results), func(i int) {
+		if results[i].Err != nil {
+			return
+		}
+		got, err := m.run(ctx, results[i].Sandbox.ID, *r.Command)
+		results[i].ExecErr = err
+		if err == nil {
+			results[i].Exec = &got
+		}
+	})
+	return results, nil
+}
+
+// createNamed makes one sandbox a name, side by side.
+func (m *Manager) createNamed(ctx context.Context, names []string, spec func(name string) Spec) []CloneResult {
+	results := make([]CloneResult, len(names))
+	sideBySide(len(names), func(i int) {
+		results[i].Name = names[i]
+		results[i].Sandbox, results[i].Err = m.backend.Create(ctx, spec(names[i]))
+	})
+	return results
+}
+
+// createNumbered makes count sandboxes that are called prefix-1, prefix-2 and so on, over what is taken. Where another
+// request takes one of the names at the same time, the next number is tried.
+func (m *Manager) createNumbered(ctx context.Context, prefix string, count int, spec func(name string) Spec) ([]CloneResult, error) {
+	taken := map[string]bool{}
+	list, err := m.backend.List(ctx, spec("").Owner)
+	if err != nil {
+		return make([]CloneResult, count), err
+	}
+	for _, s := range list {
+		taken[s.Name] = true
+	}
+	prefix = prefix[:min(len(prefix), 56)] // room for the number in a host name
+	free := func() string {
+		for n := 1; ; n++ {
+			if name := prefix + "-" + strconv.Itoa(n); !taken[name] {
+				taken[name] = true
+				return name
+			}
+		}
+	}
+	var names []string
+	for range count {
+		names = append(names, free())
+	}
+	results := m.createNamed(ctx, names, spec)
+	for range 5 {
+		var again []int
+		names = nil
+		for i := range results {
+			if errors.Is(results[i].Err, ErrExists) {
+				again = append(again, i)
+				names = append(names, free())
+			}
+		}
+		for k, result := range m.createNamed(ctx, names, spec) {
+			results[again[k]] = result
+		}
+	}
+	return results, nil
+}
+
+// Destroyed says what became of the names that a Destroy was asked for.
+type Destroyed struct {
+	Gone    []string         // ended and removed
+	Missing []string         // not there to begin with
+	Failed  map[string]error // still there
+}
+
+// Destroy ends and removes sandboxes with their checkpoints, half-made ones too. What is not there is no failure.
+func (m *Manager) Destroy(ctx context.Context, owner string, names []string) (Destroyed, error) {
+	if len(names) == 0 {
+		return Destroyed{}, fmt.Errorf("names is empty, which is %w: name the sandboxes to destroy; list_sandboxes shows them", ErrInvalid)
+	}
+	for _, name := range names {
+		if err := CheckName(name); err != nil {
+			return Destroyed{}, err
+		}
+	}
+	names = slices.Compact(slices.Sorted(slices.Values(names)))
+	d := Destroyed{Failed: map[string]error{}}
+	var mu sync.Mutex
+	sideBySide(len(names), func(i int) {
+		s, err := m.backend.Get(ctx, owner, names[i])
+		if err == nil {
+			err = m.backend.Destroy(ctx, s.ID)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case err == nil:
+			d.Gone = append(d.Gone, names[i])
+		case errors.Is(err, ErrNotFound):
+			d.Missing = append(d.Missing, names[i])
+		default:
+			d.Failed[names[i]] = err
+		}
+	})
+	slices.Sort(d.Gone)
+	slices.Sort(d.Missing)
+	return d, nil
+}
+
+// sideBySide calls do for 0 to n-1, several at once, and returns when all have ended.
+func sideBySide(n int, do func(i int)) {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, parallel)
+	for i := range n {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			do(i)
+		})
+	}
+	wg.Wait()
+}

@@ -1,0 +1,93 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+)
+
+// Bounds of how long a command may run.
+const (
+	DefaultTimeout = 30 * time.Second
+	MaxTimeout     = 45 * time.Second
+)
+
+// ExecRequest asks for one command. Exactly one of Argv and Shell is set.
+type ExecRequest struct {
+	Name    string // of the sandbox
+	Argv    []string
+	Shell   string
+	Cwd     string
+	Env     map[string]string
+	User    string
+	Stdin   string
+	Timeout time.Duration // 0 means DefaultTimeout
+}
+
+// ExecResult is what a command left.
+type ExecResult struct {
+	ExitCode  int
+	Stdout    string
+	Stderr    string
+	Truncated bool // the middle of an output was cut
+	TimedOut  bool // ended by us with all its children; ExitCode is 124, as timeout(1) has it
+	Duration  time.Duration
+}
+
+func (r ExecRequest) check() error {
+	switch {
+	case len(r.Argv) == 0 && strings.TrimSpace(r.Shell) == "":
+		return fmt.Errorf("command is empty, which is %w: give a line for the shell, or a list of program and arguments", ErrInvalid)
+	case len(r.Argv) > 0 && r.Argv[0] == "":
+		return fmt.Errorf("command is %w: its first element, the program, is empty", ErrInvalid)
+	case strings.ContainsRune(r.Shell+strings.Join(r.Argv, "")+r.Cwd+r.User, 0):
+		return fmt.Errorf("command is %w: it has a NUL byte", ErrInvalid)
+	case r.Cwd != "" && !path.IsAbs(r.Cwd):
+		return fmt.Errorf("cwd %s is %w: give an absolute path inside the sandbox", quote(r.Cwd), ErrInvalid)
+	case r.Timeout < 0 || r.Timeout > MaxTimeout:
+		return fmt.Errorf("timeout %s is %w: give up to %s; let longer work run behind (setsid, nohup) and look after it with further calls", r.Timeout, ErrInvalid, MaxTimeout)
+	}
+	return checkEnv(r.Env)
+}
+
+// Exec runs a command in a sandbox to its end. A command that fails is a result, not an error.
+func (m *Manager) Exec(ctx context.Context, owner string, r ExecRequest) (ExecResult, error) {
+	if err := r.check(); err != nil {
+		return ExecResult{}, err
+	}
+	s, err := m.get(ctx, owner, r.Name)
+	if err != nil {
+		return ExecResult{}, err
+	}
+	return m.run(ctx, s.ID, r)
+}
+
+// run runs a checked request.
+func (m *Manager) run(ctx context.Context, id string, r ExecRequest) (ExecResult, error) {
+	timeout := r.Timeout
+	if timeout == 0 {
+		timeout = DefaultTimeout
+	}
+	inTime, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var stdout, stderr headTail
+	start := time.Now()
+	code, err := m.backend.Exec(inTime, id, Command{
+		Argv: r.Argv, Shell: r.Shell, Cwd: r.Cwd, Env: r.Env, User: r.User,
+		Stdin: strings.NewReader(r.Stdin), Stdout: &stdout, Stderr: &stderr,
+	})
+	timedOut := ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)
+	if timedOut {
+		code, err = 124, nil
+	}
+	if err != nil {
+		return ExecResult{}, err
+	}
+	return ExecResult{
+		ExitCode: code, Stdout: stdout.String(), Stderr: stderr.String(), Truncated: stdout.cut > 0 || stderr.cut > 0,
+		TimedOut: timedOut, Duration: time.Since(start),
+	}, nil
+}

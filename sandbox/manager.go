@@ -1,0 +1,231 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Defaults is what a sandbox gets when its creator does not say.
+type Defaults struct {
+	Image  string
+	Egress Egress
+	Limits Limits
+	Env    map[string]string
+}
+
+// Manager vets requests and has a Backend carry them out. It keeps no state: what there is, the backend knows.
+type Manager struct {
+	backend  Backend
+	defaults Defaults
+}
+
+// NewManager returns a Manager over a backend.
+func NewManager(b Backend, d Defaults) *Manager { return &Manager{backend: b, defaults: d} }
+
+// CreateRequest asks for one sandbox. All fields may be empty.
+type CreateRequest struct {
+	Name   string // one is made up when empty
+	From   string // NAME:LABEL; excludes Image
+	Image  string
+	Egress Egress // empty means the default, or the source's
+	Labels map[string]string
+	Env    map[string]string
+	Limits Limits // what is zero gets the default, or the source's
+}
+
+// Create makes and starts a sandbox, from a checkpoint or from an image, and returns when it is ready.
+func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sandbox, error) {
+	spec := Spec{Name: r.Name, Owner: owner, Egress: r.Egress, Labels: r.Labels, Env: map[string]string{}, Limits: r.Limits}
+	if r.Name != "" {
+		if err := CheckName(r.Name); err != nil {
+			return Sandbox{}, err
+		}
+	}
+	if err := errors.Join(checkLabels(r.Labels), checkEnv(r.Env), checkLimits(r.Limits), checkEgress(r.Egress)); err != nil {
+		return Sandbox{}, err
+	}
+	if r.From != "" {
+		if r.Image != "" {
+			return Sandbox{}, fmt.Errorf("from and image are %w together: give one of them", ErrInvalid)
+		}
+		source, label, err := m.source(ctx, owner, r.From)
+		if err != nil {
+			return Sandbox{}, err
+		}
+		spec.from(source, label)
+	} else {
+		spec.Image = r.Image
+		if spec.Image == "" {
+			spec.Image = m.defaults.Image
+		}
+		spec.From = spec.Image
+		spec.Limits = r.Limits.or(m.defaults.Limits)
+		if spec.Egress == "" {
+			spec.Egress = m.defaults.Egress
+		}
+		for key, value := range m.defaults.Env {
+			spec.Env[key] = value
+		}
+	}
+	for key, value := range r.Env {
+		spec.Env[key] = value
+	}
+	if spec.Name != "" {
+		return m.backend.Create(ctx, spec)
+	}
+	made, err := m.createNumbered(ctx, "sandbox", 1, func(name string) Spec { s := spec; s.Name = name; return s })
+	return made[0].Sandbox, errors.Join(err, made[0].Err)
+}
+
+// from makes a spec a copy of a checkpoint, with the source's egress unless it has its own.
+func (s *Spec) from(source Sandbox, label string) {
+	s.SourceID, s.SourceLabel, s.From = source.ID, label, source.Name+":"+label
+	if s.Egress == "" {
+		s.Egress = source.Egress
+	}
+}
+
+// or fills what is zero.
+func (l Limits) or(d Limits) Limits {
+	if l.CPU == 0 {
+		l.CPU = d.CPU
+	}
+	if l.Memory == 0 {
+		l.Memory = d.Memory
+	}
+	if l.Disk == 0 {
+		l.Disk = d.Disk
+	}
+	if l.Processes == 0 {
+		l.Processes = d.Processes
+	}
+	return l
+}
+
+func checkLimits(l Limits) error {
+	switch {
+	case l.CPU < 0:
+		return fmt.Errorf("cpu %d is %w: give a number of cores, 1 or more", l.CPU, ErrInvalid)
+	case l.Memory < 0 || l.Memory > 0 && l.Memory < 128<<20:
+		return fmt.Errorf("memory is %w: give 128MiB or more", ErrInvalid)
+	case l.Disk < 0 || l.Disk > 0 && l.Disk < 1<<30:
+		return fmt.Errorf("disk is %w: give 1GiB or more, for the base image counts", ErrInvalid)
+	case l.Processes < 0:
+		return fmt.Errorf("processes %d is %w", l.Processes, ErrInvalid)
+	}
+	return nil
+}
+
+func checkEgress(e Egress) error {
+	switch e {
+	case "", EgressNone, EgressUnrestricted:
+		return nil
+	case EgressAgent, EgressAllowlist:
+		return fmt.Errorf("egress %q is %w yet, because it takes a gateway that can enforce it: use %q (no network) or %q", e, ErrUnsupported, EgressNone, EgressUnrestricted)
+	}
+	return fmt.Errorf("egress %q is %w: use %q (no network) or %q", e, ErrInvalid, EgressNone, EgressUnrestricted)
+}
+
+// get finds a sandbox that must be whole, and says which ones there are when it is not there.
+func (m *Manager) get(ctx context.Context, owner, name string) (Sandbox, error) {
+	if err := CheckName(name); err != nil {
+		return Sandbox{}, err
+	}
+	s, err := m.backend.Get(ctx, owner, name)
+	if errors.Is(err, ErrNotFound) {
+		return Sandbox{}, fmt.Errorf("sandbox %q %w; %s", name, ErrNotFound, m.present(ctx, owner))
+	}
+	if err == nil && s.State == Creating {
+		return Sandbox{}, fmt.Errorf("sandbox %q is in the %w: it is still being made, or was left half-made; wait, or destroy it", name, ErrState)
+	}
+	return s, err
+}
+
+// present says which sandboxes an owner has, for an error message.
+func (m *Manager) present(ctx context.Context, owner string) string {
+	list, err := m.backend.List(ctx, owner)
+	if err != nil || len(list) == 0 {
+		return "there is none; create_sandbox makes one"
+	}
+	var names []string
+	for _, s := range list[:min(len(list), 10)] {
+		names = append(names, s.Name)
+	}
+	if more := len(list) - len(names); more > 0 {
+		names = append(names, "and "+strconv.Itoa(more)+" more")
+	}
+	return "there are: " + strings.Join(names, ", ")
+}
+
+// source finds the sandbox and the checkpoint that NAME:LABEL names.
+func (m *Manager) source(ctx context.Context, owner, source string) (Sandbox, string, error) {
+	name, label, err := ParseSource(source)
+	if err != nil {
+		return Sandbox{}, "", err
+	}
+	s, err := m.get(ctx, owner, name)
+	if err != nil {
+		return Sandbox{}, "", err
+	}
+	checkpoints, err := m.backend.Checkpoints(ctx, s.ID)
+	if err != nil {
+		return Sandbox{}, "", err
+	}
+	var labels []string
+	for _, c := range checkpoints {
+		if c.Label == label {
+			return s, label, nil
+		}
+		labels = append(labels, c.Label)
+	}
+	have := "it has none; create_checkpoint makes one"
+	if len(labels) > 0 {
+		have = "it has: " + strings.Join(labels, ", ")
+	}
+	return Sandbox{}, "", fmt.Errorf("checkpoint %q of sandbox %q %w; %s", label, name, ErrNotFound, have)
+}
+
+// List returns the sandboxes of an owner, by name.
+func (m *Manager) List(ctx context.Context, owner string) ([]Sandbox, error) {
+	return m.backend.List(ctx, owner)
+}
+
+// CreateCheckpoint keeps the file system of a sandbox under a label; one is made up when it is empty.
+func (m *Manager) CreateCheckpoint(ctx context.Context, owner, name, label, description string) (Checkpoint, error) {
+	s, err := m.get(ctx, owner, name)
+	if err != nil {
+		return Checkpoint{}, err
+	}
+	if len(description) > 1000 || strings.ContainsRune(description, 0) {
+		return Checkpoint{}, fmt.Errorf("description is %w: use up to 1000 bytes of text", ErrInvalid)
+	}
+	if label != "" {
+		if err := CheckLabel(label); err != nil {
+			return Checkpoint{}, err
+		}
+		return m.backend.CreateCheckpoint(ctx, s.ID, label, description)
+	}
+	have, err := m.backend.Checkpoints(ctx, s.ID)
+	if err != nil {
+		return Checkpoint{}, err
+	}
+	// Another one may take the same label at the same time; the next number is then free.
+	for n := len(have) + 1; ; n++ {
+		c, err := m.backend.CreateCheckpoint(ctx, s.ID, "checkpoint-"+strconv.Itoa(n), description)
+		if !errors.Is(err, ErrExists) || n > len(have)+20 {
+			return c, err
+		}
+	}
+}
+
+// Checkpoints returns those of a sandbox, the oldest first.
+func (m *Manager) Checkpoints(ctx context.Context, owner, name string) ([]Checkpoint, error) {
+	s, err := m.get(ctx, owner, name)
+	if err != nil {
+		return nil, err
+	}
+	return m.backend.Checkpoints(ctx, s.ID)
+}

@@ -1,0 +1,182 @@
+package sandbox_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pixels/sandbox"
+	"pixels/sandbox/sandboxtest"
+)
+
+const owner = "tester"
+
+func newManager() *sandbox.Manager {
+	return sandbox.NewManager(sandboxtest.NewMemory(), sandbox.Defaults{Image: sandboxtest.Image, Egress: sandbox.EgressNone, Env: map[string]string{"TZ": "UTC"}})
+}
+
+// made returns a manager with the sandbox base and its checkpoint base:ready.
+func made(t *testing.T) *sandbox.Manager {
+	t.Helper()
+	m := newManager()
+	if _, err := m.Create(t.Context(), owner, sandbox.CreateRequest{Name: "base"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.CreateCheckpoint(t.Context(), owner, "base", "ready", ""); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestBadRequestsSayWhatToDoAndChangeNothing(t *testing.T) {
+	m := made(t)
+	create := func(r sandbox.CreateRequest) func(context.Context) error {
+		return func(ctx context.Context) error { _, err := m.Create(ctx, owner, r); return err }
+	}
+	clone := func(r sandbox.CloneRequest) func(context.Context) error {
+		return func(ctx context.Context) error { _, err := m.Clone(ctx, owner, r); return err }
+	}
+	exec := func(r sandbox.ExecRequest) func(context.Context) error {
+		return func(ctx context.Context) error { _, err := m.Exec(ctx, owner, r); return err }
+	}
+	for name, c := range map[string]struct {
+		do       func(context.Context) error
+		is       error
+		contains string
+	}{
+		"taken name":           {create(sandbox.CreateRequest{Name: "base"}), sandbox.ErrExists, "base"},
+		"upper case":           {create(sandbox.CreateRequest{Name: "Base"}), sandbox.ErrInvalid, "lower-case"},
+		"path as name":         {create(sandbox.CreateRequest{Name: "../x"}), sandbox.ErrInvalid, "lower-case"},
+		"long name":            {create(sandbox.CreateRequest{Name: strings.Repeat("a", 300)}), sandbox.ErrInvalid, "(300 bytes)"},
+		"unknown mode":         {create(sandbox.CreateRequest{Name: "x", Egress: "open"}), sandbox.ErrInvalid, "unrestricted"},
+		"mode without gateway": {create(sandbox.CreateRequest{Name: "x", Egress: sandbox.EgressAgent}), sandbox.ErrUnsupported, "gateway"},
+		"unknown image":        {create(sandbox.CreateRequest{Name: "x", Image: "absent"}), sandbox.ErrNotFound, "absent"},
+		"from and image":       {create(sandbox.CreateRequest{Name: "x", From: "base:ready", Image: "y"}), sandbox.ErrInvalid, "one of them"},
+		"from without label":   {create(sandbox.CreateRequest{Name: "x", From: "base"}), sandbox.ErrInvalid, "NAME:LABEL"},
+		"unknown source":       {create(sandbox.CreateRequest{Name: "x", From: "bsae:ready"}), sandbox.ErrNotFound, "there are: base"},
+		"unknown checkpoint":   {create(sandbox.CreateRequest{Name: "x", From: "base:raedy"}), sandbox.ErrNotFound, "it has: ready"},
+		"bad variable":         {create(sandbox.CreateRequest{Name: "x", Env: map[string]string{"A-B": ""}}), sandbox.ErrInvalid, "A-B"},
+		"bad label":            {create(sandbox.CreateRequest{Name: "x", Labels: map[string]string{"a b": ""}}), sandbox.ErrInvalid, "a b"},
+		"negative cpu":         {create(sandbox.CreateRequest{Name: "x", Limits: sandbox.Limits{CPU: -1}}), sandbox.ErrInvalid, "cpu"},
+		"little memory":        {create(sandbox.CreateRequest{Name: "x", Limits: sandbox.Limits{Memory: 1}}), sandbox.ErrInvalid, "128MiB"},
+		"negative count":       {clone(sandbox.CloneRequest{Source: "base:ready", Count: -1}), sandbox.ErrInvalid, "1 to 64"},
+		"huge count":           {clone(sandbox.CloneRequest{Source: "base:ready", Count: 65}), sandbox.ErrInvalid, "1 to 64"},
+		"count against names":  {clone(sandbox.CloneRequest{Source: "base:ready", Count: 3, Names: []string{"a"}}), sandbox.ErrInvalid, "one of them"},
+		"a name twice":         {clone(sandbox.CloneRequest{Source: "base:ready", Names: []string{"a", "a"}}), sandbox.ErrInvalid, "twice"},
+		"clone of nothing":     {clone(sandbox.CloneRequest{Source: "base:raedy"}), sandbox.ErrNotFound, "it has: ready"},
+		"clone with no work":   {clone(sandbox.CloneRequest{Source: "base:ready", Command: &sandbox.ExecRequest{}}), sandbox.ErrInvalid, "command"},
+		"no command":           {exec(sandbox.ExecRequest{Name: "base", Shell: " "}), sandbox.ErrInvalid, "command"},
+		"relative folder":      {exec(sandbox.ExecRequest{Name: "base", Shell: "x", Cwd: "x"}), sandbox.ErrInvalid, "absolute"},
+		"long timeout":         {exec(sandbox.ExecRequest{Name: "base", Shell: "x", Timeout: time.Minute}), sandbox.ErrInvalid, "45s"},
+		"exec in nothing":      {exec(sandbox.ExecRequest{Name: "absent", Shell: "x"}), sandbox.ErrNotFound, "there are: base"},
+		"label taken": {func(ctx context.Context) error {
+			_, err := m.CreateCheckpoint(ctx, owner, "base", "ready", "")
+			return err
+		}, sandbox.ErrExists, "ready"},
+		"label with colon": {func(ctx context.Context) error {
+			_, err := m.CreateCheckpoint(ctx, owner, "base", "a:b", "")
+			return err
+		}, sandbox.ErrInvalid, "a:b"},
+		"checkpoints of none": {func(ctx context.Context) error { _, err := m.Checkpoints(ctx, owner, "absent"); return err }, sandbox.ErrNotFound, "there are: base"},
+		"destroy nothing":     {func(ctx context.Context) error { _, err := m.Destroy(ctx, owner, nil); return err }, sandbox.ErrInvalid, "list_sandboxes"},
+		"destroy a pattern":   {func(ctx context.Context) error { _, err := m.Destroy(ctx, owner, []string{"base", "*"}); return err }, sandbox.ErrInvalid, "*"},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			err := c.do(t.Context())
+			if !errors.Is(err, c.is) || err == nil || !strings.Contains(err.Error(), c.contains) {
+				t.Errorf("got %v, want %v with %q", err, c.is, c.contains)
+			}
+			if list, _ := m.List(t.Context(), owner); len(list) != 1 {
+				t.Errorf("there are now %v", list)
+			}
+		})
+	}
+}
+
+func TestClonesAreReportedEachByItself(t *testing.T) {
+	m := made(t)
+	got, err := m.Clone(t.Context(), owner, sandbox.CloneRequest{
+		Source: "base:ready", Names: []string{"a", "base", "c"}, Command: &sandbox.ExecRequest{Shell: "hostname; echo $TZ; exit 3"},
+	})
+	if err != nil || len(got) != 3 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for i, name := range []string{"a", "base", "c"} {
+		r := got[i]
+		if r.Name != name {
+			t.Errorf("result %d is for %s", i, r.Name)
+		}
+		if name == "base" {
+			if !errors.Is(r.Err, sandbox.ErrExists) || r.Exec != nil {
+				t.Errorf("the one that is taken: %+v", r)
+			}
+			continue
+		}
+		if r.Err != nil || r.ExecErr != nil || r.Exec == nil || r.Exec.ExitCode != 3 || r.Exec.Stdout != name+"\nUTC\n" {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+}
+
+func TestNumberedNamesFillTheGaps(t *testing.T) {
+	m := made(t)
+	if _, err := m.Create(t.Context(), owner, sandbox.CreateRequest{Name: "base-2"}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := m.Clone(t.Context(), owner, sandbox.CloneRequest{Source: "base:ready", Count: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, r := range got {
+		names = append(names, r.Name)
+	}
+	if want := []string{"base-1", "base-3", "base-4"}; !slices.Equal(names, want) {
+		t.Errorf("the clones are %v, want %v", names, want)
+	}
+	one, err := m.Create(t.Context(), owner, sandbox.CreateRequest{})
+	if err != nil || one.Name != "sandbox-1" {
+		t.Errorf("without a name it is %q, %v", one.Name, err)
+	}
+	for _, want := range []string{"checkpoint-1", "checkpoint-2"} {
+		if c, err := m.CreateCheckpoint(t.Context(), owner, "sandbox-1", "", ""); err != nil || c.Label != want {
+			t.Errorf("without a label it is %q, %v", c.Label, err)
+		}
+	}
+}
+
+func TestATimeoutIsAResultWithWhatCameBefore(t *testing.T) {
+	m := made(t)
+	r, err := m.Exec(t.Context(), owner, sandbox.ExecRequest{Name: "base", Shell: "echo begun; sleep 600", Timeout: 50 * time.Millisecond})
+	if err != nil || !r.TimedOut || r.ExitCode != 124 || r.Stdout != "begun\n" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if r, err := m.Exec(ctx, owner, sandbox.ExecRequest{Name: "base", Shell: "sleep 600"}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the caller's own end is %+v, %v", r, err)
+	}
+}
+
+func TestLongOutputKeepsBothEnds(t *testing.T) {
+	m := made(t)
+	r, err := m.Exec(t.Context(), owner, sandbox.ExecRequest{
+		Name: "base", Shell: `echo first; x=0123456789; for i in 1 2 3 4; do x=$x$x$x$x$x$x$x; done; echo "$x"; printf 'last\xff'`,
+	})
+	if err != nil || !r.Truncated || !strings.HasPrefix(r.Stdout, "first\n") || !strings.HasSuffix(r.Stdout, "last\uFFFD") || !strings.Contains(r.Stdout, "4022 bytes cut here") {
+		t.Errorf("%d bytes, %+.200v, %v", len(r.Stdout), r, err)
+	}
+}
+
+func TestDestroyIsIdempotent(t *testing.T) {
+	m := made(t)
+	for _, want := range []sandbox.Destroyed{{Gone: []string{"base"}, Missing: []string{"other"}}, {Missing: []string{"base", "other"}}} {
+		d, err := m.Destroy(t.Context(), owner, []string{"other", "base", "base"})
+		if err != nil || !slices.Equal(d.Gone, want.Gone) || !slices.Equal(d.Missing, want.Missing) || len(d.Failed) != 0 {
+			t.Errorf("%+v, %v; want %+v", d, err, want)
+		}
+	}
+}

@@ -1,0 +1,72 @@
+// Package sandbox is the model of the project: what a sandbox and a checkpoint are, what a Backend must do, and the
+// Manager through which every request goes before a backend sees it. It knows no MCP, no Incus and no terminal.
+package sandbox
+
+import (
+	"errors"
+	"time"
+)
+
+// What a caller tells apart. Every error of this package and of a Backend wraps one of these or is a fault of the host.
+var (
+	ErrNotFound    = errors.New("not found")
+	ErrExists      = errors.New("already exists")
+	ErrInvalid     = errors.New("invalid")
+	ErrState       = errors.New("wrong state")
+	ErrUnsupported = errors.New("not supported")
+	// ErrUnavailable means that the backend itself can't be reached; no request was carried out.
+	ErrUnavailable = errors.New("unavailable")
+)
+
+// State is what a sandbox is doing.
+type State string
+
+// The states of a sandbox. Creating is one that is being made, or was left half-made by a killed process; Error is one
+// that the backend can't describe.
+const (
+	Creating State = "creating"
+	Running  State = "running"
+	Stopped  State = "stopped"
+	Paused   State = "paused"
+	Error    State = "error"
+)
+
+// Egress says how far a sandbox may reach.
+type Egress string
+
+// The egress modes, from closed to open. Agent and Allowlist take the gateway.
+const (
+	EgressNone         Egress = "none"
+	EgressAgent        Egress = "agent"
+	EgressAllowlist    Egress = "allowlist"
+	EgressUnrestricted Egress = "unrestricted"
+)
+
+// Limits caps what a sandbox may use. A zero field means no cap of ours.
+type Limits struct {
+	CPU       int   // cores
+	Memory    int64 // bytes
+	Disk      int64 // bytes of the root file system, the base image counted in
+	Processes int   // tasks
+}
+
+// Sandbox is one disposable machine, as its owner sees it.
+type Sandbox struct {
+	Name      string            `json:"name"`
+	State     State             `json:"state"`
+	Address   string            `json:"address" jsonschema:"IPv4; empty while it has none"`
+	Owner     string            `json:"owner"`
+	From      string            `json:"from" jsonschema:"the NAME:LABEL or image it was made from"`
+	Egress    Egress            `json:"egress"`
+	Labels    map[string]string `json:"labels"`
+	CreatedAt time.Time         `json:"created_at"`
+
+	ID string `json:"-"` // the backend's own name for it, stable for its life
+}
+
+// Checkpoint is a labelled snapshot of a sandbox's file system.
+type Checkpoint struct {
+	Label       string    `json:"label"`
+	Description string    `json:"description,omitempty"`
+	CreatedAt   time.Time `json:"created_at"`
+}

@@ -1,0 +1,178 @@
+// Package sandboxtest holds one suite that every sandbox.Backend must pass, and a Backend in memory that passes it, for
+// tests of what lies above backends.
+package sandboxtest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"pixels/sandbox"
+)
+
+// Image is the one image that a Memory has.
+const Image = "pixels/base"
+
+// Memory is a Backend whose sandboxes are maps of files, in which a shell interpreter runs a few programs. Nothing of the
+// host can be reached from it.
+type Memory struct {
+	mu    sync.Mutex
+	next  int
+	boxes map[string]*box // by ID
+}
+
+var _ sandbox.Backend = (*Memory)(nil)
+
+type box struct {
+	sandbox.Sandbox
+	env         map[string]string
+	files       *files
+	checkpoints []checkpoint
+	ctx         context.Context // ends with the sandbox, and ends what runs in it
+	end         context.CancelFunc
+}
+
+type checkpoint struct {
+	sandbox.Checkpoint
+	files map[string]string
+}
+
+// NewMemory returns an empty Memory.
+func NewMemory() *Memory { return &Memory{boxes: map[string]*box{}} }
+
+// List implements sandbox.Backend.
+func (m *Memory) List(ctx context.Context, owner string) ([]sandbox.Sandbox, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := []sandbox.Sandbox{}
+	for _, b := range m.boxes {
+		if b.Owner == owner {
+			out = append(out, b.Sandbox)
+		}
+	}
+	slices.SortFunc(out, func(a, b sandbox.Sandbox) int { return strings.Compare(a.Name, b.Name) })
+	return out, ctx.Err()
+}
+
+// Get implements sandbox.Backend.
+func (m *Memory) Get(ctx context.Context, owner, name string) (sandbox.Sandbox, error) {
+	list, err := m.List(ctx, owner)
+	for _, s := range list {
+		if s.Name == name {
+			return s, err
+		}
+	}
+	return sandbox.Sandbox{}, fmt.Errorf("sandbox %q %w", name, sandbox.ErrNotFound)
+}
+
+// Create implements sandbox.Backend.
+func (m *Memory) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	for _, b := range m.boxes {
+		if b.Owner == spec.Owner && b.Name == spec.Name {
+			return sandbox.Sandbox{}, fmt.Errorf("sandbox %q %w", spec.Name, sandbox.ErrExists)
+		}
+	}
+	env, content := map[string]string{}, map[string]string{}
+	if spec.SourceID != "" {
+		source, c, err := m.checkpoint(spec.SourceID, spec.SourceLabel)
+		if err != nil {
+			return sandbox.Sandbox{}, err
+		}
+		env, content = maps.Clone(source.env), maps.Clone(c.files)
+	} else if spec.Image != Image && spec.Image != "" {
+		return sandbox.Sandbox{}, fmt.Errorf("image %q %w", spec.Image, sandbox.ErrNotFound)
+	}
+	maps.Copy(env, spec.Env)
+	m.next++
+	labels := map[string]string{}
+	maps.Copy(labels, spec.Labels)
+	b := &box{
+		Sandbox: sandbox.Sandbox{
+			Name: spec.Name, State: sandbox.Running, Owner: spec.Owner, From: spec.From, Egress: spec.Egress,
+			Labels: labels, CreatedAt: time.Now(), ID: "memory-" + strconv.Itoa(m.next),
+		},
+		env: env, files: &files{content: content},
+	}
+	if spec.Egress != sandbox.EgressNone {
+		b.Address = fmt.Sprintf("192.0.2.%d", m.next%254+1)
+	}
+	b.ctx, b.end = context.WithCancel(context.Background())
+	m.boxes[b.ID] = b
+	return b.Sandbox, nil
+}
+
+// Destroy implements sandbox.Backend.
+func (m *Memory) Destroy(ctx context.Context, id string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := m.find(id)
+	if err != nil {
+		return err
+	}
+	b.end()
+	delete(m.boxes, id)
+	return ctx.Err()
+}
+
+// CreateCheckpoint implements sandbox.Backend.
+func (m *Memory) CreateCheckpoint(ctx context.Context, id, label, description string) (sandbox.Checkpoint, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := m.find(id)
+	if err != nil {
+		return sandbox.Checkpoint{}, err
+	}
+	if _, _, err := m.checkpoint(id, label); err == nil {
+		return sandbox.Checkpoint{}, fmt.Errorf("checkpoint %q of sandbox %q %w", label, b.Name, sandbox.ErrExists)
+	}
+	c := checkpoint{sandbox.Checkpoint{Label: label, Description: description, CreatedAt: time.Now()}, b.files.clone()}
+	b.checkpoints = append(b.checkpoints, c)
+	return c.Checkpoint, ctx.Err()
+}
+
+// Checkpoints implements sandbox.Backend.
+func (m *Memory) Checkpoints(ctx context.Context, id string) ([]sandbox.Checkpoint, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := m.find(id)
+	if err != nil {
+		return nil, err
+	}
+	out := []sandbox.Checkpoint{}
+	for _, c := range b.checkpoints {
+		out = append(out, c.Checkpoint)
+	}
+	return out, ctx.Err()
+}
+
+// find returns a box; m.mu is held.
+func (m *Memory) find(id string) (*box, error) {
+	if b := m.boxes[id]; b != nil {
+		return b, nil
+	}
+	return nil, fmt.Errorf("sandbox %s %w", id, sandbox.ErrNotFound)
+}
+
+// checkpoint returns a checkpoint and its box; m.mu is held.
+func (m *Memory) checkpoint(id, label string) (*box, checkpoint, error) {
+	b, err := m.find(id)
+	if err != nil {
+		return nil, checkpoint{}, err
+	}
+	for _, c := range b.checkpoints {
+		if c.Label == label {
+			return b, c, nil
+		}
+	}
+	return nil, checkpoint{}, fmt.Errorf("checkpoint %q of sandbox %q %w", label, b.Name, sandbox.ErrNotFound)
+}

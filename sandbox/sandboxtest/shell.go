@@ -1,0 +1,200 @@
+package sandboxtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"mvdan.cc/sh/v3/expand"
+	"mvdan.cc/sh/v3/interp"
+	"mvdan.cc/sh/v3/syntax"
+
+	"pixels/sandbox"
+)
+
+// files is a file system without folders: every folder exists.
+type files struct {
+	mu      sync.Mutex
+	content map[string]string // by absolute path
+}
+
+func (f *files) clone() map[string]string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.content)
+}
+
+// open implements the redirections of the shell.
+func (f *files) open(name string, flag int) (io.ReadWriteCloser, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	text, ok := f.content[name]
+	switch {
+	case name == "/dev/null":
+		return &handle{files: f}, nil
+	case flag&os.O_CREATE != 0:
+		if flag&os.O_TRUNC != 0 || !ok {
+			f.content[name] = ""
+		}
+	case !ok:
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return &handle{files: f, name: name, Reader: strings.NewReader(text)}, nil
+}
+
+// handle is an open file; writes go to its end.
+type handle struct {
+	io.Reader
+	files *files
+	name  string
+}
+
+func (h *handle) Write(b []byte) (int, error) {
+	h.files.mu.Lock()
+	defer h.files.mu.Unlock()
+	if h.name != "" {
+		h.files.content[h.name] += string(b)
+	}
+	return len(b), nil
+}
+
+func (h *handle) Close() error { return nil }
+
+// Exec implements sandbox.Backend.
+func (m *Memory) Exec(ctx context.Context, id string, c sandbox.Command) (int, error) {
+	m.mu.Lock()
+	b, err := m.find(id)
+	m.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	user := c.User
+	if user == "" {
+		user = sandbox.DefaultUser
+	}
+	home := map[string]string{"pixel": "/home/pixel", "root": "/root"}[user]
+	if home == "" {
+		return 0, fmt.Errorf("user %q %w in this sandbox", user, sandbox.ErrNotFound)
+	}
+	env := maps.Clone(b.env)
+	env["HOME"], env["USER"], env["PATH"] = home, user, "/bin"
+	maps.Copy(env, c.Env)
+	var pairs []string
+	for key, value := range env {
+		pairs = append(pairs, key+"="+value)
+	}
+	cwd := c.Cwd
+	if cwd == "" {
+		cwd = home
+	}
+	line := c.Shell
+	if len(c.Argv) > 0 {
+		var words []string
+		for _, word := range c.Argv {
+			quoted, err := syntax.Quote(word, syntax.LangBash)
+			if err != nil {
+				return 0, fmt.Errorf("command: %w", err)
+			}
+			words = append(words, quoted)
+		}
+		line = strings.Join(words, " ")
+	}
+	prog, err := syntax.NewParser().Parse(strings.NewReader(line), "")
+	if err != nil {
+		fmt.Fprintln(c.Stderr, err)
+		return 2, nil
+	}
+	stdin := c.Stdin
+	if stdin == nil {
+		stdin = bytes.NewReader(nil)
+	}
+	runner, err := interp.New(
+		interp.StdIO(stdin, orDiscard(c.Stdout), orDiscard(c.Stderr)), interp.Env(expand.ListEnviron(pairs...)),
+		interp.ExecHandlers(func(interp.ExecHandlerFunc) interp.ExecHandlerFunc { return b.program }),
+		interp.OpenHandler(func(ctx context.Context, name string, flag int, _ os.FileMode) (io.ReadWriteCloser, error) {
+			return b.files.open(absolute(interp.HandlerCtx(ctx).Dir, name), flag)
+		}),
+	)
+	if err != nil {
+		return 0, err
+	}
+	runner.Dir = cwd // interp.Dir would look for it on the host
+	// What a command left in the background goes on after it, until the sandbox ends.
+	running, cancel := context.WithCancel(b.ctx)
+	stop := context.AfterFunc(ctx, cancel)
+	defer stop()
+	err = runner.Run(running, prog)
+	var status interp.ExitStatus
+	switch {
+	case ctx.Err() != nil:
+		return 0, ctx.Err()
+	case b.ctx.Err() != nil:
+		return 0, fmt.Errorf("sandbox %s ended while the command ran: %w", b.Name, sandbox.ErrNotFound)
+	case errors.As(err, &status):
+		return int(status), nil
+	}
+	return 0, err
+}
+
+func absolute(dir, name string) string {
+	if path.IsAbs(name) {
+		return name
+	}
+	return path.Join(dir, name)
+}
+
+func orDiscard(w io.Writer) io.Writer {
+	if w == nil {
+		return io.Discard
+	}
+	return w
+}
+
+// program runs what is no builtin of the shell.
+func (b *box) program(ctx context.Context, args []string) error {
+	hc := interp.HandlerCtx(ctx)
+	switch args[0] {
+	case "cat":
+		if len(args) == 1 {
+			_, err := io.Copy(hc.Stdout, hc.Stdin)
+			return err
+		}
+		for _, name := range args[1:] {
+			f, err := b.files.open(absolute(hc.Dir, name), os.O_RDONLY)
+			if err != nil {
+				fmt.Fprintf(hc.Stderr, "cat: %s: No such file or directory\n", name)
+				return interp.ExitStatus(1)
+			}
+			if _, err := io.Copy(hc.Stdout, f); err != nil {
+				return err
+			}
+		}
+	case "sleep":
+		d, err := time.ParseDuration(args[1] + "s")
+		if err != nil {
+			return interp.ExitStatus(1)
+		}
+		select {
+		case <-time.After(d):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	case "hostname":
+		fmt.Fprintln(hc.Stdout, b.Name)
+	case "id":
+		fmt.Fprintln(hc.Stdout, hc.Env.Get("USER").String())
+	default:
+		fmt.Fprintf(hc.Stderr, "%s: command not found\n", args[0])
+		return interp.ExitStatus(sandbox.ExitNotFound)
+	}
+	return nil
+}

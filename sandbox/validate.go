@@ -1,0 +1,78 @@
+package sandbox
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+var (
+	// A name becomes a host name: RFC 1123 allows 63 characters of it.
+	nameRule  = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	labelRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+	envRule   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+)
+
+// CheckName tells whether a sandbox may be called so.
+func CheckName(name string) error {
+	if !nameRule.MatchString(name) {
+		return fmt.Errorf("name %s is %w: use 1 to 63 lower-case letters, digits and dashes, beginning with a letter and not ending with a dash", quote(name), ErrInvalid)
+	}
+	return nil
+}
+
+// CheckLabel tells whether a checkpoint may be called so.
+func CheckLabel(label string) error {
+	if !labelRule.MatchString(label) {
+		return fmt.Errorf("label %s is %w: use 1 to 63 letters, digits, dots, underscores and dashes, beginning with a letter or digit", quote(label), ErrInvalid)
+	}
+	return nil
+}
+
+// ParseSource splits NAME:LABEL, which names a checkpoint.
+func ParseSource(source string) (name, label string, err error) {
+	name, label, ok := strings.Cut(source, ":")
+	if !ok {
+		return "", "", fmt.Errorf("source %s is %w: write it as NAME:LABEL; list_checkpoints shows the labels of a sandbox, create_checkpoint makes one", quote(source), ErrInvalid)
+	}
+	if err := CheckName(name); err != nil {
+		return "", "", err
+	}
+	return name, label, CheckLabel(label)
+}
+
+// checkEnv looks at the names of environment variables, and for what no process could carry.
+func checkEnv(env map[string]string) error {
+	for _, key := range slices.Sorted(maps.Keys(env)) {
+		if !envRule.MatchString(key) {
+			return fmt.Errorf("env: the variable name %s is %w: use letters, digits and underscores, not beginning with a digit", quote(key), ErrInvalid)
+		}
+		if strings.ContainsRune(env[key], 0) {
+			return fmt.Errorf("env: the value of %s is %w: it has a NUL byte", key, ErrInvalid)
+		}
+	}
+	return nil
+}
+
+// checkLabels looks at the labels that a sandbox is tagged with.
+func checkLabels(labels map[string]string) error {
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		if !labelRule.MatchString(key) {
+			return fmt.Errorf("labels: the key %s is %w: use up to 63 letters, digits, dots, underscores and dashes, beginning with a letter or digit", quote(key), ErrInvalid)
+		}
+		if len(labels[key]) > 255 || strings.ContainsAny(labels[key], "\x00\n") {
+			return fmt.Errorf("labels: the value of %s is %w: use one line of up to 255 bytes", key, ErrInvalid)
+		}
+	}
+	return nil
+}
+
+// quote shows a word that may be very long.
+func quote(word string) string {
+	if len(word) > 80 {
+		return fmt.Sprintf("%q... (%d bytes)", word[:80], len(word))
+	}
+	return fmt.Sprintf("%q", word)
+}
