@@ -12,13 +12,15 @@ import (
 
 	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
+
+	"pixels/sandbox"
 )
 
 // DefaultSocket is where incusd listens when nothing says otherwise.
 const DefaultSocket = "/var/lib/incus/unix.socket"
 
 // ErrUnreachable means that no Incus answered at the configured place.
-var ErrUnreachable = errors.New("Incus cannot be reached")
+var ErrUnreachable = fmt.Errorf("%w: Incus does not answer", sandbox.ErrUnavailable)
 
 // Config says which Incus to use and where in it sandboxes are kept.
 type Config struct {
@@ -52,24 +54,34 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// connect opens a client to the Incus of c, in its project. It returns an error that wraps ErrUnreachable when nothing
-// answers within five seconds.
+// dial makes a client for the Incus of c, in its project. It makes no call: whether one answers shows the first.
+func dial(ctx context.Context, c Config) (client.InstanceServer, error) {
+	var server client.InstanceServer
+	var err error
+	if c.Remote == "" {
+		server, err = client.ConnectIncusUnixWithContext(ctx, c.Socket, &client.ConnectionArgs{SkipGetServer: true, SkipGetEvents: true, UserAgent: "pixels"})
+	} else {
+		server, err = connectRemote(ctx, c)
+	}
+	if err != nil {
+		return nil, c.unreachable(err)
+	}
+	return server.UseProject(c.Project), nil
+}
+
+// connect makes a client and asks whether it may be used. The error wraps ErrUnreachable when nothing answers within
+// five seconds.
 func connect(ctx context.Context, c Config) (client.InstanceServer, error) {
 	c = c.withDefaults()
 	probe, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	where := c.Socket
-	var server client.InstanceServer
-	var err error
-	if c.Remote == "" {
-		// No initial GET: it would be one more call than a client that knows its API needs, and the probe below says more.
-		server, err = client.ConnectIncusUnixWithContext(ctx, c.Socket, &client.ConnectionArgs{SkipGetServer: true, SkipGetEvents: true, UserAgent: "pixels"})
-	} else {
+	if c.Remote != "" {
 		where = c.Remote
-		server, err = connectRemote(ctx, c)
 	}
+	server, err := dial(ctx, c)
 	if err != nil {
-		return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, where, err)
+		return nil, err
 	}
 	if err := answers(probe, server); err != nil {
 		if errors.Is(err, os.ErrPermission) || strings.Contains(err.Error(), "permission denied") {
@@ -77,7 +89,7 @@ func connect(ctx context.Context, c Config) (client.InstanceServer, error) {
 		}
 		return nil, fmt.Errorf("%w at %s (run `pixels-mcp doctor` to see why, `pixels-mcp setup` to mend it): %w", ErrUnreachable, where, err)
 	}
-	return server.UseProject(c.Project), nil
+	return server, nil
 }
 
 // connectRemote opens an HTTPS client that shows the client certificate and accepts exactly the pinned server certificate.

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
+
+	"pixels/sandbox"
 )
 
 // ManagedKey marks pools and networks that set-up made; only what carries it is ever changed or removed.
@@ -72,7 +72,7 @@ type ProvisionPool struct {
 // Pool returns the configured pool, or nil when there is none.
 func (p *Provisioner) Pool() (*ProvisionPool, error) {
 	pool, _, err := p.server.GetStoragePool(p.config.Pool)
-	if provisionMissing(err) {
+	if missing(err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -109,7 +109,7 @@ func (p *Provisioner) CreatePool(driver, size string) error {
 
 // DeletePool removes the configured pool, which must be empty.
 func (p *Provisioner) DeletePool() error {
-	if err := p.server.DeleteStoragePool(p.config.Pool); err != nil && !provisionMissing(err) {
+	if err := p.server.DeleteStoragePool(p.config.Pool); err != nil && !missing(err) {
 		return fmt.Errorf("delete the storage pool %q: %w", p.config.Pool, err)
 	}
 	return nil
@@ -127,7 +127,7 @@ type ProvisionNetwork struct {
 // Network returns the configured network, or nil when Incus knows none of that name.
 func (p *Provisioner) Network() (*ProvisionNetwork, error) {
 	n, _, err := p.server.GetNetwork(p.config.Network)
-	if provisionMissing(err) {
+	if missing(err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -157,6 +157,8 @@ func (p *Provisioner) CreateNetwork(address string, mtu int) error {
 		"ipv4.nat":     "true",
 		"ipv6.address": "none",
 		"dns.mode":     "managed",
+		// dnsmasq would ping each address for three seconds before it offers it; here it alone gives them out.
+		"raw.dnsmasq": "no-ping",
 	}
 	if mtu > 0 {
 		config["bridge.mtu"] = fmt.Sprint(mtu)
@@ -173,7 +175,7 @@ func (p *Provisioner) CreateNetwork(address string, mtu int) error {
 
 // DeleteNetwork removes the configured network, which nothing may use.
 func (p *Provisioner) DeleteNetwork() error {
-	if err := p.server.DeleteNetwork(p.config.Network); err != nil && !provisionMissing(err) {
+	if err := p.server.DeleteNetwork(p.config.Network); err != nil && !missing(err) {
 		return fmt.Errorf("delete the network %q: %w", p.config.Network, err)
 	}
 	return nil
@@ -217,10 +219,10 @@ func (p *Provisioner) removeInstances(ctx context.Context, removed func(string))
 	}
 	var errs []error
 	for _, inst := range instances {
-		if !provisionOurs(inst.Config) {
+		if !ours(inst.Config) {
 			continue
 		}
-		if err := p.removeInstance(ctx, inst.Name); err != nil {
+		if err := remove(ctx, p.server, inst.Name); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
 			errs = append(errs, err)
 			continue
 		}
@@ -233,64 +235,19 @@ func (p *Provisioner) removeInstances(ctx context.Context, removed func(string))
 	return errors.Join(errs...)
 }
 
-// removeInstance stops an instance by force and deletes it; one that is gone already is no error.
-func (p *Provisioner) removeInstance(ctx context.Context, name string) error {
-	stop, err := p.server.UpdateInstanceState(name, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
-	if err == nil {
-		// Its failure says that the instance isn't running or can't be stopped; the deletion tells which.
-		_, _ = p.waitFor(ctx, stop)
-	}
-	op, err := p.server.DeleteInstance(name)
-	if err == nil {
-		_, err = p.waitFor(ctx, op)
-	}
-	if err != nil && !provisionMissing(err) {
-		return fmt.Errorf("delete instance %s: %w", name, err)
-	}
-	return nil
-}
-
-// waitFor waits until an operation or ctx ends, and fails as the operation did. It asks the server in short turns: the
-// client's own wait notices no cancellation without an event listener, and then changes the transport that all calls share.
+// waitFor waits until an operation or ctx ends, and fails as the operation did.
 func (p *Provisioner) waitFor(ctx context.Context, op client.Operation) (*api.Operation, error) {
-	id := op.Get().ID
-	for {
-		if err := ctx.Err(); err != nil {
-			_ = p.server.DeleteOperation(id) // few operations can be cancelled; the caller removes what this one made
-			return nil, err
-		}
-		// It fails when the second is over, which is no failure of the operation; what it became says the next call.
-		started := time.Now()
-		_, _, waitErr := p.server.RawQuery(http.MethodGet, "/1.0/operations/"+id+"/wait?timeout=1", nil, "")
-		now, _, err := p.server.GetOperation(id)
-		if err != nil {
-			return nil, errors.Join(err, waitErr)
-		}
-		if now.StatusCode.IsFinal() {
-			if now.Err != "" {
-				return now, errors.New(now.Err)
-			}
-			return now, nil
-		}
-		if waitErr != nil && time.Since(started) < 500*time.Millisecond {
-			return nil, waitErr
-		}
-	}
+	return wait(ctx, p.server, op)
 }
 
-// provisionOurs tells whether a configuration carries a key of ours.
-func provisionOurs(config map[string]string) bool {
+// ours tells whether a configuration carries a key of ours.
+func ours(config map[string]string) bool {
 	for key := range config {
 		if strings.HasPrefix(key, "user.pixels.") {
 			return true
 		}
 	}
 	return false
-}
-
-// provisionMissing tells whether Incus answered that the thing does not exist.
-func provisionMissing(err error) bool {
-	return err != nil && (api.StatusErrorCheck(err, http.StatusNotFound) || strings.HasSuffix(err.Error(), "not found"))
 }
 
 // Supports tells whether the server can make pools with driver.

@@ -32,13 +32,13 @@ func (p *Provisioner) Image() (*ProvisionImage, error) {
 	switch {
 	case err == nil:
 		fingerprint = alias.Target
-	case !provisionMissing(err):
+	case !missing(err):
 		return nil, fmt.Errorf("look up the image %q: %w", p.config.Image, err)
 	case strings.ContainsAny(fingerprint, "/:. "):
 		return nil, nil // no fingerprint looks so
 	}
 	img, _, err := p.server.GetImage(fingerprint)
-	if provisionMissing(err) {
+	if missing(err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -50,13 +50,14 @@ func (p *Provisioner) Image() (*ProvisionImage, error) {
 	}, nil
 }
 
-// ImageProperties are the properties a base image of the given recipe version carries.
+// ImageProperties are the properties that a base image of the given recipe version carries. They say that it has the user pixel.
 func ImageProperties(version, osName, release string) map[string]string {
 	return map[string]string{
 		"description":       fmt.Sprintf("Pixels base (%s %s)", osName, release),
 		"os":                osName,
 		"release":           release,
 		provisionKindKey:    "base",
+		userProperty:        "1000:1000:/home/pixel",
 		provisionVersionKey: version,
 	}
 }
@@ -110,7 +111,7 @@ func (p *Provisioner) ImportImage(ctx context.Context, metaPath, rootfsPath stri
 func (p *Provisioner) publishAs(ctx context.Context, fingerprint string) error {
 	entry := api.ImageAliasesEntryPut{Target: fingerprint, Description: "Base image of pixels"}
 	before, etag, err := p.server.GetImageAlias(p.config.Image)
-	if provisionMissing(err) {
+	if missing(err) {
 		before = &api.ImageAliasesEntry{}
 		err = p.server.CreateImageAlias(api.ImageAliasesPost{ImageAliasesEntry: api.ImageAliasesEntry{
 			Name: p.config.Image, Type: "container", ImageAliasesEntryPut: entry,
@@ -145,7 +146,7 @@ func (p *Provisioner) deleteImage(ctx context.Context, fingerprint string) error
 	if err == nil {
 		_, err = p.waitFor(ctx, op)
 	}
-	if err != nil && !provisionMissing(err) {
+	if err != nil && !missing(err) {
 		return fmt.Errorf("delete image %.12s: %w", fingerprint, err)
 	}
 	return nil
@@ -159,7 +160,7 @@ func (p *Provisioner) removeImages(ctx context.Context, removed func(string)) er
 	}
 	var errs []error
 	for _, img := range images {
-		if !provisionOurs(img.Properties) {
+		if !ours(img.Properties) {
 			continue
 		}
 		if err := p.deleteImage(ctx, img.Fingerprint); err != nil {

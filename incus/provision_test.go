@@ -21,17 +21,17 @@ func TestOnlyOurKeysMarkAnInstance(t *testing.T) {
 		{map[string]string{"user.pixelsomething": "x"}, false},
 		{map[string]string{"user.pixels.owner": ""}, true},
 	} {
-		if got := provisionOurs(c.config); got != c.want {
-			t.Errorf("provisionOurs(%v) = %v, want %v", c.config, got, c.want)
+		if got := ours(c.config); got != c.want {
+			t.Errorf("ours(%v) = %v, want %v", c.config, got, c.want)
 		}
 	}
 }
 
 func TestMissingIsToldFromOtherFailures(t *testing.T) {
-	if !provisionMissing(api.StatusErrorf(http.StatusNotFound, "Storage pool not found")) {
+	if !missing(api.StatusErrorf(http.StatusNotFound, "Storage pool not found")) {
 		t.Error("a 404 is missing")
 	}
-	if provisionMissing(nil) || provisionMissing(errors.New("disk full")) || provisionMissing(api.StatusErrorf(http.StatusForbidden, "no")) {
+	if missing(nil) || missing(errors.New("disk full")) || missing(api.StatusErrorf(http.StatusForbidden, "no")) {
 		t.Error("anything else is not")
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+
+	"pixels/incus"
 )
 
 //go:embed recipe/customize.sh
@@ -135,6 +137,10 @@ func (r recipe) version() string {
 	fmt.Fprintf(h, "%s\n%s\n%s\n%s\n%q\n", runtime.GOARCH, r.id, r.codename, r.packages, r.script)
 	for _, path := range slices.Sorted(maps.Keys(r.files)) {
 		fmt.Fprintf(h, "%s\n%q\n", path, r.files[path])
+	}
+	properties := incus.ImageProperties("", r.id, r.codename)
+	for _, key := range slices.Sorted(maps.Keys(properties)) {
+		fmt.Fprintf(h, "%s\n%s\n", key, properties[key])
 	}
 	for _, path := range slices.Sorted(maps.Keys(templates)) {
 		fmt.Fprintf(h, "%s\n%q\n", path, templates[path])

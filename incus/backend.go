@@ -1,0 +1,194 @@
+package incus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	client "github.com/lxc/incus/v6/client"
+	"github.com/lxc/incus/v6/shared/api"
+
+	"pixels/sandbox"
+)
+
+// Keys of a sandbox's instance. All that is known of a sandbox is there, so that any number of servers share one Incus.
+const (
+	nameKey        = "user.pixels.name"
+	ownerKey       = "user.pixels.owner"
+	fromKey        = "user.pixels.from"
+	egressKey      = "user.pixels.egress"
+	readyKey       = "user.pixels.ready"       // "true" once it was made whole; what lacks it is half-made
+	labelKeys      = "user.pixels.label."      // and the label's key
+	checkpointKeys = "user.pixels.checkpoint." // and the checkpoint's label; the value is its description
+)
+
+// userProperty is the property of an image that says which user, group and home sandbox.DefaultUser has, as
+// UID:GID:HOME. Incus copies it to the instance: reading /etc/passwd inside would cost 25 ms at every command.
+const userProperty = "user.pixels.user"
+
+// Backend is a sandbox.Backend on one Incus project. It keeps no state and needs no Incus to be opened: calls made while
+// none answers fail with ErrUnreachable, and the next one may work.
+type Backend struct {
+	server client.InstanceServer
+	config Config
+}
+
+var _ sandbox.Backend = (*Backend)(nil)
+
+// OpenBackend makes a Backend for the Incus of c. It fails only on wrong settings.
+func OpenBackend(c Config) (*Backend, error) {
+	c = c.withDefaults()
+	server, err := dial(context.Background(), c)
+	if err != nil {
+		return nil, err
+	}
+	return &Backend{server: server, config: c}, nil
+}
+
+// failed gives an error of Incus the meaning that callers ask for. what says what was tried.
+func (b *Backend) failed(err error, format string, args ...any) error {
+	what := fmt.Sprintf(format, args...)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, sandbox.ErrNotFound),
+		errors.Is(err, sandbox.ErrExists), errors.Is(err, sandbox.ErrState):
+		return fmt.Errorf("%s: %w", what, err)
+	case missing(err):
+		return fmt.Errorf("%s: %w (%v)", what, sandbox.ErrNotFound, err)
+	}
+	return fmt.Errorf("%s: %w", what, b.config.unreachable(err))
+}
+
+// List implements sandbox.Backend.
+func (b *Backend) List(ctx context.Context, owner string) ([]sandbox.Sandbox, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	all, err := b.server.GetInstancesFull(api.InstanceTypeContainer)
+	if err != nil {
+		return nil, b.failed(err, "list sandboxes")
+	}
+	out := []sandbox.Sandbox{}
+	for _, inst := range all {
+		if inst.Config[ownerKey] == owner && inst.Config[nameKey] != "" {
+			out = append(out, describe(&inst.Instance, inst.State))
+		}
+	}
+	slices.SortFunc(out, func(a, b sandbox.Sandbox) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+// Get implements sandbox.Backend.
+func (b *Backend) Get(ctx context.Context, owner, name string) (sandbox.Sandbox, error) {
+	if err := ctx.Err(); err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	found, err := b.claims(owner, name)
+	if err != nil {
+		return sandbox.Sandbox{}, b.failed(err, "find sandbox %s", name)
+	}
+	if len(found) == 0 {
+		return sandbox.Sandbox{}, fmt.Errorf("sandbox %q %w", name, sandbox.ErrNotFound)
+	}
+	inst := found[0]
+	state, _, err := b.server.GetInstanceState(inst.Name)
+	if err != nil {
+		return sandbox.Sandbox{}, b.failed(err, "look at sandbox %s", name)
+	}
+	return describe(&inst, state), nil
+}
+
+// claims returns the instances that bear a name for an owner: the whole one first, then the older before the newer. More
+// than one is there only while several creations of one name are under way.
+func (b *Backend) claims(owner, name string) ([]api.Instance, error) {
+	all, err := b.server.GetInstances(api.InstanceTypeContainer)
+	if err != nil {
+		return nil, err
+	}
+	found := slices.DeleteFunc(all, func(i api.Instance) bool { return i.Config[ownerKey] != owner || i.Config[nameKey] != name })
+	slices.SortFunc(found, func(a, b api.Instance) int {
+		if whole(a) != whole(b) {
+			return map[bool]int{true: -1, false: 1}[whole(a)]
+		}
+		return older(a, b)
+	})
+	return found, nil
+}
+
+// whole tells whether a sandbox was made to its end.
+func whole(i api.Instance) bool { return i.Config[readyKey] == "true" }
+
+// older orders claims the same way for everyone who looks.
+func older(a, b api.Instance) int {
+	if c := a.CreatedAt.Compare(b.CreatedAt); c != 0 {
+		return c
+	}
+	return strings.Compare(a.Name, b.Name)
+}
+
+// describe reads a sandbox from its instance's keys and state.
+func describe(inst *api.Instance, state *api.InstanceState) sandbox.Sandbox {
+	s := sandbox.Sandbox{
+		ID: inst.Name, Name: inst.Config[nameKey], Owner: inst.Config[ownerKey], From: inst.Config[fromKey],
+		Egress: sandbox.Egress(inst.Config[egressKey]), Labels: map[string]string{}, CreatedAt: inst.CreatedAt,
+	}
+	for key, value := range inst.Config {
+		if label, ok := strings.CutPrefix(key, labelKeys); ok {
+			s.Labels[label] = value
+		}
+	}
+	status := inst.StatusCode
+	if state != nil {
+		status = state.StatusCode
+	}
+	switch {
+	case !whole(*inst):
+		s.State = sandbox.Creating
+	case status == api.Running, status == api.Ready:
+		s.State = sandbox.Running
+	case status == api.Stopped, status == api.Stopping, status == api.Starting:
+		s.State = sandbox.Stopped
+	case status == api.Frozen, status == api.Freezing, status == api.Thawed:
+		s.State = sandbox.Paused
+	default:
+		s.State = sandbox.Error
+	}
+	if state == nil || inst.ExpandedDevices["eth0"]["type"] != "nic" {
+		return s
+	}
+	for _, a := range state.Network["eth0"].Addresses {
+		if a.Family == "inet" && a.Scope == "global" {
+			s.Address = a.Address
+		}
+	}
+	return s
+}
+
+// Destroy implements sandbox.Backend.
+func (b *Backend) Destroy(ctx context.Context, id string) error {
+	// A removal that was begun is not left half-way.
+	return b.failed(remove(context.WithoutCancel(ctx), b.server, id), "destroy")
+}
+
+// change updates the keys of an instance, again when another writer was faster.
+func (b *Backend) change(ctx context.Context, id string, edit func(config map[string]string)) error {
+	for {
+		inst, etag, err := b.server.GetInstance(id)
+		if err != nil {
+			return err
+		}
+		put := inst.Writable()
+		edit(put.Config)
+		op, err := b.server.UpdateInstance(id, put, etag)
+		if err == nil {
+			_, err = finish(ctx, b.server, op, nil)
+		}
+		if !api.StatusErrorCheck(err, http.StatusPreconditionFailed) || ctx.Err() != nil {
+			return err
+		}
+	}
+}

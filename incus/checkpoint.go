@@ -1,0 +1,88 @@
+package incus
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/lxc/incus/v6/shared/api"
+
+	"pixels/sandbox"
+)
+
+// CreateCheckpoint implements sandbox.Backend. A snapshot has no description of its own: it is a key of the instance at
+// the time, of which the snapshot keeps a copy.
+func (b *Backend) CreateCheckpoint(ctx context.Context, id, label, description string) (sandbox.Checkpoint, error) {
+	if err := ctx.Err(); err != nil {
+		return sandbox.Checkpoint{}, err
+	}
+	inst, _, err := b.server.GetInstance(id)
+	if err != nil {
+		return sandbox.Checkpoint{}, b.failed(err, "checkpoint %s", label)
+	}
+	taken := fmt.Errorf("checkpoint %q of sandbox %q %w: choose another label", label, inst.Config[nameKey], sandbox.ErrExists)
+	if _, _, err := b.server.GetInstanceSnapshot(id, label); err == nil {
+		return sandbox.Checkpoint{}, taken
+	} else if !missing(err) {
+		return sandbox.Checkpoint{}, b.failed(err, "checkpoint %s", label)
+	}
+	if inst.Config[checkpointKeys+label] != description {
+		err := b.change(ctx, id, func(config map[string]string) {
+			delete(config, checkpointKeys+label)
+			if description != "" {
+				config[checkpointKeys+label] = description
+			}
+		})
+		if err != nil {
+			return sandbox.Checkpoint{}, b.failed(err, "describe checkpoint %s", label)
+		}
+	}
+	op, err := b.server.CreateInstanceSnapshot(id, api.InstanceSnapshotsPost{Name: label})
+	ended, err := finish(ctx, b.server, op, err)
+	if err != nil && strings.Contains(err.Error(), "already exists") {
+		return sandbox.Checkpoint{}, taken
+	}
+	if err != nil {
+		if ctx.Err() != nil && ended != nil && ended.StatusCode == api.Success {
+			b.dropSnapshot(ctx, id, label)
+		}
+		return sandbox.Checkpoint{}, b.failed(err, "checkpoint %s of %s", label, inst.Config[nameKey])
+	}
+	snapshot, _, err := b.server.GetInstanceSnapshot(id, label)
+	if err != nil {
+		return sandbox.Checkpoint{}, b.failed(err, "look at checkpoint %s", label)
+	}
+	return describeCheckpoint(*snapshot), nil
+}
+
+// dropSnapshot removes the snapshot of a checkpoint that was given up.
+func (b *Backend) dropSnapshot(ctx context.Context, id, label string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+	defer cancel()
+	if op, err := b.server.DeleteInstanceSnapshot(id, label); err == nil {
+		_, _ = wait(ctx, b.server, op)
+	}
+}
+
+// Checkpoints implements sandbox.Backend.
+func (b *Backend) Checkpoints(ctx context.Context, id string) ([]sandbox.Checkpoint, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	snapshots, err := b.server.GetInstanceSnapshots(id)
+	if err != nil {
+		return nil, b.failed(err, "list checkpoints")
+	}
+	slices.SortStableFunc(snapshots, func(a, b api.InstanceSnapshot) int { return a.CreatedAt.Compare(b.CreatedAt) })
+	out := []sandbox.Checkpoint{}
+	for _, s := range snapshots {
+		out = append(out, describeCheckpoint(s))
+	}
+	return out, nil
+}
+
+func describeCheckpoint(s api.InstanceSnapshot) sandbox.Checkpoint {
+	label := s.Name[strings.LastIndex(s.Name, "/")+1:]
+	return sandbox.Checkpoint{Label: label, Description: s.Config[checkpointKeys+label], CreatedAt: s.CreatedAt}
+}

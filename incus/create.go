@@ -1,0 +1,209 @@
+package incus
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/lxc/incus/v6/shared/api"
+
+	"pixels/sandbox"
+)
+
+// staleAfter is how old a half-made sandbox must be to count as left behind by a killed process. A creation ends long
+// before: its slowest step, unpacking an image for the first time, takes seconds.
+const staleAfter = 3 * time.Minute
+
+// Create implements sandbox.Backend.
+func (b *Backend) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
+	if err := ctx.Err(); err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	if err := b.refuseTaken(ctx, spec.Owner, spec.Name); err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	post, err := b.instance(spec)
+	if err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	made, err := b.create(ctx, post, spec)
+	if err != nil {
+		// The caller may have given up; what was begun must go all the same.
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		if e := remove(clean, b.server, post.Name); e != nil && !errors.Is(e, sandbox.ErrNotFound) {
+			err = errors.Join(err, fmt.Errorf("and it could not be removed: %w", e))
+		}
+		return sandbox.Sandbox{}, b.failed(err, "create sandbox %s", spec.Name)
+	}
+	return made, nil
+}
+
+// create makes the instance, starts it and makes sure of its name. What it leaves when it fails, its caller removes.
+func (b *Backend) create(ctx context.Context, post api.InstancesPost, spec sandbox.Spec) (sandbox.Sandbox, error) {
+	op, err := b.server.CreateInstance(post)
+	if _, err = finish(ctx, b.server, op, err); err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	if _, err := b.rival(spec, post.Name, false); err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	op, err = b.server.UpdateInstanceState(post.Name, api.InstanceStatePut{Action: "start", Timeout: -1}, "")
+	if _, err = finish(ctx, b.server, op, err); err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	if err := b.awaitReady(ctx, post.Name, spec.Egress != sandbox.EgressNone); err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	if err := b.change(ctx, post.Name, func(config map[string]string) { config[readyKey] = "true" }); err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	if err := b.win(ctx, spec, post.Name); err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	inst, _, err := b.server.GetInstanceFull(post.Name)
+	if err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	return describe(&inst.Instance, inst.State), nil
+}
+
+// refuseTaken returns ErrExists when the name is in use, and removes what a killed process left half-made under it.
+func (b *Backend) refuseTaken(ctx context.Context, owner, name string) error {
+	claims, err := b.claims(owner, name)
+	if err != nil {
+		return b.failed(err, "find sandbox %s", name)
+	}
+	for _, c := range claims {
+		if whole(c) || time.Since(c.CreatedAt) < staleAfter {
+			return taken(name)
+		}
+		if err := remove(ctx, b.server, c.Name); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
+			return b.failed(err, "remove what was left half-made of sandbox %s", name)
+		}
+	}
+	return nil
+}
+
+func taken(name string) error {
+	return fmt.Errorf("sandbox %q %w: choose another name, or destroy it first", name, sandbox.ErrExists)
+}
+
+// Of several creations of one name at once, one wins. Each writes its claim (the instance with its keys), then looks: it
+// backs off before one that is older or already whole. Then it makes itself whole and looks again, because an older
+// claim can appear later than a newer one looked. Before an older one that became whole it backs off, for that one may
+// have looked too early to see it; one that is not whole yet either will be, or backs off: the newer waits to see.
+
+// rival returns ErrExists when another claim goes before the one on instance id. With whole set, id itself is whole; an
+// older claim that isn't yet is then returned as undecided.
+func (b *Backend) rival(spec sandbox.Spec, id string, ownWhole bool) (undecided bool, err error) {
+	claims, err := b.claims(spec.Owner, spec.Name)
+	if err != nil {
+		return false, err
+	}
+	own := -1
+	for i, c := range claims {
+		if c.Name == id {
+			own = i
+		}
+	}
+	if own < 0 {
+		return false, fmt.Errorf("sandbox %q was destroyed while it was being made (%w)", spec.Name, sandbox.ErrNotFound)
+	}
+	for i, c := range claims {
+		before := i != own && older(c, claims[own]) < 0
+		switch {
+		case i == own, !whole(c) && !before, ownWhole && !before:
+		case whole(c) || !ownWhole:
+			return false, taken(spec.Name)
+		case time.Since(c.CreatedAt) < staleAfter:
+			undecided = true
+		}
+	}
+	return undecided, nil
+}
+
+// win returns once no older claim can become whole any more, or ErrExists when one did.
+func (b *Backend) win(ctx context.Context, spec sandbox.Spec, id string) error {
+	for {
+		undecided, err := b.rival(spec, id, true)
+		if err != nil || !undecided {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// instance is what Incus is to make of a spec.
+func (b *Backend) instance(spec sandbox.Spec) (api.InstancesPost, error) {
+	random := make([]byte, 6)
+	_, _ = rand.Read(random) // it never fails
+	config := map[string]string{
+		nameKey: spec.Name, ownerKey: spec.Owner, fromKey: spec.From, egressKey: string(spec.Egress), readyKey: "",
+		// No way to reach Incus from inside, and a map of user ids that no other sandbox has.
+		"security.guestapi": "false", "security.idmap.isolated": "true",
+	}
+	devices := map[string]map[string]string{}
+	source := api.InstanceSource{Type: "image"}
+	if spec.SourceID != "" {
+		snapshot, _, err := b.server.GetInstanceSnapshot(spec.SourceID, spec.SourceLabel)
+		if err != nil {
+			return api.InstancesPost{}, b.failed(err, "copy checkpoint %s", spec.SourceLabel)
+		}
+		// A copy inherits keys and devices; an empty key and a device of the type none drop one.
+		for key := range snapshot.Config {
+			if strings.HasPrefix(key, labelKeys) || strings.HasPrefix(key, checkpointKeys) {
+				config[key] = ""
+			}
+		}
+		devices["eth0"] = map[string]string{"type": "none"}
+		source = api.InstanceSource{Type: "copy", Source: spec.SourceID + "/" + spec.SourceLabel}
+	} else if alias, _, err := b.server.GetImageAlias(spec.Image); err == nil {
+		source.Fingerprint = alias.Target
+	} else if _, _, fingerprintErr := b.server.GetImage(spec.Image); missing(err) && fingerprintErr == nil {
+		source.Fingerprint = spec.Image
+	} else if missing(err) {
+		return api.InstancesPost{}, fmt.Errorf("image %q %w: `pixels-mcp setup` makes %s, `incus image list` shows others", spec.Image, sandbox.ErrNotFound, b.config.Image)
+	} else {
+		return api.InstancesPost{}, b.failed(err, "find image %s", spec.Image)
+	}
+	for key, value := range spec.Labels {
+		config[labelKeys+key] = value
+	}
+	for key, value := range spec.Env {
+		config["environment."+key] = value
+	}
+	limits := spec.Limits
+	if limits.CPU > 0 {
+		config["limits.cpu"] = strconv.Itoa(limits.CPU)
+	}
+	if limits.Memory > 0 {
+		config["limits.memory"] = strconv.FormatInt(limits.Memory, 10)
+	}
+	if limits.Processes > 0 {
+		config["limits.processes"] = strconv.Itoa(limits.Processes)
+	}
+	if spec.SourceID == "" || limits.Disk > 0 {
+		devices["root"] = map[string]string{"type": "disk", "path": "/", "pool": b.config.Pool}
+		if limits.Disk > 0 {
+			devices["root"]["size"] = strconv.FormatInt(limits.Disk, 10)
+		}
+	}
+	if spec.Egress == sandbox.EgressUnrestricted {
+		devices["eth0"] = map[string]string{"type": "nic", "name": "eth0", "network": b.config.Network}
+	}
+	return api.InstancesPost{
+		Name: "pixels-" + hex.EncodeToString(random), Type: api.InstanceTypeContainer, Source: source,
+		// No profiles: nil would mean the default one, which is someone else's.
+		InstancePut: api.InstancePut{Profiles: []string{}, Config: config, Devices: devices},
+	}, nil
+}

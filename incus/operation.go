@@ -1,0 +1,125 @@
+package incus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	client "github.com/lxc/incus/v6/client"
+	"github.com/lxc/incus/v6/shared/api"
+
+	"pixels/sandbox"
+)
+
+// wait waits until an operation or ctx ends, and fails as the operation did. It asks the server in short turns: the
+// client's own wait notices no cancellation without an event listener, and then changes the transport that all calls share.
+func wait(ctx context.Context, server client.InstanceServer, op client.Operation) (*api.Operation, error) {
+	id := op.Get().ID
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		// It fails when the second is over, which is no failure of the operation; what it became says the next call.
+		started := time.Now()
+		_, _, waitErr := server.RawQuery(http.MethodGet, "/1.0/operations/"+id+"/wait?timeout=1", nil, "")
+		now, _, err := server.GetOperation(id)
+		if err != nil {
+			return nil, errors.Join(err, waitErr)
+		}
+		if now.StatusCode.IsFinal() {
+			if now.Err != "" {
+				return now, errors.New(now.Err)
+			}
+			return now, nil
+		}
+		if waitErr != nil && time.Since(started) < 500*time.Millisecond {
+			return nil, waitErr
+		}
+	}
+}
+
+// finish waits to the operation's end even when ctx ends before, because what is given up half-way stays half-made, and
+// then returns ctx's error with what became of the operation. The extra time is bounded.
+func finish(ctx context.Context, server client.InstanceServer, op client.Operation, err error) (*api.Operation, error) {
+	if err != nil {
+		return nil, err
+	}
+	ended, err := wait(ctx, server, op)
+	if ctx.Err() == nil {
+		return ended, err
+	}
+	late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	ended, _ = wait(late, server, op)
+	return ended, ctx.Err()
+}
+
+// removeTimeout bounds how long a removal is repeated. Incus refuses it while the instance is busy: being created, being
+// started again by an incusd that came back.
+const removeTimeout = 30 * time.Second
+
+// remove ends and deletes an instance with its snapshots. It repeats until the instance is gone, and returns
+// sandbox.ErrNotFound when it was not there to begin with.
+func remove(ctx context.Context, server client.InstanceServer, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	var last error
+	for try := 0; ; try++ {
+		inst, _, err := server.GetInstance(id)
+		switch {
+		case missing(err) && try == 0:
+			return fmt.Errorf("instance %s %w", id, sandbox.ErrNotFound)
+		case missing(err):
+			return nil
+		case err != nil:
+			return fmt.Errorf("delete instance %s: %w", id, err)
+		}
+		if inst.StatusCode != api.Stopped {
+			// Its failure says that the instance isn't running or can't be stopped; the deletion tells which.
+			op, err := server.UpdateInstanceState(id, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
+			if err == nil {
+				_, _ = wait(ctx, server, op)
+			}
+		}
+		op, err := server.DeleteInstance(id)
+		if err == nil {
+			_, err = wait(ctx, server, op)
+		}
+		if err == nil || missing(err) {
+			return nil
+		}
+		if ctx.Err() == nil {
+			last = err
+		}
+		select {
+		case <-ctx.Done():
+			if last == nil {
+				last = ctx.Err()
+			}
+			return fmt.Errorf("delete instance %s: %w", id, last)
+		case <-time.After(min(time.Duration(try+1)*50*time.Millisecond, time.Second)):
+		}
+	}
+}
+
+// missing tells whether Incus answered that the thing does not exist.
+func missing(err error) bool {
+	return err != nil && (api.StatusErrorCheck(err, http.StatusNotFound) || strings.HasSuffix(err.Error(), "not found"))
+}
+
+// unreachable turns a failure to reach Incus into ErrUnreachable with what to do, and leaves any other error.
+func (c Config) unreachable(err error) error {
+	var dial *net.OpError
+	if err == nil || !errors.As(err, &dial) {
+		return err
+	}
+	where := c.Socket
+	if c.Remote != "" {
+		where = c.Remote
+	}
+	return fmt.Errorf("%w at %s: have a human run `pixels-mcp setup`, which starts it, or `pixels-mcp doctor`, which says why: %w", ErrUnreachable, where, err)
+}

@@ -1,0 +1,59 @@
+package incus
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/lxc/incus/v6/shared/api"
+)
+
+// readyTimeout bounds the boot of a sandbox.
+const readyTimeout = 60 * time.Second
+
+// readyScript waits inside until the sandbox is ready. "A command can be run" is too early: systemd has yet to set the
+// host name and to tidy /tmp. Of a PID 1 that is not systemd nothing is known, so that it counts as ready at once. With
+// an argument it also waits for the default route, which comes with the address.
+const readyScript = `
+case $(readlink /proc/1/exe) in
+*/systemd) until systemctl -q is-active systemd-tmpfiles-setup.service && systemctl -q is-active basic.target; do sleep 0.02; done ;;
+esac
+[ -z "$1" ] || until grep -q '^eth0[[:space:]]*00000000' /proc/net/route; do sleep 0.02; done
+`
+
+// awaitReady returns when an instance that was just started is ready.
+func (b *Backend) awaitReady(ctx context.Context, id string, network bool) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("it was not ready within %s", readyTimeout))
+	defer cancel()
+	argument := ""
+	if network {
+		argument = "network"
+	}
+	for {
+		var stderr bytes.Buffer
+		code, err := b.exec(ctx, id, api.InstanceExecPost{Command: []string{"/bin/sh", "-c", readyScript, "sh", argument}}, nil, nil, &stderr)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err == nil && code == 0:
+			return nil
+		case err == nil:
+			return fmt.Errorf("it did not become ready: exit code %d: %s", code, bytes.TrimSpace(stderr.Bytes()))
+		case !tooEarly(err):
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// tooEarly tells whether an exec failed only because the instance was just being started.
+func tooEarly(err error) bool {
+	return errors.Is(err, errNotRunning) || strings.Contains(err.Error(), "Failed to retrieve PID of executing child process")
+}
