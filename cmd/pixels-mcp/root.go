@@ -27,13 +27,9 @@ func newRoot(a *app) *cobra.Command {
 		Use:   "pixels-mcp",
 		Short: "Disposable Linux machines for AI coding agents, on your own hardware",
 		Long: "Pixels gives AI coding agents disposable Linux machines on your own hardware.\n" +
-			"Started by an MCP client it serves tools over stdio; from a terminal it does the same by hand.",
-		Example: "  pixels-mcp setup                                   # once: Incus, pool, network, base image\n" +
-			"  pixels-mcp create base                             # a sandbox from the base image\n" +
-			"  pixels-mcp checkpoint create base --label ready    # keep its file system as base:ready\n" +
-			"  pixels-mcp create feature-auth --from base:ready   # another one from there\n" +
-			"  pixels-mcp exec feature-auth -- make test\n" +
-			"  pixels-mcp destroy base feature-auth",
+			"Started by an MCP client, it serves tools over stdio.",
+		Example: "  sudo pixels-mcp setup     # once: Incus, pool, network, base image\n" +
+			"  pixels-mcp serve          # what an MCP client is to start",
 		SilenceErrors: true, SilenceUsage: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.load(cmd) },
@@ -53,21 +49,8 @@ func newRoot(a *app) *cobra.Command {
 		// Nineteen lines in every help would hide what a command's own flags are; `pixels-mcp config` lists them.
 		_ = p.MarkHidden(s.Flag)
 	}
-	root.AddGroup(
-		&cobra.Group{ID: "sandboxes", Title: "Sandboxes:"},
-		&cobra.Group{ID: "host", Title: "This machine:"},
-	)
-	root.AddCommand(grouped("host", a.setupCommand(), a.doctorCommand(), a.cleanCommand(), a.configCommand(), versionCommand())...)
-	root.SetHelpCommandGroupID("host")
+	root.AddCommand(a.serveCommand(), a.setupCommand(), a.doctorCommand(), a.cleanCommand(), a.configCommand(), versionCommand())
 	return root
-}
-
-// grouped puts commands under a heading of the help.
-func grouped(id string, commands ...*cobra.Command) []*cobra.Command {
-	for _, c := range commands {
-		c.GroupID = id
-	}
-	return commands
 }
 
 // load reads the configuration and settles who the owner is.

@@ -10,13 +10,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/agext/levenshtein"
 	"github.com/pelletier/go-toml/v2"
 
 	"pixels/incus"
+	"pixels/internal/nearest"
 	"pixels/internal/units"
+	"pixels/sandbox"
 )
 
 // Config is the configuration in force.
@@ -46,9 +46,8 @@ type Defaults struct {
 	Memory    Size              `toml:"memory"`    // of RAM
 	Disk      Size              `toml:"disk"`      // of the root file system
 	Processes int               `toml:"processes"` // tasks
-	Lease     Duration          `toml:"lease"`
-	MaxLease  Duration          `toml:"max_lease"`
-	Network   string            `toml:"network"` // managed bridge that sandboxes sit on
+	Egress    string            `toml:"egress"`    // none or unrestricted
+	Network   string            `toml:"network"`   // managed bridge that sandboxes sit on
 	Env       map[string]string `toml:"env"`
 }
 
@@ -62,16 +61,6 @@ func (s *Size) UnmarshalText(b []byte) error {
 	return err
 }
 
-// Duration is a length of time, written as 90m, 24h or 7d.
-type Duration time.Duration
-
-// UnmarshalText reads a duration as people write it.
-func (d *Duration) UnmarshalText(b []byte) error {
-	v, err := units.ParseDuration(string(b))
-	*d = Duration(v)
-	return err
-}
-
 // Default returns the configuration of a machine where nothing was settled.
 func Default() Config {
 	return Config{
@@ -79,7 +68,7 @@ func Default() Config {
 		Incus:   Incus{Project: "default", Pool: "pixels"},
 		Defaults: Defaults{
 			Image: "pixels/base", CPU: 2, Memory: 2 << 30, Disk: 10 << 30, Processes: 4096,
-			Lease: Duration(24 * time.Hour), MaxLease: Duration(30 * 24 * time.Hour), Network: "pixels",
+			Egress: string(sandbox.EgressNone), Network: "pixels",
 		},
 	}
 }
@@ -115,7 +104,7 @@ func Load(path string, required bool, environ []string, flags map[string]string)
 		}
 		i := slices.IndexFunc(settings, func(s setting) bool { return s.Env() == name })
 		if i < 0 {
-			return c, fmt.Errorf("the variable %s is unknown%s", name, nearest(name, variables()))
+			return c, fmt.Errorf("the variable %s is unknown%s", name, nearest.Hint(name, variables()))
 		}
 		if err := settings[i].set(&c, value); err != nil {
 			return c, fmt.Errorf("the variable %s: %w", name, err)
@@ -145,7 +134,7 @@ func decode(b []byte, c *Config) error {
 		first := unknown.Errors[0]
 		row, _ := first.Position()
 		key := strings.Join(first.Key(), ".")
-		return fmt.Errorf("%d: unknown key %s%s", row, key, nearest(key, keys()))
+		return fmt.Errorf("%d: unknown key %s%s", row, key, nearest.Hint(key, keys()))
 	case errors.As(err, &bad):
 		row, _ := bad.Position()
 		if key := strings.Join(bad.Key(), "."); key != "" {
@@ -172,10 +161,8 @@ func (c Config) check() error {
 		return fmt.Errorf("defaults.memory is %s: a booted system alone needs 128MiB", units.Size(int64(d.Memory)))
 	case d.Disk < 1<<30:
 		return fmt.Errorf("defaults.disk is %s: the base image alone needs 1GiB", units.Size(int64(d.Disk)))
-	case d.Lease < Duration(time.Minute):
-		return fmt.Errorf("defaults.lease is %s: give 1m or more", time.Duration(d.Lease))
-	case d.MaxLease < d.Lease:
-		return fmt.Errorf("defaults.max_lease (%s) is shorter than defaults.lease (%s)", time.Duration(d.MaxLease), time.Duration(d.Lease))
+	case d.Egress != string(sandbox.EgressNone) && d.Egress != string(sandbox.EgressUnrestricted):
+		return fmt.Errorf("defaults.egress %q is unknown: use %q (no network) or %q", d.Egress, sandbox.EgressNone, sandbox.EgressUnrestricted)
 	}
 	return nil
 }
@@ -189,16 +176,11 @@ func (c Config) IncusConfig() incus.Config {
 	}
 }
 
-// nearest ends a message about an unknown word with the known one that was likely meant, or with nothing.
-func nearest(word string, known []string) string {
-	best, score := "", 0.6
-	for _, k := range known {
-		if s := levenshtein.Similarity(word, k, nil); s > score {
-			best, score = k, s
-		}
+// SandboxDefaults returns what a sandbox gets when its creator does not say.
+func (c Config) SandboxDefaults() sandbox.Defaults {
+	d := c.Defaults
+	return sandbox.Defaults{
+		Image: d.Image, Egress: sandbox.Egress(d.Egress), Env: d.Env,
+		Limits: sandbox.Limits{CPU: d.CPU, Memory: int64(d.Memory), Disk: int64(d.Disk), Processes: d.Processes},
 	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %s?", best)
 }

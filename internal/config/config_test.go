@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 func write(t *testing.T, text string) string {
@@ -18,7 +17,7 @@ func write(t *testing.T, text string) string {
 }
 
 func TestFileThenVariablesThenFlags(t *testing.T) {
-	path := write(t, "[incus]\nproject = \"file\"\npool = \"file\"\n\n[defaults]\nmemory = \"1GiB\"\nlease = \"7d\"\ncpu = 3\n\n[defaults.env]\nTZ = \"UTC\"\n")
+	path := write(t, "[incus]\nproject = \"file\"\npool = \"file\"\n\n[defaults]\nmemory = \"1GiB\"\ncpu = 3\n\n[defaults.env]\nTZ = \"UTC\"\n")
 	c, err := Load(path, true, []string{"PIXELS_INCUS_POOL=variable", "PIXELS_DEFAULTS_CPU=4", "HOME=/"}, map[string]string{"defaults.cpu": "5"})
 	if err != nil {
 		t.Fatal(err)
@@ -26,7 +25,7 @@ func TestFileThenVariablesThenFlags(t *testing.T) {
 	if c.Incus.Project != "file" || c.Incus.Pool != "variable" || c.Defaults.CPU != 5 {
 		t.Errorf("the order is not kept: %+v", c)
 	}
-	if c.Defaults.Memory != 1<<30 || time.Duration(c.Defaults.Lease) != 168*time.Hour || c.Defaults.Env["TZ"] != "UTC" {
+	if c.Defaults.Memory != 1<<30 || c.Defaults.Env["TZ"] != "UTC" {
 		t.Errorf("values are not read: %+v", c.Defaults)
 	}
 	if c.Defaults.Disk != Default().Defaults.Disk {
@@ -48,8 +47,8 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 		"broken TOML":      {file: "[defaults\n", contains: []string{"config.toml:1:"}},
 		"unknown variable": {environ: []string{"PIXELS_INCUS_POOOL=x"}, contains: []string{"PIXELS_INCUS_POOOL", "did you mean PIXELS_INCUS_POOL"}},
 		"bad variable":     {environ: []string{"PIXELS_DEFAULTS_CPU=x"}, contains: []string{"PIXELS_DEFAULTS_CPU", "whole number"}},
-		"bad flag":         {flags: map[string]string{"defaults.lease": "soon"}, contains: []string{"--defaults-lease", "24h"}},
-		"lease over max":   {file: "[defaults]\nlease = \"60d\"\n", contains: []string{"defaults.max_lease"}},
+		"bad flag":         {flags: map[string]string{"defaults.disk": "much"}, contains: []string{"--defaults-disk", "2GiB"}},
+		"unknown egress":   {file: "[defaults]\negress = \"agent\"\n", contains: []string{"defaults.egress", "none"}},
 		"no cores":         {file: "[defaults]\ncpu = 0\n", contains: []string{"defaults.cpu"}},
 		"unknown backend":  {file: "backend = \"docker\"\n", contains: []string{"docker", "incus"}},
 	} {
@@ -84,8 +83,6 @@ func TestEverySettingCanBeSetAndShown(t *testing.T) {
 		switch s.field(&c).(type) {
 		case *Size:
 			text = "7GiB"
-		case *Duration:
-			text = "7d"
 		}
 		if err := s.set(&c, text); err != nil {
 			t.Errorf("%s: %v", s.Key, err)

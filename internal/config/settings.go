@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"pixels/internal/units"
 )
@@ -33,8 +32,7 @@ var settings = []setting{
 	{"defaults.memory", "memory of a new sandbox, as 2GiB", func(c *Config) any { return &c.Defaults.Memory }},
 	{"defaults.disk", "disk of a new sandbox, as 10GiB", func(c *Config) any { return &c.Defaults.Disk }},
 	{"defaults.processes", "most processes of a new sandbox", func(c *Config) any { return &c.Defaults.Processes }},
-	{"defaults.lease", "how long a new sandbox lives, as 24h", func(c *Config) any { return &c.Defaults.Lease }},
-	{"defaults.max_lease", "longest lease that can be asked for", func(c *Config) any { return &c.Defaults.MaxLease }},
+	{"defaults.egress", "egress mode of a new sandbox: none or unrestricted", func(c *Config) any { return &c.Defaults.Egress }},
 	{"defaults.network", "managed bridge that sandboxes sit on", func(c *Config) any { return &c.Defaults.Network }},
 }
 
@@ -61,8 +59,6 @@ func (s setting) set(c *Config, value string) error {
 		*field = n
 	case *Size:
 		return field.UnmarshalText([]byte(value))
-	case *Duration:
-		return field.UnmarshalText([]byte(value))
 	}
 	return nil
 }
@@ -88,8 +84,6 @@ func (c Config) Value(key string) string {
 		switch field := s.field(&c).(type) {
 		case *Size:
 			return units.Size(int64(*field))
-		case *Duration:
-			return units.Duration(time.Duration(*field))
 		case *int:
 			return strconv.Itoa(*field)
 		case *string:

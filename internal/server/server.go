@@ -1,0 +1,86 @@
+// Package server serves tools over MCP and calls them as a client. Nothing else knows the SDK.
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	stdlog "log"
+	"time"
+
+	"github.com/mark3labs/mcp-go/mcp"
+	mcpserver "github.com/mark3labs/mcp-go/server"
+	"github.com/rs/zerolog"
+
+	"pixels/tools"
+)
+
+// concurrentCalls is how many calls are worked on at once; more wait for their turn.
+const concurrentCalls = 64
+
+const instructions = "Pixels gives you disposable Linux machines. Create a sandbox, set it up with exec, keep it with create_checkpoint, " +
+	"fan out with clone_sandbox and a command, and destroy what you no longer need. A checkpoint is named SANDBOX:LABEL."
+
+// Server is an MCP server with the project's tools.
+type Server struct {
+	mcp *mcpserver.MCPServer
+	log zerolog.Logger
+}
+
+// New returns a server on which each call is made for session.
+func New(version string, session tools.Session, log zerolog.Logger) *Server {
+	s := &Server{log: log, mcp: mcpserver.NewMCPServer("pixels", version,
+		mcpserver.WithToolCapabilities(false), mcpserver.WithRecovery(), mcpserver.WithInstructions(instructions),
+		mcpserver.WithTitle("Pixels"),
+	)}
+	for _, t := range tools.All() {
+		s.mcp.AddTool(describe(t), s.handler(t, session))
+	}
+	return s
+}
+
+// describe puts a tool into the SDK's terms. Hints are all explicit: an unset one reads as destructive.
+func describe(t tools.Tool) mcp.Tool {
+	return mcp.Tool{
+		Name: t.Name, Title: t.Title, Description: t.Description, RawInputSchema: t.Input, RawOutputSchema: t.Output,
+		Annotations: mcp.ToolAnnotation{
+			Title: t.Title, ReadOnlyHint: &t.ReadOnly, DestructiveHint: &t.Destructive, IdempotentHint: &t.Idempotent,
+			OpenWorldHint: new(bool),
+		},
+	}
+}
+
+// handler calls a tool and logs a line about it. What the caller can mend is in the result, never a protocol error.
+func (s *Server) handler(t tools.Tool, session tools.Session) mcpserver.ToolHandlerFunc {
+	return func(ctx context.Context, request mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+		start := time.Now()
+		arguments, err := json.Marshal(request.Params.Arguments)
+		if err != nil {
+			return nil, err
+		}
+		r := t.Call(ctx, session, arguments)
+		event := s.log.Info()
+		if r.Failed {
+			event = s.log.Warn().Str("error", r.Text)
+		}
+		event.Str("tool", t.Name).Str("owner", session.Owner).Dur("took", time.Since(start)).Msg("call")
+		return &mcp.CallToolResult{
+			Content: []mcp.Content{mcp.NewTextContent(r.Text)}, StructuredContent: r.Structured, IsError: r.Failed,
+		}, nil
+	}
+}
+
+// Serve answers on a pair of streams until in ends or ctx does, and returns when every call has come to its end: a call
+// under way is cancelled, and undoes what it began.
+func (s *Server) Serve(ctx context.Context, in io.Reader, out io.Writer) error {
+	stdio := mcpserver.NewStdioServer(s.mcp)
+	stdio.SetErrorLogger(stdlog.New(s.log, "", 0))
+	mcpserver.WithWorkerPoolSize(concurrentCalls)(stdio)
+	mcpserver.WithQueueSize(4 * concurrentCalls)(stdio)
+	err := stdio.Listen(ctx, in, out)
+	if errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
+		return nil // the client has gone, or we are to go: a normal end
+	}
+	return err
+}

@@ -1,0 +1,209 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/jsonschema-go/jsonschema"
+	"github.com/rs/zerolog"
+
+	"pixels/sandbox"
+	"pixels/sandbox/sandboxtest"
+	"pixels/tools"
+)
+
+// serve starts a server over backends in memory and returns a client of it. Both end with the test.
+func serve(t *testing.T) *Client {
+	t.Helper()
+	session := tools.Session{
+		Manager: sandbox.NewManager(sandboxtest.NewMemory(), sandbox.Defaults{Image: sandboxtest.Image, Egress: sandbox.EgressNone}),
+		Owner:   "tester",
+	}
+	fromClient, toServer := io.Pipe()
+	fromServer, toClient := io.Pipe()
+	served := make(chan error, 1)
+	go func() {
+		served <- New("test", session, zerolog.Nop()).Serve(context.Background(), fromClient, toClient)
+	}()
+	c, err := Connect(t.Context(), fromServer, toServer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		select {
+		case err := <-served:
+			if err != nil {
+				t.Errorf("the server ended with %v", err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Error("the server does not end when its client has gone")
+		}
+	})
+	return c
+}
+
+// answer calls a tool, checks the structured result against the tool's own schema, and returns it.
+func answer(t *testing.T, c *Client, tool string, arguments map[string]any) (map[string]any, error) {
+	t.Helper()
+	var out map[string]any
+	err := c.Call(t.Context(), tool, arguments, &out)
+	if err != nil && out == nil {
+		return nil, err
+	}
+	list, listErr := c.Tools(t.Context())
+	if listErr != nil {
+		t.Fatal(listErr)
+	}
+	for _, have := range list {
+		if have.Name != tool {
+			continue
+		}
+		var s jsonschema.Schema
+		if err := json.Unmarshal(have.OutputSchema, &s); err != nil {
+			t.Fatal(err)
+		}
+		resolved, err := s.Resolve(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := resolved.Validate(out); err != nil {
+			t.Errorf("%s answers %v, against its schema: %v", tool, out, err)
+		}
+	}
+	return out, err
+}
+
+func TestTheJobOverMCP(t *testing.T) {
+	c := serve(t)
+	must := func(tool string, arguments map[string]any) map[string]any {
+		t.Helper()
+		out, err := answer(t, c, tool, arguments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	if made := must("create_sandbox", map[string]any{"name": "base", "labels": map[string]string{"a": "b"}, "memory": "1GiB"}); made["name"] != "base" || made["state"] != "running" || made["egress"] != "none" {
+		t.Errorf("created %v", made)
+	}
+	if ran := must("exec", map[string]any{"name": "base", "command": "echo kept >note; cat; exit 4", "stdin": "given"}); ran["exit_code"] != 4.0 || ran["stdout"] != "given" {
+		t.Errorf("exec gives %v", ran)
+	}
+	if ran := must("exec", map[string]any{"name": "base", "command": []string{"echo", "$HOME"}}); ran["stdout"] != "$HOME\n" {
+		t.Errorf("exec of a list gives %v", ran)
+	}
+	if made := must("create_checkpoint", map[string]any{"name": "base", "label": "ready", "description": "d"}); made["checkpoint"] != "base:ready" || made["description"] != "d" {
+		t.Errorf("checkpoint %v", made)
+	}
+	if list := must("list_checkpoints", map[string]any{"name": "base"}); len(list["checkpoints"].([]any)) != 1 {
+		t.Errorf("checkpoints %v", list)
+	}
+	clones := must("clone_sandbox", map[string]any{"source": "base:ready", "names": []string{"w1", "base", "w3"}, "command": "hostname; cat note"})
+	if clones["made"] != 2.0 || clones["failed"] != 1.0 {
+		t.Errorf("clones %v", clones)
+	}
+	first := clones["clones"].([]any)[0].(map[string]any)
+	if first["exec"].(map[string]any)["stdout"] != "w1\nkept\n" {
+		t.Errorf("the first clone is %v", first)
+	}
+	if list := must("list_sandboxes", nil); len(list["sandboxes"].([]any)) != 3 {
+		t.Errorf("list %v", list)
+	}
+	if d := must("destroy_sandbox", map[string]any{"names": []string{"base", "w1", "w3", "absent"}}); len(d["destroyed"].([]any)) != 3 || len(d["missing"].([]any)) != 1 {
+		t.Errorf("destroyed %v", d)
+	}
+	if list := must("list_sandboxes", nil); len(list["sandboxes"].([]any)) != 0 {
+		t.Errorf("left is %v", list)
+	}
+}
+
+func TestBadArgumentsAreNamed(t *testing.T) {
+	c := serve(t)
+	for _, bad := range []struct {
+		tool      string
+		arguments map[string]any
+		contains  []string
+	}{
+		{"create_sandbox", map[string]any{"nmae": "x"}, []string{`"nmae"`, "did you mean name", "egress"}},
+		{"create_sandbox", map[string]any{"name": 7}, []string{`"name"`, "number", "string"}},
+		{"create_sandbox", map[string]any{"memory": "much"}, []string{`"memory"`, "512MiB"}},
+		{"create_sandbox", map[string]any{"labels": []string{"a"}}, []string{`"labels"`, "object"}},
+		{"create_sandbox", map[string]any{"egress": "agent"}, []string{"gateway", "none"}},
+		{"clone_sandbox", map[string]any{}, []string{`"source"`, "missing"}},
+		{"clone_sandbox", map[string]any{"source": "a:b", "count": "three"}, []string{`"count"`, "whole number"}},
+		{"clone_sandbox", map[string]any{"source": "a:b", "count": 0}, []string{`"count"`, "1 to 64"}},
+		{"exec", map[string]any{"name": "x"}, []string{`"command"`, "missing"}},
+		{"exec", map[string]any{"name": "x", "command": map[string]any{"a": 1}}, []string{`"command"`, "string for the shell"}},
+		{"exec", map[string]any{"name": "x", "command": []any{"a", 1}}, []string{`"command"`, "list of strings"}},
+		{"exec", map[string]any{"name": "x", "command": "y", "timeout": 46}, []string{`"timeout"`, "45 seconds"}},
+		{"exec", map[string]any{"name": "x", "command": "y"}, []string{`"x"`, "create_sandbox"}},
+		{"list_sandboxes", map[string]any{"owner": "root"}, []string{`"owner"`, "no arguments"}},
+		{"destroy_sandbox", map[string]any{"names": "x"}, []string{`"names"`, "list of strings"}},
+	} {
+		_, err := answer(t, c, bad.tool, bad.arguments)
+		var failed *CallError
+		if !errors.As(err, &failed) {
+			t.Errorf("%s %v: %v, want a failed call", bad.tool, bad.arguments, err)
+			continue
+		}
+		for _, part := range bad.contains {
+			if !strings.Contains(failed.Text, part) {
+				t.Errorf("%s %v: %q has no %q", bad.tool, bad.arguments, failed.Text, part)
+			}
+		}
+	}
+	if list, err := answer(t, c, "list_sandboxes", nil); err != nil || len(list["sandboxes"].([]any)) != 0 {
+		t.Errorf("left is %v, %v", list, err)
+	}
+}
+
+func TestACallThatWaitsDoesNotHoldUpOthers(t *testing.T) {
+	c := serve(t)
+	if _, err := answer(t, c, "create_sandbox", map[string]any{"name": "box"}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- c.Call(ctx, "exec", map[string]any{"name": "box", "command": "echo begun >begun; sleep 600"}, nil)
+	}()
+	for {
+		if out, err := answer(t, c, "exec", map[string]any{"name": "box", "command": "cat begun"}); err != nil {
+			t.Fatal(err)
+		} else if out["exit_code"] == 0.0 {
+			break
+		}
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("the cancelled call: %v", err)
+	}
+	out, err := answer(t, c, "exec", map[string]any{"name": "box", "command": "echo x; sleep 600", "timeout": 0.2})
+	var failed *CallError
+	if !errors.As(err, &failed) || out["timed_out"] != true || out["stdout"] != "x\n" {
+		t.Errorf("the timeout gives %v, %v", out, err)
+	}
+}
+
+func TestToolsFitTheirBudget(t *testing.T) {
+	c := serve(t)
+	list, err := c.Tools(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(list) > 20 || len(b) > 20_000 {
+		t.Errorf("%d tools in %d bytes; the bounds are 20 and 20 kB", len(list), len(b))
+	}
+}

@@ -1,0 +1,60 @@
+package tools
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"pixels/sandbox"
+)
+
+type createCheckpointInput struct {
+	Name        string `json:"name" jsonschema:"of the sandbox"`
+	Label       string `json:"label,omitempty" jsonschema:"letters, digits, dots, dashes and underscores; made up when left out"`
+	Description string `json:"description,omitempty" jsonschema:"what is in it, for whoever picks one later"`
+}
+
+type createCheckpointOutput struct {
+	Checkpoint  string    `json:"checkpoint" jsonschema:"NAME:LABEL, as clone_sandbox and create_sandbox take it"`
+	Label       string    `json:"label"`
+	Description string    `json:"description,omitempty"`
+	CreatedAt   time.Time `json:"created_at"`
+}
+
+var createCheckpoint = define(Tool{
+	Name: "create_checkpoint", Title: "Create a checkpoint",
+	Description: "Keeps the file system of a sandbox as it is now, under a label, for clone_sandbox and create_sandbox. Processes and memory are not in it. Takes a moment, and the sandbox goes on running.",
+}, func(ctx context.Context, s Session, in createCheckpointInput) (createCheckpointOutput, Result, error) {
+	made, err := s.Manager.CreateCheckpoint(ctx, s.Owner, in.Name, in.Label, in.Description)
+	out := createCheckpointOutput{in.Name + ":" + made.Label, made.Label, made.Description, made.CreatedAt}
+	return out, Result{Text: "created checkpoint " + out.Checkpoint}, err
+})
+
+type listCheckpointsInput struct {
+	Name string `json:"name" jsonschema:"of the sandbox"`
+}
+
+type listCheckpointsOutput struct {
+	Name        string               `json:"name"`
+	Checkpoints []sandbox.Checkpoint `json:"checkpoints" jsonschema:"the oldest first"`
+}
+
+var listCheckpoints = define(Tool{
+	Name: "list_checkpoints", Title: "List checkpoints", ReadOnly: true, Idempotent: true,
+	Description: "Lists the checkpoints of a sandbox, the oldest first. NAME:LABEL names one to other tools.",
+}, func(ctx context.Context, s Session, in listCheckpointsInput) (listCheckpointsOutput, Result, error) {
+	list, err := s.Manager.Checkpoints(ctx, s.Owner, in.Name)
+	if err != nil || len(list) == 0 {
+		return listCheckpointsOutput{in.Name, []sandbox.Checkpoint{}}, Result{Text: in.Name + " has no checkpoint; create_checkpoint makes one"}, err
+	}
+	lines := []string{fmt.Sprintf("%s has %d checkpoints:", in.Name, len(list))}
+	for _, c := range list {
+		text := fmt.Sprintf("%s:%s, %s", in.Name, c.Label, c.CreatedAt.UTC().Format("2006-01-02 15:04:05 UTC"))
+		if c.Description != "" {
+			text += ": " + c.Description
+		}
+		lines = append(lines, text)
+	}
+	return listCheckpointsOutput{in.Name, list}, Result{Text: strings.Join(lines, "\n")}, nil
+})

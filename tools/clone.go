@@ -1,0 +1,78 @@
+package tools
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"pixels/sandbox"
+)
+
+type cloneInput struct {
+	Source  string            `json:"source" jsonschema:"checkpoint to copy, as NAME:LABEL"`
+	Count   *int              `json:"count,omitempty" jsonschema:"how many, up to 64; 1 when left out"`
+	Names   []string          `json:"names,omitempty" jsonschema:"one for each clone; SOURCE-1, SOURCE-2 and so on when left out"`
+	Egress  sandbox.Egress    `json:"egress,omitempty" jsonschema:"that of the source when left out"`
+	Labels  map[string]string `json:"labels,omitempty" jsonschema:"for each clone; those of the source are not taken over"`
+	Command *command          `json:"command,omitempty" jsonschema:"run in each clone as by exec, all at once; a string runs in bash"`
+}
+
+type cloneOutput struct {
+	Clones []cloneResult `json:"clones"`
+	Made   int           `json:"made"`
+	Failed int           `json:"failed" jsonschema:"clones that could not be made, or in which the command could not be run"`
+}
+
+type cloneResult struct {
+	Name    string           `json:"name"`
+	Sandbox *sandbox.Sandbox `json:"sandbox,omitempty" jsonschema:"left out when it could not be made"`
+	Exec    *execOutput      `json:"exec,omitempty" jsonschema:"what the command left"`
+	Error   string           `json:"error,omitempty"`
+}
+
+var cloneSandbox = define(Tool{
+	Name: "clone_sandbox", Title: "Clone a sandbox",
+	Description: "Makes copies of a checkpoint side by side, each a sandbox of its own and ready, and runs a command in each if one is given. " +
+		"Make the checkpoint with create_checkpoint first. Each clone is reported by itself: one that fails undoes no other.",
+}, func(ctx context.Context, s Session, in cloneInput) (cloneOutput, Result, error) {
+	r := sandbox.CloneRequest{Source: in.Source, Names: in.Names, Egress: in.Egress, Labels: in.Labels}
+	if in.Count != nil {
+		if r.Count = *in.Count; r.Count == 0 {
+			return cloneOutput{}, Result{}, fmt.Errorf("the argument \"count\" is 0; give 1 to %d", sandbox.MaxClones)
+		}
+	}
+	if in.Command != nil {
+		r.Command = &sandbox.ExecRequest{Argv: in.Command.argv, Shell: in.Command.shell}
+	}
+	results, err := s.Manager.Clone(ctx, s.Owner, r)
+	if err != nil {
+		return cloneOutput{}, Result{}, err
+	}
+	out := cloneOutput{Clones: []cloneResult{}}
+	var lines []string
+	for _, got := range results {
+		clone := cloneResult{Name: got.Name}
+		if got.Err != nil {
+			clone.Error = got.Err.Error()
+		} else {
+			out.Made++
+			clone.Sandbox = &got.Sandbox
+		}
+		if got.ExecErr != nil {
+			clone.Error = got.ExecErr.Error()
+		}
+		lines = append(lines, "--- "+got.Name)
+		if clone.Error != "" {
+			out.Failed++
+			lines = append(lines, "failed: "+clone.Error)
+		}
+		if got.Exec != nil {
+			o := outputOf(*got.Exec)
+			clone.Exec = &o
+			lines = append(lines, o.text())
+		}
+		out.Clones = append(out.Clones, clone)
+	}
+	head := fmt.Sprintf("made %d of %d clones of %s", out.Made, len(results), in.Source)
+	return out, Result{Text: strings.Join(append([]string{head}, lines...), "\n"), Failed: out.Made == 0}, nil
+})

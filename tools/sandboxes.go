@@ -1,0 +1,114 @@
+package tools
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"pixels/internal/units"
+	"pixels/sandbox"
+)
+
+type createInput struct {
+	Name   string            `json:"name,omitempty" jsonschema:"lower-case letters, digits and dashes; becomes the host name; made up when left out"`
+	From   string            `json:"from,omitempty" jsonschema:"checkpoint to start from, as NAME:LABEL"`
+	Image  string            `json:"image,omitempty" jsonschema:"image to start from, instead of from; the base image when both are left out"`
+	Egress sandbox.Egress    `json:"egress,omitempty" jsonschema:"none: no network at all; unrestricted: the host's network by NAT; left out: the configured default, or that of from"`
+	CPU    int               `json:"cpu,omitempty" jsonschema:"cores"`
+	Memory string            `json:"memory,omitempty" jsonschema:"such as 2GiB"`
+	Disk   string            `json:"disk,omitempty" jsonschema:"such as 10GiB; the image counts"`
+	Labels map[string]string `json:"labels,omitempty" jsonschema:"to tell sandboxes apart by"`
+	Env    map[string]string `json:"env,omitempty" jsonschema:"environment of every command run in it, and of its clones"`
+}
+
+var createSandbox = define(Tool{
+	Name: "create_sandbox", Title: "Create a sandbox",
+	Description: "Creates a disposable Linux machine and returns when it is ready for exec. Start from a checkpoint with from, " +
+		"else from an image. For several copies of one checkpoint use clone_sandbox. The default user is pixel, with sudo.",
+}, func(ctx context.Context, s Session, in createInput) (sandbox.Sandbox, Result, error) {
+	limits := sandbox.Limits{CPU: in.CPU}
+	for _, size := range []struct {
+		argument, text string
+		bytes          *int64
+	}{{"memory", in.Memory, &limits.Memory}, {"disk", in.Disk, &limits.Disk}} {
+		if size.text == "" {
+			continue
+		}
+		var err error
+		if *size.bytes, err = units.ParseSize(size.text); err != nil {
+			return sandbox.Sandbox{}, Result{}, fmt.Errorf("the argument %q: %w", size.argument, err)
+		}
+	}
+	made, err := s.Manager.Create(ctx, s.Owner, sandbox.CreateRequest{
+		Name: in.Name, From: in.From, Image: in.Image, Egress: in.Egress, Labels: in.Labels, Env: in.Env, Limits: limits,
+	})
+	return made, Result{Text: "created " + line(made)}, err
+})
+
+type listOutput struct {
+	Sandboxes []sandbox.Sandbox `json:"sandboxes"`
+}
+
+var listSandboxes = define(Tool{
+	Name: "list_sandboxes", Title: "List sandboxes", ReadOnly: true, Idempotent: true,
+	Description: "Lists your sandboxes with their state, address, origin and labels. One in the state creating is still being made, or was left half-made.",
+}, func(ctx context.Context, s Session, _ struct{}) (listOutput, Result, error) {
+	list, err := s.Manager.List(ctx, s.Owner)
+	if err != nil || len(list) == 0 {
+		return listOutput{[]sandbox.Sandbox{}}, Result{Text: "there is no sandbox; create_sandbox makes one"}, err
+	}
+	lines := []string{fmt.Sprintf("%d sandboxes:", len(list))}
+	for _, box := range list {
+		lines = append(lines, line(box))
+	}
+	return listOutput{list}, Result{Text: strings.Join(lines, "\n")}, nil
+})
+
+// line describes a sandbox in one line.
+func line(s sandbox.Sandbox) string {
+	text := fmt.Sprintf("%s: %s, from %s, egress %s", s.Name, s.State, s.From, s.Egress)
+	if s.Address != "" {
+		text += ", address " + s.Address
+	}
+	if len(s.Labels) > 0 {
+		text += fmt.Sprintf(", labels %v", s.Labels)
+	}
+	return text
+}
+
+type destroyInput struct {
+	Names []string `json:"names" jsonschema:"of the sandboxes to destroy"`
+}
+
+type destroyOutput struct {
+	Destroyed []string     `json:"destroyed"`
+	Missing   []string     `json:"missing" jsonschema:"names of which there was no sandbox"`
+	Failed    []failedName `json:"failed" jsonschema:"those that are still there"`
+}
+
+type failedName struct {
+	Name  string `json:"name"`
+	Error string `json:"error"`
+}
+
+var destroySandbox = define(Tool{
+	Name: "destroy_sandbox", Title: "Destroy sandboxes", Destructive: true, Idempotent: true,
+	Description: "Ends sandboxes and removes them with their files and checkpoints, for good. Clones made from them stay. A name that is not there is no failure.",
+}, func(ctx context.Context, s Session, in destroyInput) (destroyOutput, Result, error) {
+	d, err := s.Manager.Destroy(ctx, s.Owner, in.Names)
+	if err != nil {
+		return destroyOutput{}, Result{}, err
+	}
+	out := destroyOutput{Destroyed: append([]string{}, d.Gone...), Missing: append([]string{}, d.Missing...), Failed: []failedName{}}
+	lines := []string{fmt.Sprintf("destroyed %d: %s", len(d.Gone), strings.Join(d.Gone, ", "))}
+	if len(d.Missing) > 0 {
+		lines = append(lines, "not there: "+strings.Join(d.Missing, ", "))
+	}
+	for _, name := range in.Names {
+		if err := d.Failed[name]; err != nil {
+			out.Failed = append(out.Failed, failedName{name, err.Error()})
+			lines = append(lines, fmt.Sprintf("%s is still there; try again: %v", name, err))
+		}
+	}
+	return out, Result{Text: strings.Join(lines, "\n"), Failed: len(out.Failed) > 0}, nil
+})
