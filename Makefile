@@ -2,7 +2,7 @@ GO  ?= go
 BIN := bin/pixels-mcp
 
 .DEFAULT_GOAL := build
-.PHONY: build setup test lint clean-incus install
+.PHONY: build setup demo test lint clean-incus install
 
 build:
 	$(GO) build -trimpath -o $(BIN) ./cmd/pixels-mcp
@@ -10,6 +10,10 @@ build:
 # Everything sandboxes need on this machine; what is there already is left alone.
 setup: build
 	$(BIN) setup
+
+# Sets up what is missing and does the main job for real.
+demo: build
+	$(BIN) demo
 
 lint:
 	@out=$$(gofmt -l .); [ -z "$$out" ] || { echo "gofmt these files:"; echo "$$out"; exit 1; }

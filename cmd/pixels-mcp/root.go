@@ -49,7 +49,7 @@ func newRoot(a *app) *cobra.Command {
 		// Nineteen lines in every help would hide what a command's own flags are; `pixels-mcp config` lists them.
 		_ = p.MarkHidden(s.Flag)
 	}
-	root.AddCommand(a.serveCommand(), a.setupCommand(), a.doctorCommand(), a.cleanCommand(), a.configCommand(), versionCommand())
+	root.AddCommand(a.serveCommand(), a.demoCommand(), a.setupCommand(), a.doctorCommand(), a.cleanCommand(), a.configCommand(), versionCommand())
 	return root
 }
 
@@ -81,6 +81,19 @@ func (a *app) load(cmd *cobra.Command) error {
 		a.owner = u.Username
 	}
 	return nil
+}
+
+// given returns the flags about the configuration that a command was called with, to be passed on to another one.
+func (a *app) given(cmd *cobra.Command) (args []string) {
+	if cmd.Flags().Changed("config") {
+		args = append(args, "--config", a.configPath)
+	}
+	for _, s := range config.Settings() {
+		if cmd.Flags().Changed(s.Flag) {
+			args = append(args, "--"+s.Flag, *a.flags[s.Key])
+		}
+	}
+	return args
 }
 
 // exactly wants n arguments, and says which.

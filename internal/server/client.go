@@ -9,16 +9,30 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/mark3labs/mcp-go/client"
 	"github.com/mark3labs/mcp-go/client/transport"
 	"github.com/mark3labs/mcp-go/mcp"
 )
 
-// Client calls the tools of an MCP server that it runs as a subprocess.
+// closeTimeout bounds how long a server may take to undo what it had under way when its client closes.
+const closeTimeout = time.Minute
+
+// Client calls the tools of an MCP server.
 type Client struct {
-	mcp *client.Client
+	mcp     *client.Client
+	process *process // nil when the server is not ours to end
+}
+
+// process is a server that runs as a subprocess.
+type process struct {
+	cmd    *exec.Cmd
+	stdout *os.File // our end of its answers
+	ended  chan struct{}
+	log    *tail
 }
 
 // CallError is what a tool answered when it failed.
@@ -26,30 +40,76 @@ type CallError struct{ Tool, Text string }
 
 func (e *CallError) Error() string { return e.Tool + ": " + e.Text }
 
-// Start runs a command that serves MCP on its stdio and opens a session with it. The command's stderr goes to stderr. It
-// is in a process group of its own: a Ctrl-C in the terminal must not end the server while its client still cleans up.
-func Start(ctx context.Context, stderr io.Writer, command string, args ...string) (*Client, error) {
-	spawn := func(_ context.Context, command string, env, args []string) (*exec.Cmd, error) {
-		cmd := exec.Command(command, args...)
-		cmd.Env = append(os.Environ(), env...)
-		cmd.Stderr = stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		return cmd, nil
-	}
-	c, err := open(ctx, transport.NewStdioWithOptions(command, nil, args, transport.WithCommandFunc(spawn)))
+// Start runs a command that serves MCP on its stdio and opens a session with it. The end of what it logs is in the error
+// when it does not answer. It is in a process group of its own: a Ctrl-C in the terminal must not end the server while its
+// client still cleans up.
+func Start(ctx context.Context, command string, args ...string) (*Client, error) {
+	p := &process{cmd: exec.Command(command, args...), ended: make(chan struct{}), log: &tail{}}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p.cmd.Stderr = p.log
+	stdin, err := p.cmd.StdinPipe()
 	if err != nil {
-		return nil, fmt.Errorf("open an MCP session with %s: %w", command, err)
+		return nil, err
 	}
+	// A pipe of our own: Wait closes that of exec, and may do so before the last answer is read.
+	stdout, write, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	p.cmd.Stdout, p.stdout = write, stdout
+	err = p.cmd.Start()
+	_ = write.Close()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start %s: %w", command, err), stdout.Close())
+	}
+	go func() {
+		_ = p.cmd.Wait() // how it ended shows in p.cmd.ProcessState
+		close(p.ended)
+	}()
+	c, err := Connect(ctx, stdout, stdin)
+	if err != nil {
+		_ = stdin.Close()
+		p.end()
+		return nil, fmt.Errorf("open an MCP session with %s: %w\n%s", command, err, p.log)
+	}
+	c.process = p
 	return c, nil
+}
+
+// end waits for the process to end, which the end of its stdin asks it to, and kills it when it does not.
+func (p *process) end() {
+	select {
+	case <-p.ended:
+	case <-time.After(closeTimeout):
+		_ = p.cmd.Process.Kill() // fails only when it has just ended
+		<-p.ended
+	}
+	_ = p.stdout.Close()
+}
+
+// tail keeps the last few kilobytes of a log.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, b...)
+	t.buf = t.buf[max(0, len(t.buf)-4096):]
+	return len(b), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return string(t.buf)
 }
 
 // Connect opens a session over a pair of streams to a server that runs already.
 func Connect(ctx context.Context, in io.Reader, out io.WriteCloser) (*Client, error) {
-	return open(ctx, transport.NewIO(in, out, io.NopCloser(strings.NewReader(""))))
-}
-
-func open(ctx context.Context, t transport.Interface) (*Client, error) {
-	c := client.NewClient(t)
+	c := client.NewClient(transport.NewIO(in, out, io.NopCloser(strings.NewReader(""))))
 	// The session outlives the context that it was opened with, and ends with Close.
 	if err := c.Start(context.WithoutCancel(ctx)); err != nil {
 		return nil, err
@@ -60,11 +120,21 @@ func open(ctx context.Context, t transport.Interface) (*Client, error) {
 	if _, err := c.Initialize(ctx, hello); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return &Client{c}, nil
+	return &Client{mcp: c}, nil
 }
 
-// Close ends the session and waits for the server to end.
-func (c *Client) Close() error { return c.mcp.Close() }
+// Close ends the session. When the server is a subprocess it waits until that has ended, up to a minute.
+func (c *Client) Close() error {
+	err := c.mcp.Close()
+	if c.process == nil {
+		return err
+	}
+	c.process.end()
+	if state := c.process.cmd.ProcessState; !state.Success() {
+		return fmt.Errorf("the server ended with %s\n%s", state, c.process.log)
+	}
+	return err
+}
 
 // Call calls a tool and reads its structured result into out, unless that is nil. A call that the tool answers as failed
 // is a *CallError; its structured result, if any, is read all the same.

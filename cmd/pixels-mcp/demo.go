@@ -1,0 +1,41 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"pixels/internal/demo"
+	"pixels/internal/server"
+	"pixels/internal/setup"
+)
+
+func (a *app) demoCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "demo",
+		Short: "Set up what is missing, then do the main job for real and remove all of it",
+		Long: "demo drives the MCP server as an agent would: it creates a sandbox, writes a program in it, checkpoints it, clones\n" +
+			"it three times with work in each, and destroys all. Interrupted, it removes what it made; what a killed one left,\n" +
+			"the next one removes.",
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := setup.Run(cmd.Context(), a.setupOptions()); err != nil {
+				return fmt.Errorf("setup: %w", err)
+			}
+			self, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(a.out)
+			d := demo.Demo{Out: a.out, Start: func(ctx context.Context) (*server.Client, error) {
+				return server.Start(ctx, self, append([]string{"serve", "--owner", demo.Owner}, a.given(cmd)...)...)
+			}}
+			if err := d.Run(cmd.Context()); err != nil {
+				return fmt.Errorf("demo: %w", err)
+			}
+			return nil
+		},
+	}
+}
