@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
@@ -34,6 +35,7 @@ const userProperty = "user.pixels.user"
 type Backend struct {
 	server client.InstanceServer
 	config Config
+	stale  time.Duration // staleAfter, but in tests
 }
 
 var _ sandbox.Backend = (*Backend)(nil)
@@ -45,7 +47,7 @@ func OpenBackend(c Config) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Backend{server: server, config: c}, nil
+	return &Backend{server: server, config: c, stale: staleAfter}, nil
 }
 
 // failed gives an error of Incus the meaning that callers ask for. what says what was tried.

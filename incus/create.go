@@ -80,7 +80,7 @@ func (b *Backend) refuseTaken(ctx context.Context, owner, name string) error {
 		return b.failed(err, "find sandbox %s", name)
 	}
 	for _, c := range claims {
-		if whole(c) || time.Since(c.CreatedAt) < staleAfter {
+		if whole(c) || time.Since(c.CreatedAt) < b.stale {
 			return taken(name)
 		}
 		if err := remove(ctx, b.server, c.Name); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
@@ -121,7 +121,7 @@ func (b *Backend) rival(spec sandbox.Spec, id string, ownWhole bool) (undecided 
 		case i == own, !whole(c) && !before, ownWhole && !before:
 		case whole(c) || !ownWhole:
 			return false, taken(spec.Name)
-		case time.Since(c.CreatedAt) < staleAfter:
+		case time.Since(c.CreatedAt) < b.stale:
 			undecided = true
 		}
 	}

@@ -22,6 +22,12 @@ import (
 // shellScript runs a line in bash where the image has it. Agents write bash, and /bin/sh is dash on Debian.
 const shellScript = `[ -x /bin/bash ] && exec /bin/bash -c "$0"; exec /bin/sh -c "$0"`
 
+// launchScript enters a folder as the user who is to run the rest, since Incus itself goes to / when it can't, and runs a
+// program as its child: whatever that makes of its environment, it stays the descendant of a process with the mark.
+const launchScript = `cd -- "$0" 2>/dev/null || { echo "cwd $0: there is no such folder, or this user may not enter it" >&2; exit 126; }
+"$@"
+exit $?`
+
 // markVariable is in the environment of every command, with a value of its own each, and tells its processes.
 const markVariable = "PIXELS_EXEC"
 
@@ -53,6 +59,11 @@ func (b *Backend) Exec(ctx context.Context, id string, c sandbox.Command) (int, 
 	if c.Shell != "" {
 		argv = []string{"/bin/sh", "-c", shellScript, c.Shell}
 	}
+	cwd := c.Cwd
+	if cwd == "" {
+		cwd = "." // the home, or / where there is none
+	}
+	argv = append([]string{"/bin/sh", "-c", launchScript, cwd}, argv...)
 	env := map[string]string{
 		"HOME": who.home, "USER": user, "LOGNAME": user, "LANG": "C.UTF-8", "SHELL": "/bin/bash",
 		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -63,10 +74,7 @@ func (b *Backend) Exec(ctx context.Context, id string, c sandbox.Command) (int, 
 		}
 	}
 	maps.Copy(env, c.Env)
-	post := api.InstanceExecPost{Command: argv, Environment: env, User: who.uid, Group: who.gid, Cwd: c.Cwd}
-	if post.Cwd == "" {
-		post.Cwd = who.home
-	}
+	post := api.InstanceExecPost{Command: argv, Environment: env, User: who.uid, Group: who.gid, Cwd: who.home}
 	code, err := b.exec(ctx, id, post, c.Stdin, c.Stdout, c.Stderr)
 	return code, b.failed(err, "exec in sandbox %s", name)
 }
@@ -123,29 +131,23 @@ func (b *Backend) exec(ctx context.Context, id string, post api.InstanceExecPost
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	return exitCode(e.op, e.err, post.Command, stderr)
+	return exitCode(e.op, e.err)
 }
 
-// exitCode reads how a command ended. That it could not be started is a failed operation with an exit code, and nothing
-// on the command's own streams.
-func exitCode(op *api.Operation, err error, argv []string, stderr io.Writer) (int, error) {
+// exitCode reads how a command ended. Incus calls the operation failed when the code is one of those that shells give for
+// what they can't run.
+func exitCode(op *api.Operation, err error) (int, error) {
 	if op == nil {
 		return 0, err
 	}
 	code, ok := op.Metadata["return"].(float64)
 	switch {
-	case ok && (code == sandbox.ExitNotFound || code == sandbox.ExitNotExecutable) && err != nil:
-		if stderr != nil {
-			reason := map[float64]string{sandbox.ExitNotFound: "command not found", sandbox.ExitNotExecutable: "cannot be executed"}[code]
-			fmt.Fprintf(stderr, "%s: %s\n", argv[0], reason)
-		}
+	case ok && (err == nil || code == sandbox.ExitNotFound || code == sandbox.ExitNotExecutable):
 		return int(code), nil
 	case err != nil:
 		return 0, err
-	case !ok:
-		return 0, fmt.Errorf("Incus did not say how the command ended (%v)", op.Metadata)
 	}
-	return int(code), nil
+	return 0, fmt.Errorf("Incus did not say how the command ended (%v)", op.Metadata)
 }
 
 func discardIfNil(w io.Writer) io.Writer {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -111,15 +112,17 @@ func missing(err error) bool {
 	return err != nil && (api.StatusErrorCheck(err, http.StatusNotFound) || strings.HasSuffix(err.Error(), "not found"))
 }
 
-// unreachable turns a failure to reach Incus into ErrUnreachable with what to do, and leaves any other error.
+// unreachable turns a failure to talk with Incus into ErrUnreachable with what to do, and leaves any other error.
 func (c Config) unreachable(err error) error {
 	var dial *net.OpError
-	if err == nil || !errors.As(err, &dial) {
+	var call *url.Error
+	switch {
+	case errors.As(err, &dial):
+		err = dial
+	case errors.As(err, &call):
+		err = call.Err // without the address of the call, which says nothing to anyone
+	default:
 		return err
 	}
-	where := c.Socket
-	if c.Remote != "" {
-		where = c.Remote
-	}
-	return fmt.Errorf("%w at %s: have a human run `pixels-mcp setup`, which starts it, or `pixels-mcp doctor`, which says why: %w", ErrUnreachable, where, err)
+	return fmt.Errorf("%w (%w): have a human run `pixels-mcp setup`, which starts it, or `pixels-mcp doctor`, which says why", ErrUnreachable, err)
 }

@@ -56,7 +56,11 @@ func (d *Demo) Run(ctx context.Context) error {
 	if err != nil {
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 		defer cancel()
-		return errors.Join(err, d.removeAll(clean, "remove what was made"))
+		if e := d.removeAll(clean, "remove what was made"); e != nil {
+			return errors.Join(err, fmt.Errorf("and what was made is not all gone (the next demo removes it): %w", e))
+		}
+		fmt.Fprintln(d.Out, "  nothing is left")
+		return err
 	}
 	d.table()
 	return nil

@@ -40,8 +40,8 @@ func Run(t *testing.T, s Subject) {
 		{"what is not there is not found", notFound},
 	} {
 		t.Run(strings.ReplaceAll(story.name, " ", "_"), func(t *testing.T) {
+			defer s.destroyAll(t)
 			story.tell(t, s)
-			s.destroyAll(t)
 		})
 	}
 }

@@ -1,0 +1,143 @@
+package incus
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lxc/incus/v6/shared/api"
+
+	"pixels/sandbox"
+)
+
+// box makes a sandbox for a test, which is gone afterwards.
+func box(t *testing.T, b *Backend, name string) sandbox.Sandbox {
+	t.Helper()
+	made, err := b.Create(t.Context(), sandbox.Spec{
+		Name: name, Owner: fmt.Sprintf("test-incus-%d", os.Getpid()), Image: b.config.Image, Egress: sandbox.EgressNone,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Destroy(context.Background(), made.ID); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
+			t.Error(err)
+		}
+	})
+	return made
+}
+
+// sh runs a line as root and returns what it printed.
+func sh(t *testing.T, b *Backend, id, line string) string {
+	t.Helper()
+	var out bytes.Buffer
+	if code, err := b.Exec(t.Context(), id, sandbox.Command{Shell: line, User: "root", Stdout: &out}); err != nil || code > 1 {
+		t.Fatalf("%s: exit code %d, %v", line, code, err)
+	}
+	return strings.TrimSpace(out.String())
+}
+
+// What a command started must end with it, however it tried to get away.
+func TestCancelEndsTheWholeTree(t *testing.T) {
+	b := realBackend(t)
+	made := box(t, b, "tree")
+	for name, line := range map[string]string{
+		"a child of its own session": "setsid sleep 777 & sleep 778",
+		"a child of sudo":            "sudo sleep 777",
+		"a sudo in its own session":  "setsid sudo -n sh -c 'sleep 777; sleep 778' & sleep 779",
+		"one without the mark":       "env -i /bin/sh -c 'sleep 777 & sleep 778'",
+		"one that ignores signals":   "trap '' TERM INT HUP; sleep 777 & wait; sleep 778",
+		"an orphan":                  "(setsid sleep 777 &) ; sleep 778",
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			if _, err := b.Exec(ctx, made.ID, sandbox.Command{Shell: line}); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("it ended with %v", err)
+			}
+			if left := sh(t, b, made.ID, "pgrep -a sleep"); left != "" {
+				t.Errorf("left is %s", left)
+			}
+		})
+	}
+}
+
+func TestAFolderThatCantBeEntered(t *testing.T) {
+	b := realBackend(t)
+	made := box(t, b, "folders")
+	for _, cwd := range []string{"/absent", "/root", "/etc/passwd"} {
+		var stdout, stderr bytes.Buffer
+		code, err := b.Exec(t.Context(), made.ID, sandbox.Command{Shell: "echo ran", Cwd: cwd, Stdout: &stdout, Stderr: &stderr})
+		if err != nil || code != sandbox.ExitNotExecutable || stdout.Len() > 0 || !strings.Contains(stderr.String(), "cwd "+cwd) {
+			t.Errorf("%s: exit code %d, %v, %q, %q", cwd, code, err, stdout.String(), stderr.String())
+		}
+	}
+	var stderr bytes.Buffer
+	if code, err := b.Exec(t.Context(), made.ID, sandbox.Command{Argv: []string{"/etc/passwd"}, Stderr: &stderr}); err != nil || code != sandbox.ExitNotExecutable || !strings.Contains(stderr.String(), "/etc/passwd") {
+		t.Errorf("what is no program: exit code %d, %v, %q", code, err, stderr.String())
+	}
+	if code, err := b.Exec(t.Context(), made.ID, sandbox.Command{Argv: []string{"absent"}, Cwd: "/usr"}); err != nil || code != sandbox.ExitNotFound {
+		t.Errorf("a missing program elsewhere: exit code %d, %v", code, err)
+	}
+}
+
+func TestExecNeedsARunningSandbox(t *testing.T) {
+	b := realBackend(t)
+	made := box(t, b, "stopped")
+	op, err := b.server.UpdateInstanceState(made.ID, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
+	if _, err := finish(t.Context(), b.server, op, err); err != nil {
+		t.Fatal(err)
+	}
+	_, err = b.Exec(t.Context(), made.ID, sandbox.Command{Argv: []string{"true"}})
+	if !errors.Is(err, sandbox.ErrState) || !strings.Contains(err.Error(), "stopped") {
+		t.Errorf("exec in a stopped sandbox: %v", err)
+	}
+	if got, err := b.Get(t.Context(), made.Owner, made.Name); err != nil || got.State != sandbox.Stopped {
+		t.Errorf("it is shown as %+v, %v", got, err)
+	}
+}
+
+// What a killed process left half-made is not shown as good, keeps its name for a while, and then makes way.
+func TestHalfMadeMakesWay(t *testing.T) {
+	b := realBackend(t)
+	spec := sandbox.Spec{Name: "half", Owner: fmt.Sprintf("test-half-%d", os.Getpid()), Image: b.config.Image, Egress: sandbox.EgressNone}
+	post, err := b.instance(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	op, err := b.server.CreateInstance(post)
+	if _, err := finish(t.Context(), b.server, op, err); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := remove(context.Background(), b.server, post.Name); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
+			t.Error(err)
+		}
+	})
+	if got, err := b.Get(t.Context(), spec.Owner, spec.Name); err != nil || got.State != sandbox.Creating {
+		t.Errorf("half-made it is %+v, %v", got, err)
+	}
+	m := sandbox.NewManager(b, sandbox.Defaults{})
+	if _, err := m.Exec(t.Context(), spec.Owner, sandbox.ExecRequest{Name: spec.Name, Shell: "true"}); !errors.Is(err, sandbox.ErrState) {
+		t.Errorf("exec in it: %v", err)
+	}
+	if _, err := b.Create(t.Context(), spec); !errors.Is(err, sandbox.ErrExists) {
+		t.Errorf("while its maker may live: %v", err)
+	}
+	b.stale = 0
+	made, err := b.Create(t.Context(), spec)
+	if err != nil {
+		t.Fatalf("once it is stale: %v", err)
+	}
+	if list, err := b.List(t.Context(), spec.Owner); err != nil || len(list) != 1 || list[0].ID != made.ID {
+		t.Errorf("then there are %+v, %v", list, err)
+	}
+	if err := b.Destroy(t.Context(), made.ID); err != nil {
+		t.Error(err)
+	}
+}
