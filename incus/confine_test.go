@@ -1,0 +1,48 @@
+package incus
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"pixels/sandbox"
+)
+
+// What SECURITY.md says of every sandbox, looked at from inside as root.
+func TestASandboxIsConfined(t *testing.T) {
+	b := realBackend(t)
+	spec := sandbox.Spec{
+		Name: "confined", Owner: fmt.Sprintf("test-confine-%d", os.Getpid()), Image: b.config.Image, Egress: sandbox.EgressNone,
+		Limits: sandbox.Limits{CPU: 1, Memory: 256 << 20, Disk: 1 << 30, Processes: 200},
+	}
+	made, err := b.Create(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Destroy(t.Context(), made.ID) }) // the deletion is what other tests are for
+	other := box(t, b, "other")
+
+	if got := sh(t, b, made.ID, "ls /sys/class/net"); got != "lo" {
+		t.Errorf("without egress it has the interfaces %q", got)
+	}
+	if got := sh(t, b, made.ID, "ls -d /dev/incus /dev/lxd 2>/dev/null; true"); got != "" {
+		t.Errorf("Incus can be reached from inside: %s", got)
+	}
+	mine, theirs := sh(t, b, made.ID, "cat /proc/self/uid_map"), sh(t, b, other.ID, "cat /proc/self/uid_map")
+	if f := strings.Fields(mine); len(f) != 3 || f[0] != "0" || f[1] == "0" || mine == theirs {
+		t.Errorf("the maps of user ids are %q and %q", mine, theirs)
+	}
+	if got := sh(t, b, made.ID, "nproc; awk '/MemTotal/ {print $2}' /proc/meminfo"); got != "1\n262144" {
+		t.Errorf("it sees the cores and memory %q", got)
+	}
+	sh(t, b, made.ID, "dash -c 'for i in $(seq 400); do sleep 20 & done' 2>/dev/null; true")
+	if got, err := strconv.Atoi(sh(t, b, made.ID, "pgrep -c sleep; pkill sleep; true")); err != nil || got < 100 || got >= 200 {
+		t.Errorf("%d processes of 400 run where 200 are allowed (%v)", got, err)
+	}
+	got, err := strconv.Atoi(sh(t, b, made.ID, "head -c 1200M /dev/zero >/root/big 2>/dev/null; sync; stat -c %s /root/big"))
+	if err != nil || got >= 1<<30 {
+		t.Errorf("a file of %d bytes fits into 1 GiB (%v)", got, err)
+	}
+}
