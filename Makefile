@@ -1,11 +1,13 @@
-GO  ?= go
-BIN := bin/pixels-mcp
+GO      ?= go
+BIN     := bin/pixels-mcp
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+LDFLAGS := -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := build
 .PHONY: build setup demo test lint clean-incus install
 
 build:
-	$(GO) build -trimpath -o $(BIN) ./cmd/pixels-mcp
+	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BIN) ./cmd/pixels-mcp
 
 # Everything sandboxes need on this machine; what is there already is left alone.
 setup: build
@@ -29,4 +31,4 @@ clean-incus: build
 	$(BIN) clean --all
 
 install:
-	$(GO) install -trimpath ./cmd/pixels-mcp
+	$(GO) install -trimpath -ldflags "$(LDFLAGS)" ./cmd/pixels-mcp

@@ -48,6 +48,9 @@ func (b *Backend) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbo
 func (b *Backend) create(ctx context.Context, post api.InstancesPost, spec sandbox.Spec) (sandbox.Sandbox, error) {
 	op, err := b.server.CreateInstance(post)
 	if _, err = finish(ctx, b.server, op, err); err != nil {
+		if spec.SourceID == "" && missing(err) {
+			err = fmt.Errorf("have a human run `pixels-mcp setup`, which makes what is missing, or look at the configured pool (%s) and network (%s): %w", b.config.Pool, b.config.Network, err)
+		}
 		return sandbox.Sandbox{}, err
 	}
 	if _, err := b.rival(spec, post.Name, false); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	client "github.com/lxc/incus/v6/client"
@@ -90,12 +91,12 @@ func (p *Provisioner) Pool() (*ProvisionPool, error) {
 	return out, nil
 }
 
-// CreatePool makes the configured pool with driver; size (as Incus writes it, "20GiB") is that of its loop file, and
-// ignored by the driver dir.
-func (p *Provisioner) CreatePool(driver, size string) error {
+// CreatePool makes the configured pool with driver; size in bytes is that of its loop file, and ignored by
+// the driver dir.
+func (p *Provisioner) CreatePool(driver string, size int64) error {
 	config := map[string]string{ManagedKey: "true"}
 	if driver != "dir" {
-		config["size"] = size
+		config["size"] = strconv.FormatInt(size, 10)
 	}
 	err := p.server.CreateStoragePool(api.StoragePoolsPost{
 		Name: p.config.Pool, Driver: driver,

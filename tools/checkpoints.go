@@ -48,7 +48,7 @@ var listCheckpoints = define(Tool{
 	if err != nil || len(list) == 0 {
 		return listCheckpointsOutput{in.Name, []sandbox.Checkpoint{}}, Result{Text: in.Name + " has no checkpoint; create_checkpoint makes one"}, err
 	}
-	lines := []string{fmt.Sprintf("%s has %d checkpoints:", in.Name, len(list))}
+	lines := []string{fmt.Sprintf("%s has %s:", in.Name, count(len(list), "checkpoint", "checkpoints"))}
 	for _, c := range list {
 		text := fmt.Sprintf("%s:%s, %s", in.Name, c.Label, c.CreatedAt.UTC().Format("2006-01-02 15:04:05 UTC"))
 		if c.Description != "" {

@@ -57,12 +57,20 @@ var listSandboxes = define(Tool{
 	if err != nil || len(list) == 0 {
 		return listOutput{[]sandbox.Sandbox{}}, Result{Text: "there is no sandbox; create_sandbox makes one"}, err
 	}
-	lines := []string{fmt.Sprintf("%d sandboxes:", len(list))}
+	lines := []string{count(len(list), "sandbox", "sandboxes") + ":"}
 	for _, box := range list {
 		lines = append(lines, line(box))
 	}
 	return listOutput{list}, Result{Text: strings.Join(lines, "\n")}, nil
 })
+
+// count says how many of something there are.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
 
 // line describes a sandbox in one line.
 func line(s sandbox.Sandbox) string {
@@ -83,7 +91,7 @@ type destroyInput struct {
 type destroyOutput struct {
 	Destroyed []string     `json:"destroyed"`
 	Missing   []string     `json:"missing" jsonschema:"names of which there was no sandbox"`
-	Failed    []failedName `json:"failed" jsonschema:"those that are still there"`
+	Failed    []failedName `json:"failed" jsonschema:"those that could not be destroyed"`
 }
 
 type failedName struct {
@@ -100,14 +108,17 @@ var destroySandbox = define(Tool{
 		return destroyOutput{}, Result{}, err
 	}
 	out := destroyOutput{Destroyed: append([]string{}, d.Gone...), Missing: append([]string{}, d.Missing...), Failed: []failedName{}}
-	lines := []string{fmt.Sprintf("destroyed %d: %s", len(d.Gone), strings.Join(d.Gone, ", "))}
+	var lines []string
+	if len(d.Gone) > 0 {
+		lines = append(lines, "destroyed "+strings.Join(d.Gone, ", "))
+	}
 	if len(d.Missing) > 0 {
 		lines = append(lines, "not there: "+strings.Join(d.Missing, ", "))
 	}
 	for _, name := range in.Names {
 		if err := d.Failed[name]; err != nil {
 			out.Failed = append(out.Failed, failedName{name, err.Error()})
-			lines = append(lines, fmt.Sprintf("%s is still there; try again: %v", name, err))
+			lines = append(lines, fmt.Sprintf("%s could not be destroyed; try again: %v", name, err))
 		}
 	}
 	return out, Result{Text: strings.Join(lines, "\n"), Failed: len(out.Failed) > 0}, nil

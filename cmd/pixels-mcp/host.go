@@ -14,7 +14,7 @@ import (
 
 func (a *app) setupOptions() setup.Options {
 	i := a.config.Incus
-	return setup.Options{Out: a.out, Incus: a.config.IncusConfig(), PoolSize: i.PoolSize, PoolDriver: i.PoolDriver}
+	return setup.Options{Out: a.out, Incus: a.config.IncusConfig(), PoolSize: int64(i.PoolSize), PoolDriver: i.PoolDriver}
 }
 
 func (a *app) setupCommand() *cobra.Command {
@@ -86,10 +86,10 @@ func (a *app) configCommand() *cobra.Command {
 	}
 }
 
-// version is set by the linker for a release.
+// version is set by the linker, from git.
 var version = ""
 
-// buildVersion names this build: the release, or the commit that it was built from.
+// buildVersion names this build: the release or commit, or the module's version where it was installed by go install.
 func buildVersion() string {
 	if version != "" {
 		return version

@@ -35,7 +35,7 @@ type Incus struct {
 	ServerCert string `toml:"server_cert"`
 	Project    string `toml:"project"`
 	Pool       string `toml:"pool"`
-	PoolSize   string `toml:"pool_size"`
+	PoolSize   Size   `toml:"pool_size"`
 	PoolDriver string `toml:"pool_driver"`
 }
 

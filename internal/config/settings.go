@@ -83,6 +83,9 @@ func (c Config) Value(key string) string {
 		}
 		switch field := s.field(&c).(type) {
 		case *Size:
+			if *field == 0 {
+				return ""
+			}
 			return units.Size(int64(*field))
 		case *int:
 			return strconv.Itoa(*field)

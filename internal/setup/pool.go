@@ -5,15 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"pixels/incus"
+	"pixels/internal/units"
 )
 
 // drivers in the order of preference. btrfs comes first because it restores any snapshot and keeps the newer ones: ZFS
@@ -23,19 +22,12 @@ var drivers = []string{"btrfs", "zfs", "dir"}
 const dirIsSlow = "checkpoints and clones copy every file; give the kernel btrfs or ZFS, remove the pool (make clean-incus), and run `pixels-mcp setup` again"
 
 // checkPool vets the two options about the pool before anything is done.
-func checkPool(size, driver string) error {
+func checkPool(size int64, driver string) error {
 	if driver != "" && driver != "auto" && !slices.Contains(drivers, driver) {
 		return fmt.Errorf("pool driver %q: use auto, %s", driver, strings.Join(drivers, ", "))
 	}
-	if size == "" {
-		return nil
-	}
-	bytes, err := parseSize(size)
-	if err != nil {
-		return err
-	}
-	if bytes < 1<<30 {
-		return fmt.Errorf("pool size %q: at least 1GiB is needed for the base image and room to work", size)
+	if size != 0 && size < 1<<30 {
+		return fmt.Errorf("pool size %s: at least 1GiB is needed for the base image and room to work", units.Size(size))
 	}
 	return nil
 }
@@ -73,7 +65,7 @@ func (j *job) pool(_ context.Context, p *incus.Provisioner) error {
 		return fmt.Errorf("this Incus is a cluster, where a pool is defined on each member: create the pool %q yourself (incus storage create --target ...), then run set-up again", p.Config().Pool)
 	}
 	size := j.PoolSize
-	if size == "" {
+	if size == 0 {
 		size = j.defaultSize()
 	}
 	var failures []error
@@ -88,7 +80,7 @@ func (j *job) pool(_ context.Context, p *incus.Provisioner) error {
 			j.warn(dirIsSlow, "its driver is dir, because neither btrfs nor ZFS works here: clones are slow")
 			return nil
 		}
-		j.did(start, "storage pool %s (%s, loop file of up to %s)", p.Config().Pool, driver, size)
+		j.did(start, "storage pool %s (%s, loop file of up to %s)", p.Config().Pool, driver, units.Size(size))
 		return nil
 	}
 	return errors.Join(append(failures, errors.New("no storage driver worked: see `pixels-mcp doctor`, or create the pool yourself and name it in the configuration"))...)
@@ -105,32 +97,13 @@ func (j *job) candidates(server incus.ProvisionServer) []string {
 	})
 }
 
-// defaultSize is 20 GiB, or half of what is free where the loop file will lie if that is less. The file is sparse, but
-// a pool that outgrows its disk loses writes.
-func (j *job) defaultSize() string {
-	size := uint64(defaultPoolSize)
+// defaultSize is 20 GiB, or half of what is free where the loop file will lie if that is less, in bytes. The file is
+// sparse, but a pool that outgrows its disk loses writes.
+func (j *job) defaultSize() int64 {
+	size := int64(defaultPoolSize)
 	var st unix.Statfs_t
 	if j.local() && unix.Statfs(filepath.Dir(incus.DefaultSocket), &st) == nil {
-		size = min(size, st.Bavail*uint64(st.Bsize)/2)
+		size = min(size, int64(st.Bavail)*st.Bsize/2)
 	}
-	if size >= 1<<30 {
-		return fmt.Sprintf("%dGiB", size>>30)
-	}
-	return fmt.Sprintf("%dMiB", max(size>>20, 512))
-}
-
-var sizePattern = regexp.MustCompile(`^([0-9]+)(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB)$`)
-
-// parseSize reads a size as Incus writes it.
-func parseSize(text string) (uint64, error) {
-	m := sizePattern.FindStringSubmatch(text)
-	if m == nil {
-		return 0, fmt.Errorf("size %q: write a whole number and a unit, as 20GiB", text)
-	}
-	n, err := strconv.ParseUint(m[1], 10, 64)
-	units := map[string]uint64{"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-	if err != nil || n > 1<<62/units[m[2]] {
-		return 0, fmt.Errorf("size %q is too large", text)
-	}
-	return n * units[m[2]], nil
+	return max(size, 512<<20)
 }

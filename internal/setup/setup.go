@@ -24,7 +24,7 @@ const defaultPoolSize = 20 << 30
 type Options struct {
 	Out        io.Writer    // a line a step; nil drops them
 	Incus      incus.Config // which Incus, and the names of pool, network and image
-	PoolSize   string       // size of the pool's loop file, as 20GiB; empty means 20GiB or half of the free disk, whichever is less
+	PoolSize   int64        // bytes of the pool's loop file; 0 means 20GiB or half of the free disk, whichever is less
 	PoolDriver string       // btrfs, zfs or dir; empty or "auto" picks the best one that works
 }
 

@@ -152,19 +152,15 @@ func prefixes(texts ...string) (out []netip.Prefix) {
 }
 
 func TestPoolOptionsAreVetted(t *testing.T) {
-	for size, want := range map[string]uint64{"20GiB": 20 << 30, "1500MB": 1_500_000_000, "2TiB": 2 << 40} {
-		if got, err := parseSize(size); got != want || err != nil {
-			t.Errorf("parseSize(%q) = %d, %v", size, got, err)
-		}
-	}
-	for _, c := range []struct{ size, driver string }{
-		{"20", ""}, {"-1GiB", ""}, {"20 GiB", ""}, {"1.5GiB", ""}, {"99999999999999999999GiB", ""}, {"9999999999TiB", ""}, {"10MiB", ""}, {"", "lvm"}, {"", "BTRFS"},
-	} {
+	for _, c := range []struct {
+		size   int64
+		driver string
+	}{{10 << 20, ""}, {-1, ""}, {0, "lvm"}, {0, "BTRFS"}} {
 		if err := checkPool(c.size, c.driver); err == nil {
-			t.Errorf("size %q with driver %q is accepted", c.size, c.driver)
+			t.Errorf("size %d with driver %q is accepted", c.size, c.driver)
 		}
 	}
-	if err := checkPool("5GiB", "auto"); err != nil {
+	if err := checkPool(5<<30, "auto"); err != nil {
 		t.Error(err)
 	}
 }
