@@ -216,6 +216,9 @@ func contained(ctx context.Context, name string, args ...string) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		return fmt.Errorf("%s: %w; the end of %s:\n%s", name, err, logFile, tail(logFile, from))
 	}
 	return nil

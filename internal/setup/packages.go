@@ -237,6 +237,9 @@ func run(ctx context.Context, name string, args ...string) error {
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = time.Minute
 	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		return fmt.Errorf("%s %s: %w; the end of %s:\n%s", name, strings.Join(args, " "), err, logFile, tail(logFile, from))
 	}
 	return nil
