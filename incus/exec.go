@@ -2,7 +2,6 @@ package incus
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -81,57 +80,70 @@ func (b *Backend) Exec(ctx context.Context, id string, c sandbox.Command) (int, 
 
 // exec runs a command to its end. When ctx ends first, it ends all that the command started and returns ctx's error.
 func (b *Backend) exec(ctx context.Context, id string, post api.InstanceExecPost, stdin io.Reader, stdout, stderr io.Writer) (int, error) {
-	if stdin == nil {
-		stdin = strings.NewReader("")
-	}
 	mark := rand.Text()
 	if post.Environment == nil {
 		post.Environment = map[string]string{}
 	}
 	post.Environment[markVariable] = mark
-	post.WaitForWS = true
-	streams := make(chan bool)
-	op, err := b.server.ExecInstance(id, post, &client.InstanceExecArgs{
-		Stdin: stdin, Stdout: discardIfNil(stdout), Stderr: discardIfNil(stderr), DataDone: streams,
-	})
+	r, err := b.start(id, post, stdin, stdout, stderr)
 	if err != nil {
-		if strings.Contains(err.Error(), "Instance is not running") {
-			return 0, errNotRunning
-		}
 		return 0, err
 	}
-	type end struct {
-		op  *api.Operation
-		err error
-	}
-	ended := make(chan end, 1)
-	patient, giveUp := context.WithCancel(context.WithoutCancel(ctx))
-	defer giveUp()
-	go func() {
-		got, err := wait(patient, b.server, op)
-		ended <- end{got, err}
-	}()
-	var e end
+	defer r.giveUp()
 	select {
-	case e = <-ended:
+	case <-r.ended:
 	case <-ctx.Done():
-		if err := b.endTree(ctx, id, mark, func() bool { return len(ended) > 0 }); err != nil {
-			return 0, errors.Join(ctx.Err(), err)
+		if err := b.endTree(ctx, id, mark, r.ended); err != nil {
+			return 0, fmt.Errorf("the command was to be ended (%v), and that failed: %w", ctx.Err(), err) // no ctx error: that would say that it was
 		}
-		e = <-ended
+		<-r.ended
 	}
 	// The streams end with the operation, but for what is on its way. A server that died leaves them open for ever.
 	select {
-	case <-streams:
+	case <-r.streams:
 	case <-time.After(5 * time.Second):
-		if e.err == nil {
-			e.err = errors.New("its output did not come to an end")
+		if r.err == nil {
+			r.err = errors.New("its output did not come to an end")
 		}
 	}
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	return exitCode(e.op, e.err)
+	return exitCode(r.op, r.err)
+}
+
+// running is a command under way.
+type running struct {
+	ended   chan struct{} // closed when op and err say how it ended
+	op      *api.Operation
+	err     error
+	streams chan bool // closed when its output has come
+	giveUp  func()    // stops waiting for its end
+}
+
+// start starts a command and waits for its end in the background.
+func (b *Backend) start(id string, post api.InstanceExecPost, stdin io.Reader, stdout, stderr io.Writer) (*running, error) {
+	if stdin == nil {
+		stdin = strings.NewReader("")
+	}
+	post.WaitForWS = true
+	r := &running{ended: make(chan struct{}), streams: make(chan bool)}
+	op, err := b.server.ExecInstance(id, post, &client.InstanceExecArgs{
+		Stdin: stdin, Stdout: discardIfNil(stdout), Stderr: discardIfNil(stderr), DataDone: r.streams,
+	})
+	if err != nil {
+		if strings.Contains(err.Error(), "Instance is not running") {
+			return nil, errNotRunning
+		}
+		return nil, err
+	}
+	var patient context.Context
+	patient, r.giveUp = context.WithCancel(context.Background())
+	go func() {
+		defer close(r.ended)
+		r.op, r.err = wait(patient, b.server, op)
+	}()
+	return r, nil
 }
 
 // exitCode reads how a command ended. Incus calls the operation failed when the code is one of those that shells give for
@@ -155,50 +167,6 @@ func discardIfNil(w io.Writer) io.Writer {
 		return io.Discard
 	}
 	return w
-}
-
-// endScript kills every process with the mark $1 in its environment, and all their descendants, which sudo may have
-// stripped of it. It prints how many there were.
-const endScript = `
-set -- "$1" $(grep -ls "PIXELS_EXEC=$1" /proc/[0-9]*/environ 2>/dev/null)
-shift
-found=" "
-for path in "$@"; do path=${path#/proc/}; found="$found${path%/environ} "; done
-more=1
-while [ -n "$more" ]; do
-	more=
-	grep -s ^PPid: /proc/[0-9]*/status >/dev/null 2>&1 || break
-	for line in $(grep -s ^PPid: /proc/[0-9]*/status | tr -d ' \t'); do
-		pid=${line#/proc/}; pid=${pid%%/*}; parent=${line##*:}
-		case $found in *" $pid "*) continue ;; esac
-		case $found in *" $parent "*) found="$found$pid "; more=1 ;; esac
-	done
-done
-[ "$found" = " " ] && exit 0
-kill -KILL $found 2>/dev/null
-echo $found
-`
-
-// endTree ends all processes of a marked command, again until there are none and the command's operation has ended:
-// while it looks, new ones can be born.
-func (b *Backend) endTree(ctx context.Context, id, mark string, ended func() bool) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
-	defer cancel()
-	for {
-		var found bytes.Buffer
-		_, err := b.exec(ctx, id, api.InstanceExecPost{Command: []string{"/bin/sh", "-c", endScript, "sh", mark}}, nil, &found, nil)
-		if missing(err) || errors.Is(err, errNotRunning) {
-			return nil // the sandbox ended, and with it all that ran
-		}
-		if found.Len() == 0 && err == nil && ended() {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("the command could not be ended (%s; processes %s)", context.Cause(ctx), bytes.TrimSpace(found.Bytes()))
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
 }
 
 // account is who a command runs as.
