@@ -159,7 +159,7 @@ func exitCode(op *api.Operation, err error) (int, error) {
 	case err != nil:
 		return 0, err
 	}
-	return 0, fmt.Errorf("Incus did not say how the command ended (%v)", op.Metadata)
+	return 0, fmt.Errorf("how the command ended is not in its operation (%v)", op.Metadata)
 }
 
 func discardIfNil(w io.Writer) io.Writer {

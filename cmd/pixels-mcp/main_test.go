@@ -185,6 +185,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		"extra argument":   {[]string{"serve", "now"}, 2, "no arguments"},
 		"missing file":     {[]string{"--config", "/absent.toml", "config"}, 1, "/absent.toml"},
 		"wrong setting":    {[]string{"--defaults-memory", "much", "config"}, 1, "--defaults-memory"},
+		"owner of nothing": {[]string{"--owner", "a b", "config"}, 2, "--owner"},
 		"version is fine":  {[]string{"version"}, 0, "pixels-mcp"},
 		"settings to read": {[]string{"config"}, 0, "PIXELS_INCUS_POOL"},
 	} {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"regexp"
 
 	"github.com/spf13/cobra"
 
@@ -53,14 +54,14 @@ func newRoot(a *app) *cobra.Command {
 	return root
 }
 
+var ownerRule = regexp.MustCompile(`^[A-Za-z0-9._@-]{1,64}$`)
+
 // load reads the configuration and settles who the owner is.
 func (a *app) load(cmd *cobra.Command) error {
 	path, named := a.configPath, a.configPath != ""
 	if !named {
-		var err error
-		if path, err = config.Path(); err != nil {
-			return err
-		}
+		// Where there is no home there is no file; a client may start us so.
+		path, _ = config.Path()
 	}
 	given := map[string]string{}
 	for _, s := range config.Settings() {
@@ -79,6 +80,9 @@ func (a *app) load(cmd *cobra.Command) error {
 			return fmt.Errorf("find out who the local user is (or give --owner): %w", err)
 		}
 		a.owner = u.Username
+	}
+	if !ownerRule.MatchString(a.owner) {
+		return usageError{fmt.Errorf("the owner %q can't be used: give --owner (or PIXELS_OWNER) 1 to 64 letters, digits, dots, dashes, underscores or @", a.owner)}
 	}
 	return nil
 }
