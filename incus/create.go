@@ -97,13 +97,13 @@ func taken(name string) error {
 	return fmt.Errorf("sandbox %q %w: choose another name, or destroy it first", name, sandbox.ErrExists)
 }
 
-// Of several creations of one name at once, one wins. Each writes its claim (the instance with its keys), then looks: it
+// rival decides between claims. Of several creations of one name at once, one wins. Each writes its claim (the instance with its keys), then looks: it
 // backs off before one that is older or already whole. Then it makes itself whole and looks again, because an older
 // claim can appear later than a newer one looked. Before an older one that became whole it backs off, for that one may
 // have looked too early to see it; one that is not whole yet either will be, or backs off: the newer waits to see.
-
-// rival returns ErrExists when another claim goes before the one on instance id. With whole set, id itself is whole; an
-// older claim that isn't yet is then returned as undecided.
+//
+// It is one such look, and returns ErrExists when another claim goes before the one on instance id. With ownWhole set,
+// id itself is whole; an older claim that isn't yet is then returned as undecided.
 func (b *Backend) rival(spec sandbox.Spec, id string, ownWhole bool) (undecided bool, err error) {
 	claims, err := b.claims(spec.Owner, spec.Name)
 	if err != nil {

@@ -14,14 +14,11 @@ import (
 // endScript kills every process with the mark $1 in its environment, and all their descendants, which sudo may have
 // stripped of it. It prints their ids.
 const endScript = `
-set -- "$1" $(grep -ls "PIXELS_EXEC=$1" /proc/[0-9]*/environ 2>/dev/null)
-shift
 found=" "
-for path in "$@"; do path=${path#/proc/}; found="$found${path%/environ} "; done
+for path in $(grep -ls "` + markVariable + `=$1" /proc/[0-9]*/environ); do path=${path#/proc/}; found="$found${path%/environ} "; done
 more=1
 while [ -n "$more" ]; do
 	more=
-	grep -s ^PPid: /proc/[0-9]*/status >/dev/null 2>&1 || break
 	for line in $(grep -s ^PPid: /proc/[0-9]*/status | tr -d ' \t'); do
 		pid=${line#/proc/}; pid=${pid%%/*}; parent=${line##*:}
 		case $found in *" $pid "*) continue ;; esac

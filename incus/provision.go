@@ -29,8 +29,8 @@ func OpenProvisioner(ctx context.Context, c Config) (*Provisioner, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	// A client fails every call once the context it was opened with ends, and a build that is cancelled has still to
-	// remove its instance. Connecting gives up after five seconds by itself.
+	// A client fails every call once the context it was opened with ends, and what is cancelled may still have to tidy up.
+	// Connecting gives up after five seconds by itself.
 	server, err := connect(context.WithoutCancel(ctx), c)
 	if err != nil {
 		return nil, err
@@ -234,11 +234,6 @@ func (p *Provisioner) removeInstances(ctx context.Context, removed func(string))
 		removed(what)
 	}
 	return errors.Join(errs...)
-}
-
-// waitFor waits until an operation or ctx ends, and fails as the operation did.
-func (p *Provisioner) waitFor(ctx context.Context, op client.Operation) (*api.Operation, error) {
-	return wait(ctx, p.server, op)
 }
 
 // ours tells whether a configuration carries a key of ours.

@@ -94,7 +94,7 @@ func (p *Provisioner) ImportImage(ctx context.Context, metaPath, rootfsPath stri
 	})
 	var ended *api.Operation
 	if err == nil {
-		ended, err = p.waitFor(ctx, op)
+		ended, err = wait(ctx, p.server, op)
 	}
 	if err != nil {
 		return fmt.Errorf("import the base image: %w", err)
@@ -144,7 +144,7 @@ func (p *Provisioner) publishAs(ctx context.Context, fingerprint string) error {
 func (p *Provisioner) deleteImage(ctx context.Context, fingerprint string) error {
 	op, err := p.server.DeleteImage(fingerprint)
 	if err == nil {
-		_, err = p.waitFor(ctx, op)
+		_, err = wait(ctx, p.server, op)
 	}
 	if err != nil && !missing(err) {
 		return fmt.Errorf("delete image %.12s: %w", fingerprint, err)

@@ -12,7 +12,7 @@ import (
 // MaxClones is the most that one request may make.
 const MaxClones = 64
 
-// parallel bounds how many backend calls one request has under way at once.
+// parallel bounds how many sandboxes one request makes or removes at once: more only get in each other's way.
 const parallel = 8
 
 // CloneRequest asks for copies of a checkpoint.
@@ -63,50 +63,45 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 	if err != nil {
 		return nil, err
 	}
-	spec := func(name string) Spec {
-		s := Spec{Name: name, Owner: owner, Egress: r.Egress, Labels: r.Labels}
-		s.from(source, label)
-		return s
+	making := make(chan struct{}, parallel)
+	clone := func(name string) (c CloneResult) {
+		spec := Spec{Name: name, Owner: owner, Egress: r.Egress, Labels: r.Labels}
+		spec.from(source, label)
+		c.Name = name
+		making <- struct{}{}
+		c.Sandbox, c.Err = m.backend.Create(ctx, spec)
+		<-making
+		if c.Err != nil || r.Command == nil {
+			return c
+		}
+		ran, err := m.run(ctx, c.Sandbox.ID, *r.Command)
+		if err != nil {
+			c.ExecErr = err
+		} else {
+			c.Exec = &ran
+		}
+		return c
 	}
-	var results []CloneResult
 	if len(r.Names) > 0 {
-		results = m.createNamed(ctx, r.Names, spec)
-	} else if results, err = m.createNumbered(ctx, source.Name, max(r.Count, 1), spec); err != nil {
-		return nil, err
+		return createNamed(r.Names, clone), nil
 	}
-	if r.Command == nil {
-		return results, nil
-	}
-	sideBySide(len(results), func(i int) {
-		if results[i].Err != nil {
-			return
-		}
-		got, err := m.run(ctx, results[i].Sandbox.ID, *r.Command)
-		results[i].ExecErr = err
-		if err == nil {
-			results[i].Exec = &got
-		}
-	})
-	return results, nil
+	return m.createNumbered(ctx, owner, source.Name, max(r.Count, 1), clone)
 }
 
 // createNamed makes one sandbox a name, side by side.
-func (m *Manager) createNamed(ctx context.Context, names []string, spec func(name string) Spec) []CloneResult {
+func createNamed(names []string, create func(name string) CloneResult) []CloneResult {
 	results := make([]CloneResult, len(names))
-	sideBySide(len(names), func(i int) {
-		results[i].Name = names[i]
-		results[i].Sandbox, results[i].Err = m.backend.Create(ctx, spec(names[i]))
-	})
+	sideBySide(len(names), len(names), func(i int) { results[i] = create(names[i]) })
 	return results
 }
 
 // createNumbered makes count sandboxes that are called prefix-1, prefix-2 and so on, over what is taken. Where another
 // request takes one of the names at the same time, the next number is tried.
-func (m *Manager) createNumbered(ctx context.Context, prefix string, count int, spec func(name string) Spec) ([]CloneResult, error) {
+func (m *Manager) createNumbered(ctx context.Context, owner, prefix string, count int, create func(name string) CloneResult) ([]CloneResult, error) {
 	taken := map[string]bool{}
-	list, err := m.backend.List(ctx, spec("").Owner)
+	list, err := m.backend.List(ctx, owner)
 	if err != nil {
-		return make([]CloneResult, count), err
+		return nil, err
 	}
 	for _, s := range list {
 		taken[s.Name] = true
@@ -124,7 +119,7 @@ func (m *Manager) createNumbered(ctx context.Context, prefix string, count int, 
 	for range count {
 		names = append(names, free())
 	}
-	results := m.createNamed(ctx, names, spec)
+	results := createNamed(names, create)
 	for range 5 {
 		var again []int
 		names = nil
@@ -134,7 +129,7 @@ func (m *Manager) createNumbered(ctx context.Context, prefix string, count int, 
 				names = append(names, free())
 			}
 		}
-		for k, result := range m.createNamed(ctx, names, spec) {
+		for k, result := range createNamed(names, create) {
 			results[again[k]] = result
 		}
 	}
@@ -161,7 +156,7 @@ func (m *Manager) Destroy(ctx context.Context, owner string, names []string) (De
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
 	d := Destroyed{Failed: map[string]error{}}
 	var mu sync.Mutex
-	sideBySide(len(names), func(i int) {
+	sideBySide(len(names), parallel, func(i int) {
 		s, err := m.backend.Get(ctx, owner, names[i])
 		if err == nil {
 			err = m.backend.Destroy(ctx, s.ID)
@@ -182,10 +177,10 @@ func (m *Manager) Destroy(ctx context.Context, owner string, names []string) (De
 	return d, nil
 }
 
-// sideBySide calls do for 0 to n-1, several at once, and returns when all have ended.
-func sideBySide(n int, do func(i int)) {
+// sideBySide calls do for 0 to n-1, up to limit at once, and returns when all have ended.
+func sideBySide(n, limit int, do func(i int)) {
 	var wg sync.WaitGroup
-	slots := make(chan struct{}, parallel)
+	slots := make(chan struct{}, limit)
 	for i := range n {
 		slots <- struct{}{}
 		wg.Go(func() {

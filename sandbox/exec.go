@@ -86,8 +86,9 @@ func (m *Manager) run(ctx context.Context, id string, r ExecRequest) (ExecResult
 	if err != nil {
 		return ExecResult{}, err
 	}
+	out, outCut := stdout.text()
+	errOut, errCut := stderr.text()
 	return ExecResult{
-		ExitCode: code, Stdout: stdout.String(), Stderr: stderr.String(), Truncated: stdout.cut > 0 || stderr.cut > 0,
-		TimedOut: timedOut, Duration: time.Since(start),
+		ExitCode: code, Stdout: out, Stderr: errOut, Truncated: outCut || errCut, TimedOut: timedOut, Duration: time.Since(start),
 	}, nil
 }

@@ -76,8 +76,16 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sa
 	if spec.Name != "" {
 		return m.backend.Create(ctx, spec)
 	}
-	made, err := m.createNumbered(ctx, "sandbox", 1, func(name string) Spec { s := spec; s.Name = name; return s })
-	return made[0].Sandbox, errors.Join(err, made[0].Err)
+	made, err := m.createNumbered(ctx, owner, "sandbox", 1, func(name string) CloneResult {
+		s := spec
+		s.Name = name
+		box, err := m.backend.Create(ctx, s)
+		return CloneResult{Name: name, Sandbox: box, Err: err}
+	})
+	if err != nil {
+		return Sandbox{}, err
+	}
+	return made[0].Sandbox, made[0].Err
 }
 
 // from makes a spec a copy of a checkpoint, with the source's egress unless it has its own.

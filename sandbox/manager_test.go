@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -117,6 +118,45 @@ func TestClonesAreReportedEachByItself(t *testing.T) {
 		}
 		if r.Err != nil || r.ExecErr != nil || r.Exec == nil || r.Exec.ExitCode != 3 || r.Exec.Stdout != name+"\nUTC\n" {
 			t.Errorf("%s: %+v", name, r)
+		}
+	}
+}
+
+// meeting is a backend in which a command ends only once as many as are expected run at the same time.
+type meeting struct {
+	*sandboxtest.Memory
+	expected *sync.WaitGroup
+}
+
+func (b meeting) Exec(ctx context.Context, id string, c sandbox.Command) (int, error) {
+	b.expected.Done()
+	met := make(chan struct{})
+	go func() { b.expected.Wait(); close(met) }()
+	select {
+	case <-met:
+		return 0, nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+func TestTheCommandsOfClonesRunAllAtOnce(t *testing.T) {
+	b := meeting{sandboxtest.NewMemory(), &sync.WaitGroup{}}
+	m := sandbox.NewManager(b, sandbox.Defaults{Image: sandboxtest.Image, Egress: sandbox.EgressNone})
+	if _, err := m.Create(t.Context(), owner, sandbox.CreateRequest{Name: "base"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.CreateCheckpoint(t.Context(), owner, "base", "ready", ""); err != nil {
+		t.Fatal(err)
+	}
+	b.expected.Add(sandbox.MaxClones)
+	got, err := m.Clone(t.Context(), owner, sandbox.CloneRequest{Source: "base:ready", Count: sandbox.MaxClones, Command: &sandbox.ExecRequest{Shell: "true"}})
+	if err != nil || len(got) != sandbox.MaxClones {
+		t.Fatalf("%d clones, %v", len(got), err)
+	}
+	for _, r := range got {
+		if r.Err != nil || r.ExecErr != nil || r.Exec.TimedOut {
+			t.Fatalf("%s waited for the others in vain: %+v", r.Name, r)
 		}
 	}
 }

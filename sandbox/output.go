@@ -31,14 +31,15 @@ func (h *headTail) Write(b []byte) (int, error) {
 	return n, nil
 }
 
-// String returns what was kept as valid UTF-8: other bytes, also those of a character cut in two, become U+FFFD.
-func (h *headTail) String() string {
+// text returns what was kept as valid UTF-8, and whether something was cut. Other bytes, also those of a character cut in
+// two, become U+FFFD.
+func (h *headTail) text() (text string, cut bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.cut == 0 {
-		return strings.ToValidUTF8(string(h.head)+string(h.tail), "\uFFFD")
+		return strings.ToValidUTF8(string(h.head)+string(h.tail), "\uFFFD"), false
 	}
 	return strings.ToValidUTF8(string(h.head), "\uFFFD") +
 		fmt.Sprintf("\n[... %d bytes cut here; write long output to a file and read the part you need ...]\n", h.cut) +
-		strings.ToValidUTF8(string(h.tail), "\uFFFD")
+		strings.ToValidUTF8(string(h.tail), "\uFFFD"), true
 }

@@ -69,14 +69,7 @@ func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in 
 
 // failure is the result of a call that an error ended.
 func failure(err error) Result {
-	text := err.Error()
-	switch {
-	case errors.Is(err, context.Canceled):
-		text = "cancelled; what was begun was undone (" + text + ")"
-	case errors.Is(err, context.DeadlineExceeded):
-		text = "it took too long; what was begun was undone (" + text + ")"
-	}
-	return Result{Text: text, Failed: true}
+	return Result{Text: err.Error(), Failed: true}
 }
 
 // schema derives the JSON Schema of a type.

@@ -6,29 +6,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"pixels/internal/server"
+	"pixels/internal/setup"
 )
-
-// incusd returns the process of the daemon that set-up started, or 0.
-func incusd() int {
-	entries, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, entry := range entries {
-		b, _ := os.ReadFile(entry)
-		argv := strings.Split(string(b), "\x00")
-		if filepath.Base(argv[0]) == "incusd" && len(argv) > 1 && strings.HasPrefix(argv[1], "-") {
-			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(entry)))
-			return pid
-		}
-	}
-	return 0
-}
 
 // An incusd that is killed takes no sandbox with it: the calls under way end with an error, set-up brings it back, and the
 // same server works on with the same sandboxes.
@@ -73,7 +58,7 @@ func TestIncusKilledAndRevived(t *testing.T) {
 			break
 		}
 	}
-	pid := incusd()
+	pid := setup.RunningIncusd()
 	if pid == 0 {
 		t.Fatal("there is no incusd to kill")
 	}

@@ -47,7 +47,7 @@ func newRoot(a *app) *cobra.Command {
 	a.flags = map[string]*string{}
 	for _, s := range config.Settings() {
 		a.flags[s.Key] = p.String(s.Flag, "", s.Usage)
-		// Nineteen lines in every help would hide what a command's own flags are; `pixels-mcp config` lists them.
+		// A line each in every help would hide what a command's own flags are; `pixels-mcp config` lists them.
 		_ = p.MarkHidden(s.Flag)
 	}
 	root.AddCommand(a.serveCommand(), a.demoCommand(), a.setupCommand(), a.doctorCommand(), a.cleanCommand(), a.configCommand(), versionCommand())

@@ -62,7 +62,11 @@ func (s *Server) handler(t tools.Tool, session tools.Session) mcpserver.ToolHand
 		r := t.Call(ctx, session, arguments)
 		event := s.log.Info()
 		if r.Failed {
-			event = s.log.Warn().Str("error", r.Text)
+			event = s.log.Warn()
+		}
+		if r.Structured == nil {
+			// Only what we say of a call: beside a structured result the text is a command's output, which may hold secrets.
+			event = event.Str("error", r.Text)
 		}
 		event.Str("tool", t.Name).Str("owner", session.Owner).Dur("took", time.Since(start)).Msg("call")
 		return &mcp.CallToolResult{

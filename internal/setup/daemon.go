@@ -173,7 +173,7 @@ const consoleLog = "/var/log/incus/incusd.console"
 
 // startAlone starts incusd as its unit would, detached from this process, and waits until it answers or has ended.
 func startAlone(ctx context.Context, answers func(context.Context) bool) error {
-	if pid := runningIncusd(); pid != 0 {
+	if pid := RunningIncusd(); pid != 0 {
 		// It may be busy with coming up; another one beside it would only fail on the database's lock.
 		deadline := time.Now().Add(startTimeout)
 		for alive(pid) {
@@ -263,8 +263,8 @@ func daemonEnv(env []string) []string {
 	})
 }
 
-// runningIncusd finds a daemon of this machine, or 0. Its own helpers are the same program with a subcommand.
-func runningIncusd() int {
+// RunningIncusd returns the process id of the incusd of this machine, or 0. Its own helpers are the same program with a subcommand.
+func RunningIncusd() int {
 	entries, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	here, _ := os.Readlink("/proc/self/ns/pid")
 	for _, entry := range entries {

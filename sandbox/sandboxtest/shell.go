@@ -110,7 +110,7 @@ func (m *Memory) Exec(ctx context.Context, id string, c sandbox.Command) (int, e
 	}
 	prog, err := syntax.NewParser().Parse(strings.NewReader(line), "")
 	if err != nil {
-		fmt.Fprintln(c.Stderr, err)
+		fmt.Fprintln(orDiscard(c.Stderr), err)
 		return 2, nil
 	}
 	stdin := c.Stdin
