@@ -6,7 +6,10 @@ LDFLAGS := -X main.version=$(VERSION)
 .DEFAULT_GOAL := build
 .PHONY: build setup demo test lint clean-incus install
 
+# The first process of a sandbox is embedded, and names the base image by its content: the same source must give the
+# same bytes.
 build:
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -buildid=" -o internal/setup/guestbin/pixels-init ./cmd/pixels-init
 	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BIN) ./cmd/pixels-mcp
 
 # Everything sandboxes need on this machine; what is there already is left alone.
@@ -17,13 +20,14 @@ setup: build
 demo: build
 	$(BIN) demo
 
-lint:
+lint: build
 	@out=$$(gofmt -l .); [ -z "$$out" ] || { echo "gofmt these files:"; echo "$$out"; exit 1; }
 	$(GO) vet ./...
 
 # The tests run on real Incus: setup brings one up where none runs. Packages take turns, for they share it, and no
 # answer comes from the test cache, which knows nothing of Incus.
-test: setup lint
+test: lint
+	$(BIN) setup --systemd
 	$(GO) test -race -count=1 -p 1 -timeout 20m ./...
 
 # Removes all that carries our keys, and nothing else.

@@ -15,7 +15,7 @@ func realBackend(t *testing.T) *Backend {
 	if err != nil {
 		t.Skipf("no Incus here: %v", err)
 	}
-	if image, err := p.Image(); err != nil || image == nil {
+	if image, err := p.Image(p.Config().Image); err != nil || image == nil {
 		t.Skipf("Incus is not set up here: %v", err)
 	}
 	b, err := OpenBackend(Config{})
@@ -25,7 +25,17 @@ func realBackend(t *testing.T) *Backend {
 	return b
 }
 
+// images are those that sandboxes are made from: with our own first process, and with systemd.
+func images(t *testing.T, b *Backend) map[string]string {
+	t.Helper()
+	return map[string]string{"base": b.config.Image, "base-systemd": b.config.Image + "-systemd"}
+}
+
 func TestIncus(t *testing.T) {
 	b := realBackend(t)
-	sandboxtest.Run(t, sandboxtest.Subject{Backend: b, Image: b.config.Image, Owner: fmt.Sprintf("test-%d", os.Getpid())})
+	for name, image := range images(t, b) {
+		t.Run(name, func(t *testing.T) {
+			sandboxtest.Run(t, sandboxtest.Subject{Backend: b, Image: image, Owner: fmt.Sprintf("test-%d", os.Getpid())})
+		})
+	}
 }

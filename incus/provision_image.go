@@ -14,7 +14,7 @@ import (
 
 // Properties of a base image that set-up made.
 const (
-	provisionKindKey    = "user.pixels.image"   // "base"
+	provisionKindKey    = "user.pixels.image"   // which of the images it is, as "base"
 	provisionVersionKey = "user.pixels.version" // hash of the recipe it was made with
 )
 
@@ -25,15 +25,15 @@ type ProvisionImage struct {
 	Created                           time.Time
 }
 
-// Image returns the image that the configuration names by alias or fingerprint, or nil when there is none.
-func (p *Provisioner) Image() (*ProvisionImage, error) {
-	fingerprint := p.config.Image
-	alias, _, err := p.server.GetImageAlias(p.config.Image)
+// Image returns the image of an alias or fingerprint, or nil when there is none.
+func (p *Provisioner) Image(name string) (*ProvisionImage, error) {
+	fingerprint := name
+	alias, _, err := p.server.GetImageAlias(name)
 	switch {
 	case err == nil:
 		fingerprint = alias.Target
 	case !missing(err):
-		return nil, fmt.Errorf("look up the image %q: %w", p.config.Image, err)
+		return nil, fmt.Errorf("look up the image %q: %w", name, err)
 	case strings.ContainsAny(fingerprint, "/:. "):
 		return nil, nil // no fingerprint looks so
 	}
@@ -42,43 +42,43 @@ func (p *Provisioner) Image() (*ProvisionImage, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look up the image %q: %w", p.config.Image, err)
+		return nil, fmt.Errorf("look up the image %q: %w", name, err)
 	}
 	return &ProvisionImage{
 		Fingerprint: img.Fingerprint, Version: img.Properties[provisionVersionKey], Description: img.Properties["description"],
-		Managed: img.Properties[provisionKindKey] == "base", Created: img.CreatedAt,
+		Managed: img.Properties[provisionKindKey] != "", Created: img.CreatedAt,
 	}, nil
 }
 
-// ImageProperties are the properties that a base image of the given recipe version carries. They say that it has the user pixel.
-func ImageProperties(version, osName, release string) map[string]string {
+// ImageProperties are the properties that an image of the given kind and recipe version carries. They say that it has the user pixel.
+func ImageProperties(kind, version, osName, release string) map[string]string {
 	return map[string]string{
-		"description":       fmt.Sprintf("Pixels base (%s %s)", osName, release),
+		"description":       fmt.Sprintf("Pixels %s (%s %s)", kind, osName, release),
 		"os":                osName,
 		"release":           release,
-		provisionKindKey:    "base",
+		provisionKindKey:    kind,
 		userProperty:        "1000:1000:/home/pixel",
 		provisionVersionKey: version,
 	}
 }
 
-// AdoptImage points the alias at an image of version that an interrupted set-up left without one, and tells whether
+// AdoptImage points the alias name at an image of a kind and version that an interrupted set-up left without one, and tells whether
 // there was any.
-func (p *Provisioner) AdoptImage(ctx context.Context, version string) (bool, error) {
+func (p *Provisioner) AdoptImage(ctx context.Context, kind, name, version string) (bool, error) {
 	images, err := p.server.GetImages()
 	if err != nil {
 		return false, fmt.Errorf("list images: %w", err)
 	}
 	for _, img := range images {
-		if img.Properties[provisionKindKey] == "base" && img.Properties[provisionVersionKey] == version {
-			return true, p.publishAs(ctx, img.Fingerprint)
+		if img.Properties[provisionKindKey] == kind && img.Properties[provisionVersionKey] == version {
+			return true, p.publishAs(ctx, kind, name, img.Fingerprint)
 		}
 	}
 	return false, nil
 }
 
-// ImportImage uploads a split image (metadata tarball and squashfs) and makes it the one behind the alias.
-func (p *Provisioner) ImportImage(ctx context.Context, metaPath, rootfsPath string) error {
+// ImportImage uploads a split image (metadata tarball and squashfs) and makes it the one of its kind behind the alias name.
+func (p *Provisioner) ImportImage(ctx context.Context, kind, name, metaPath, rootfsPath string) error {
 	meta, err := os.Open(metaPath)
 	if err != nil {
 		return err
@@ -97,30 +97,30 @@ func (p *Provisioner) ImportImage(ctx context.Context, metaPath, rootfsPath stri
 		ended, err = wait(ctx, p.server, op)
 	}
 	if err != nil {
-		return fmt.Errorf("import the base image: %w", err)
+		return fmt.Errorf("import the image: %w", err)
 	}
 	fingerprint, _ := ended.Metadata["fingerprint"].(string)
 	if fingerprint == "" {
-		return errors.New("import the base image: Incus did not say under which fingerprint")
+		return errors.New("import the image: Incus did not say under which fingerprint")
 	}
-	return p.publishAs(ctx, fingerprint)
+	return p.publishAs(ctx, kind, name, fingerprint)
 }
 
-// publishAs moves the alias to fingerprint, then deletes the older base images: in this order, so that there is an
+// publishAs moves the alias name to fingerprint, then deletes the older images of the kind: in this order, so that there is an
 // image behind the alias at any time. A young one without an alias stays, since another set-up may be about to give it one.
-func (p *Provisioner) publishAs(ctx context.Context, fingerprint string) error {
-	entry := api.ImageAliasesEntryPut{Target: fingerprint, Description: "Base image of pixels"}
-	before, etag, err := p.server.GetImageAlias(p.config.Image)
+func (p *Provisioner) publishAs(ctx context.Context, kind, name, fingerprint string) error {
+	entry := api.ImageAliasesEntryPut{Target: fingerprint, Description: "Image of pixels"}
+	before, etag, err := p.server.GetImageAlias(name)
 	if missing(err) {
 		before = &api.ImageAliasesEntry{}
 		err = p.server.CreateImageAlias(api.ImageAliasesPost{ImageAliasesEntry: api.ImageAliasesEntry{
-			Name: p.config.Image, Type: "container", ImageAliasesEntryPut: entry,
+			Name: name, Type: "container", ImageAliasesEntryPut: entry,
 		}})
 	} else if err == nil {
-		err = p.server.UpdateImageAlias(p.config.Image, entry, etag)
+		err = p.server.UpdateImageAlias(name, entry, etag)
 	}
 	if err != nil {
-		return fmt.Errorf("point the alias %q at the base image: %w", p.config.Image, err)
+		return fmt.Errorf("point the alias %q at the new image: %w", name, err)
 	}
 	images, err := p.server.GetImages()
 	if err != nil {
@@ -128,7 +128,7 @@ func (p *Provisioner) publishAs(ctx context.Context, fingerprint string) error {
 	}
 	for _, img := range images {
 		// One with another alias belongs to another configuration.
-		if img.Fingerprint == fingerprint || img.Properties[provisionKindKey] != "base" || len(img.Aliases) > 0 {
+		if img.Fingerprint == fingerprint || img.Properties[provisionKindKey] != kind || len(img.Aliases) > 0 {
 			continue
 		}
 		if img.Fingerprint == before.Target || time.Since(img.UploadedAt) > time.Hour {

@@ -9,16 +9,19 @@ import (
 	"time"
 
 	"github.com/lxc/incus/v6/shared/api"
+
+	"pixels/internal/guest"
 )
 
 // readyTimeout bounds the boot of a sandbox.
 const readyTimeout = 60 * time.Second
 
-// readyScript waits inside until the sandbox is ready. "A command can be run" is too early: systemd has yet to set the
-// host name and to tidy /tmp. Of a PID 1 that is not systemd nothing is known, so that it counts as ready at once. With
-// an argument it also waits for the default route, which comes with the address.
+// readyScript waits inside until the sandbox is ready. "A command can be run" is too early: our own first process and
+// systemd have yet to set the host name and to mount /run. Of another one nothing is known, so that it counts as ready at
+// once. With an argument it also waits for the default route, which comes with the address.
 const readyScript = `
 case $(readlink /proc/1/exe) in
+` + guest.Path + `) until [ -e ` + guest.ReadyMark + ` ]; do sleep 0.01; done ;;
 */systemd) until systemctl -q is-active systemd-tmpfiles-setup.service && systemctl -q is-active basic.target; do sleep 0.02; done ;;
 esac
 [ -z "$1" ] || until grep -q '^eth0[[:space:]]*00000000' /proc/net/route; do sleep 0.02; done

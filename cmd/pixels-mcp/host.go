@@ -18,7 +18,8 @@ func (a *app) setupOptions() setup.Options {
 }
 
 func (a *app) setupCommand() *cobra.Command {
-	return &cobra.Command{
+	var systemd bool
+	c := &cobra.Command{
 		Use:   "setup",
 		Short: "Install and start all that sandboxes need",
 		Long: "setup installs Incus from the distribution's packages, starts it, makes a storage pool, a network and a\n" +
@@ -27,13 +28,17 @@ func (a *app) setupCommand() *cobra.Command {
 		Example: "  sudo pixels-mcp setup\n  pixels-mcp setup --incus-pool-size 50GiB",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := setup.Run(cmd.Context(), a.setupOptions()); err != nil {
+			o := a.setupOptions()
+			o.Systemd = systemd
+			if err := setup.Run(cmd.Context(), o); err != nil {
 				return fmt.Errorf("setup: %w", err)
 			}
 			fmt.Fprintln(a.out, "ready")
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&systemd, "systemd", false, "make the image with systemd too (the base image's name with -systemd), for sandboxes with services")
+	return c
 }
 
 func (a *app) doctorCommand() *cobra.Command {

@@ -43,7 +43,7 @@ func needIncus(t *testing.T) {
 	if err != nil {
 		t.Skipf("no Incus here: %v", err)
 	}
-	if image, err := p.Image(); err != nil || image == nil {
+	if image, err := p.Image(p.Config().Image); err != nil || image == nil {
 		t.Skipf("Incus is not set up here: %v", err)
 	}
 }

@@ -20,7 +20,7 @@ import (
 // buildDir holds the root while it is built. All in it is ours, and goes before and after a build.
 const buildDir = "/var/lib/pixels/build"
 
-// bootstrap builds the root of the base image from the distribution's packages and packs it into the squashfs file out.
+// bootstrap builds the root of an image from the distribution's packages and packs it into the squashfs file out.
 func bootstrap(ctx context.Context, r recipe, out string) (err error) {
 	if err := clearBuild(buildDir); err != nil {
 		return err
@@ -46,13 +46,13 @@ func bootstrap(ctx context.Context, r recipe, out string) (err error) {
 	if err := os.WriteFile(script, r.script, 0o755); err != nil {
 		return err
 	}
-	if err := contained(ctx, "chroot", root, "/bin/sh", "/pixels-customize.sh"); err != nil {
+	if err := contained(ctx, "chroot", root, "/bin/sh", "/pixels-customize.sh", r.kind); err != nil {
 		return err
 	}
 	if err := os.Remove(script); err != nil {
 		return err
 	}
-	return pack(ctx, root, out)
+	return pack(ctx, root, out, r.kind)
 }
 
 // withMmdebstrap makes a minimal root with our packages in one go.
@@ -165,8 +165,8 @@ func writeFile(root, path string, content []byte) error {
 	return os.WriteFile(full, content, 0o644)
 }
 
-// pack squashes root into out, which appears whole or not at all, and drops what older recipes left beside it.
-func pack(ctx context.Context, root, out string) error {
+// pack squashes root into out, which appears whole or not at all, and drops what older recipes of the kind left beside it.
+func pack(ctx context.Context, root, out, kind string) error {
 	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 		return err
 	}
@@ -175,7 +175,7 @@ func pack(ctx context.Context, root, out string) error {
 	if err := contained(ctx, "mksquashfs", root, part, "-comp", "zstd", "-Xcompression-level", "3", "-noappend", "-no-progress", "-quiet"); err != nil {
 		return errors.Join(err, os.RemoveAll(part))
 	}
-	old, err := filepath.Glob(filepath.Join(filepath.Dir(out), "base-*"))
+	old, err := filepath.Glob(filepath.Join(filepath.Dir(out), kind+"-[0-9a-f]*"))
 	if err != nil {
 		return err
 	}

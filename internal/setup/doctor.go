@@ -24,13 +24,15 @@ func Doctor(ctx context.Context, o Options) (ok bool) {
 		j.checkPackages(ctx)
 		j.checkLxcfs()
 		j.checkKernel()
+		j.checkLimits()
 		j.checkIDs("/etc/subuid")
 		j.checkIDs("/etc/subgid")
 	}
 	if p := j.checkServer(ctx); p != nil {
 		j.checkPool(p)
 		j.checkNetwork(ctx, p)
-		j.checkImage(ctx, p)
+		j.checkImage(ctx, p, kindBase, p.Config().Image, false)
+		j.checkImage(ctx, p, kindSystemd, p.Config().Image+systemdSuffix, true)
 	}
 	return !j.failed
 }
@@ -252,12 +254,14 @@ var forwardDrop = regexp.MustCompile(`hook forward priority [^;]*; policy drop`)
 // dropsForwarded tells whether some base chain drops what it doesn't know.
 func dropsForwarded(ruleset string) bool { return forwardDrop.MatchString(ruleset) }
 
-func (j *job) checkImage(ctx context.Context, p *incus.Provisioner) {
-	name := p.Config().Image
-	img, err := p.Image()
+// checkImage looks at an image. One that is optional is fine when it is not there.
+func (j *job) checkImage(ctx context.Context, p *incus.Provisioner, kind, name string, optional bool) {
+	img, err := p.Image(name)
 	switch {
 	case err != nil:
 		j.fail("", "image: %v", err)
+		return
+	case img == nil && optional:
 		return
 	case img == nil:
 		j.fail(setUp, "image: there is no image %s", name)
@@ -266,7 +270,7 @@ func (j *job) checkImage(ctx context.Context, p *incus.Provisioner) {
 		j.good("image: %s (%s), not made by pixels", name, img.Description)
 		return
 	}
-	if r, err := currentRecipe(ctx); err == nil && r.version() != img.Version {
+	if r, err := currentRecipe(ctx, kind); err == nil && r.version() != img.Version {
 		j.warn(setUp+" as root to build it anew", "image: %s (%s) is of an older recipe", name, img.Description)
 		return
 	}

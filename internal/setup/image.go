@@ -24,11 +24,21 @@ const (
 	cacheAge = 7 * 24 * time.Hour
 )
 
-// image makes the base image unless there is one of the current recipe.
-func (j *job) image(ctx context.Context, p *incus.Provisioner) error {
+// images makes the images that were asked for: the base image always, the one with systemd by option.
+func (j *job) images(ctx context.Context, p *incus.Provisioner) error {
+	if err := j.image(ctx, p, kindBase, p.Config().Image); err != nil || !j.Systemd {
+		return err
+	}
+	return j.image(ctx, p, kindSystemd, p.Config().Image+systemdSuffix)
+}
+
+// systemdSuffix makes the alias of the image with systemd from that of the base image.
+const systemdSuffix = "-systemd"
+
+// image makes an image of a kind unless there is one of the current recipe behind the alias name.
+func (j *job) image(ctx context.Context, p *incus.Provisioner, kind, name string) error {
 	start := time.Now()
-	name := p.Config().Image
-	have, err := p.Image()
+	have, err := p.Image(name)
 	if err != nil {
 		return err
 	}
@@ -36,13 +46,13 @@ func (j *job) image(ctx context.Context, p *incus.Provisioner) error {
 		j.had(start, "image %s (%s, not made by pixels and used as it is)", name, have.Description)
 		return nil
 	}
-	r, err := currentRecipe(ctx)
+	r, err := currentRecipe(ctx, kind)
 	if err != nil {
 		if have != nil {
 			j.had(start, "image %s (%s), which can't be built anew here: %v", name, have.Description, err)
 			return nil
 		}
-		return fmt.Errorf("base image: %w", err)
+		return fmt.Errorf("image %s: %w", name, err)
 	}
 	version := r.version()
 	if have != nil && have.Version == version {
@@ -51,13 +61,13 @@ func (j *job) image(ctx context.Context, p *incus.Provisioner) error {
 	}
 	if !j.root {
 		if have == nil {
-			return errors.New("base image: there is none, and building one takes root: sudo pixels-mcp setup")
+			return fmt.Errorf("image %s: there is none, and building one takes root: sudo pixels-mcp setup", name)
 		}
 		j.had(start, "image %s (%s)", name, have.Description)
 		j.note("the image is of another recipe; root would build it anew (sudo pixels-mcp setup)")
 		return nil
 	}
-	how, err := j.makeImage(ctx, p, r)
+	how, err := j.makeImage(ctx, p, r, name)
 	if err != nil {
 		if have != nil && ctx.Err() == nil {
 			j.had(start, "image %s (%s)", name, have.Description)
@@ -70,30 +80,30 @@ func (j *job) image(ctx context.Context, p *incus.Provisioner) error {
 	return nil
 }
 
-// makeImage tries the ways to a base image, the cheapest first, and says which one worked.
-func (j *job) makeImage(ctx context.Context, p *incus.Provisioner, r recipe) (how string, err error) {
+// makeImage tries the ways to an image, the cheapest first, and says which one worked.
+func (j *job) makeImage(ctx context.Context, p *incus.Provisioner, r recipe, name string) (how string, err error) {
 	version := r.version()
-	if adopted, err := p.AdoptImage(ctx, version); err != nil {
+	if adopted, err := p.AdoptImage(ctx, r.kind, name, version); err != nil {
 		return "", err
 	} else if adopted {
 		return "imported by an earlier run", nil
 	}
-	cached := filepath.Join(cacheDir, "base-"+version+".squashfs")
+	cached := filepath.Join(cacheDir, r.kind+"-"+version+".squashfs")
 	if st, err := os.Stat(cached); err == nil && time.Since(st.ModTime()) < cacheAge {
-		if err := importImage(ctx, p, r, cached); err == nil {
+		if err := importImage(ctx, p, r, name, cached); err == nil {
 			return "from " + cached, nil
 		}
 		_ = os.Remove(cached) // an import that failed says that the file is no good
 	}
 	if err := bootstrap(ctx, r, cached); err != nil {
-		return "", fmt.Errorf("build the base image: %w", err)
+		return "", fmt.Errorf("build the image %s: %w", name, err)
 	}
-	return "built from the packages of " + r.codename, importImage(ctx, p, r, cached)
+	return "built from the packages of " + r.codename, importImage(ctx, p, r, name, cached)
 }
 
 // importImage brings a squashfs root into Incus. A split image with squashfs was the fastest of the formats measured:
 // packing, import and the first launch together took 1.4 s, against 2.4 s for a zstd tarball and 9.7 s for a gzip one.
-func importImage(ctx context.Context, p *incus.Provisioner, r recipe, rootfs string) error {
+func importImage(ctx context.Context, p *incus.Provisioner, r recipe, name, rootfs string) error {
 	meta, err := os.CreateTemp("", "pixels-meta-*.tar.gz")
 	if err != nil {
 		return err
@@ -101,9 +111,9 @@ func importImage(ctx context.Context, p *incus.Provisioner, r recipe, rootfs str
 	defer os.Remove(meta.Name())
 	defer meta.Close()
 	if err := writeMetadata(meta, r); err != nil {
-		return fmt.Errorf("write the metadata of the base image: %w", err)
+		return fmt.Errorf("write the metadata of the image: %w", err)
 	}
-	return p.ImportImage(ctx, meta.Name(), rootfs)
+	return p.ImportImage(ctx, r.kind, name, meta.Name(), rootfs)
 }
 
 // writeMetadata writes the tarball that tells Incus what the image is, and to give each instance its own host name.
@@ -114,7 +124,7 @@ func writeMetadata(f *os.File, r recipe) error {
 	}
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "architecture: %s\ncreation_date: %d\nproperties:\n", arch, time.Now().Unix())
-	properties := incus.ImageProperties(r.version(), r.id, r.codename)
+	properties := incus.ImageProperties(r.kind, r.version(), r.id, r.codename)
 	for _, key := range slices.Sorted(maps.Keys(properties)) {
 		fmt.Fprintf(&b, "  %s: %q\n", key, properties[key])
 	}

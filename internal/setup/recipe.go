@@ -3,8 +3,9 @@ package setup
 import (
 	"context"
 	"crypto/sha256"
-	_ "embed"
+	"embed"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -17,16 +18,30 @@ import (
 	"strings"
 
 	"pixels/incus"
+	"pixels/internal/guest"
 )
 
 //go:embed recipe/customize.sh
 var customizeScript []byte
 
-// basePackages are what a sandbox has from the start. systemd-resolved, udev and networkd's own package bring eth0 up.
+// guestPrograms has the program that is the first process of a sandbox; make builds it.
+//
+//go:embed all:guestbin
+var guestPrograms embed.FS
+
+// Kinds of images. They differ in their first process.
+const (
+	kindBase    = "base"         // our own: it starts a clone in a third of the time
+	kindSystemd = "base-systemd" // systemd, for who needs services
+)
+
+// basePackages are what a sandbox has from the start.
 var basePackages = []string{
-	"systemd", "systemd-sysv", "systemd-resolved", "dbus", "udev", "iproute2", "ca-certificates", "git", "curl", "tmux",
-	"sudo", "less", "procps", "openssh-client", "libnss-myhostname",
+	"iproute2", "ca-certificates", "git", "curl", "tmux", "sudo", "less", "procps", "openssh-client", "libnss-myhostname",
 }
+
+// systemdPackages come on top where systemd runs: with resolved, udev and networkd's own package eth0 comes up.
+var systemdPackages = []string{"systemd", "systemd-sysv", "systemd-resolved", "dbus", "udev"}
 
 const (
 	sourcesPath = "/etc/apt/sources.list.d/pixels.sources"
@@ -34,8 +49,9 @@ const (
 	certsDir    = "/usr/local/share/ca-certificates"
 )
 
-// recipe is all that decides what is in the base image. Two machines with the same one get the same image.
+// recipe is all that decides what is in an image. Two machines with the same one get the same image.
 type recipe struct {
+	kind                  string
 	id, codename, release string
 	packages              []string
 	files                 map[string][]byte // carried into the image, by absolute path
@@ -54,7 +70,7 @@ var templates = map[string]string{
 
 // currentRecipe is the recipe for this machine's distribution, or an error that says what to do where images of it
 // can't be built.
-func currentRecipe(ctx context.Context) (recipe, error) {
+func currentRecipe(ctx context.Context, kind string) (recipe, error) {
 	h, err := readHost()
 	if err != nil {
 		return recipe{}, err
@@ -62,12 +78,21 @@ func currentRecipe(ctx context.Context) (recipe, error) {
 	if _, err := h.suite(); err != nil {
 		return recipe{}, err
 	}
-	return newRecipe(ctx, h)
+	return newRecipe(ctx, h, kind)
 }
 
 // newRecipe writes the recipe for a host: its release, its mirror, the certificates that it was told to trust.
-func newRecipe(ctx context.Context, h host) (recipe, error) {
-	r := recipe{packages: basePackages, script: customizeScript, files: map[string][]byte{}}
+func newRecipe(ctx context.Context, h host, kind string) (recipe, error) {
+	r := recipe{kind: kind, packages: basePackages, script: customizeScript, files: map[string][]byte{}}
+	if kind == kindSystemd {
+		r.packages = slices.Concat(basePackages, systemdPackages)
+	} else {
+		program, err := guestPrograms.ReadFile("guestbin/" + filepath.Base(guest.Path))
+		if err != nil {
+			return r, errors.New("this build of pixels-mcp has no first process for sandboxes in it: build it with `make`")
+		}
+		r.files[guest.Path] = program
+	}
 	r.id, r.codename, r.release = h.id, h.codename, h.version
 	all, err := readSources("/")
 	if err != nil {
@@ -134,11 +159,11 @@ func usableInside(proxy string) bool {
 // version names the recipe: an image that carries another one is out of date.
 func (r recipe) version() string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%s\n%s\n%s\n%s\n%q\n", runtime.GOARCH, r.id, r.codename, r.packages, r.script)
+	fmt.Fprintf(h, "%s\n%s\n%s\n%s\n%s\n%q\n", r.kind, runtime.GOARCH, r.id, r.codename, r.packages, r.script)
 	for _, path := range slices.Sorted(maps.Keys(r.files)) {
 		fmt.Fprintf(h, "%s\n%q\n", path, r.files[path])
 	}
-	properties := incus.ImageProperties("", r.id, r.codename)
+	properties := incus.ImageProperties(r.kind, "", r.id, r.codename)
 	for _, key := range slices.Sorted(maps.Keys(properties)) {
 		fmt.Fprintf(h, "%s\n%s\n", key, properties[key])
 	}

@@ -25,6 +25,7 @@ type Options struct {
 	Out        io.Writer    // a line a step; nil drops them
 	Incus      incus.Config // which Incus, and the names of pool, network and image
 	PoolSize   int64        // bytes of the pool's loop file; 0 means 20GiB or half of the free disk, whichever is less
+	Systemd    bool         // make the image with systemd too, beside the base image
 	PoolDriver string       // btrfs, zfs or dir; empty or "auto" picks the best one that works
 }
 
@@ -67,7 +68,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context, *incus.Provisioner) error{j.pool, j.network, j.image} {
+	for _, step := range []func(context.Context, *incus.Provisioner) error{j.pool, j.network, j.images} {
 		if err := step(ctx, p); err != nil {
 			return err
 		}
@@ -84,6 +85,7 @@ func (j *job) prepareHost(ctx context.Context) error {
 	if err := j.packages(ctx); err != nil {
 		return err
 	}
+	j.limits()
 	return j.daemons(ctx)
 }
 

@@ -283,7 +283,7 @@ func TestDoctorOnReadyMachine(t *testing.T) {
 	if err != nil {
 		t.Skipf("no Incus here: %v", err)
 	}
-	if img, err := p.Image(); err != nil || img == nil {
+	if img, err := p.Image(p.Config().Image); err != nil || img == nil {
 		t.Skipf("Incus is not set up here: %v", err)
 	}
 	var out bytes.Buffer

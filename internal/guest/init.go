@@ -1,0 +1,143 @@
+// Package guest is what runs inside a sandbox as its first process: it makes a container that was just started into a
+// machine that commands can run in, and no more. It starts no services. What it must do at every start it does before it
+// writes the ready mark; afterwards it reaps, keeps the address and ends the sandbox in an orderly way.
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Path is where the program lies in an image. /sbin/init is a link to it, and so are the programs that end a machine.
+const Path = "/usr/lib/pixels/pixels-init"
+
+// ReadyMark is the file that is there once the sandbox has its host name and its mounts, and its address when it has a
+// network card. It lies on a file system in memory, so that neither a restart nor a copy inherits it.
+const ReadyMark = "/run/pixels/ready"
+
+// grace is how long processes have to end by themselves when the sandbox is stopped.
+const grace = 5 * time.Second
+
+// sigHalt is SIGRTMIN+3, which asks systemd to halt; liblxc sends it where it takes an init for one.
+const sigHalt = syscall.Signal(37)
+
+// Main runs the program that args names: the first process as init, or one of those that ask it to end the sandbox. It
+// returns the exit code. As the first process it returns only when it failed.
+func Main(args []string) int {
+	var err error
+	switch name := filepath.Base(args[0]); {
+	case name == "reboot":
+		err = unix.Kill(1, unix.SIGINT)
+	case name == "poweroff", name == "halt":
+		err = unix.Kill(1, unix.SIGPWR)
+	case os.Getpid() != 1:
+		err = errors.New("this is the first process of a sandbox and runs as nothing else; images made by `pixels-mcp setup` have it as /sbin/init")
+	default:
+		err = run()
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", filepath.Base(args[0]), err)
+		return 1
+	}
+	return 0
+}
+
+// run is the life of the first process. It returns only when ending the sandbox failed.
+func run() error {
+	debug.SetGCPercent(20) // it allocates little and lives long, once in every sandbox
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals, syscall.SIGCHLD, syscall.SIGPWR, sigHalt, syscall.SIGTERM, syscall.SIGINT)
+	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
+	unix.Umask(0o022)
+	for _, problem := range []error{mounts(), hostName()} {
+		if problem != nil {
+			fmt.Fprintln(os.Stderr, "init:", problem) // the console log; a sandbox with a fault is better than none
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	first := make(chan struct{})
+	go keepAddress(ctx, func() { close(first) })
+	for {
+		select {
+		case <-first:
+			first = nil
+			if err := markReady(); err != nil {
+				fmt.Fprintln(os.Stderr, "init:", err)
+			}
+		case s := <-signals:
+			switch s {
+			case syscall.SIGCHLD:
+				reap()
+			case syscall.SIGINT:
+				return end(unix.LINUX_REBOOT_CMD_RESTART, signals)
+			default:
+				return end(unix.LINUX_REBOOT_CMD_POWER_OFF, signals)
+			}
+		}
+	}
+}
+
+// reap takes note of every process that ended, among them the orphans that the kernel hands to the first process.
+func reap() {
+	for {
+		pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || pid <= 0 {
+			return
+		}
+	}
+}
+
+// end asks all processes to end, then ends them, and with them the sandbox. Processes that were started from outside are
+// nobody's children here, so that the list of processes tells who is left.
+func end(how int, signals <-chan os.Signal) error {
+	_ = unix.Kill(-1, unix.SIGTERM) // fails only when there is nobody left
+	_ = unix.Kill(-1, unix.SIGCONT)
+	for deadline := time.Now().Add(grace); !alone() && time.Now().Before(deadline); {
+		select {
+		case <-signals:
+		case <-time.After(10 * time.Millisecond):
+		}
+		reap()
+	}
+	_ = unix.Kill(-1, unix.SIGKILL)
+	unix.Sync()
+	return fmt.Errorf("end the sandbox: %w", unix.Reboot(how))
+}
+
+// alone tells whether the first process is the only one.
+func alone() bool {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return false
+	}
+	for _, e := range entries {
+		if name := e.Name(); name[0] >= '0' && name[0] <= '9' && name != "1" {
+			stat, err := os.ReadFile("/proc/" + name + "/stat")
+			if err == nil && !strings.Contains(string(stat[strings.LastIndexByte(string(stat), ')')+1:]), " Z ") {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func markReady() error {
+	if err := os.MkdirAll(filepath.Dir(ReadyMark), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(ReadyMark, nil, 0o644)
+}
