@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	client "github.com/lxc/incus/v6/client"
@@ -22,6 +24,11 @@ const (
 	fromKey        = "user.pixels.from"
 	egressKey      = "user.pixels.egress"
 	readyKey       = "user.pixels.ready"       // "true" once it was made whole; what lacks it is half-made
+	expiresKey     = "user.pixels.expires"     // when its lease ends, RFC 3339
+	createdKey     = "user.pixels.created"     // when the sandbox was made, where the instance is a later one
+	goingKey       = "user.pixels.going"       // "true" once it is to be removed; it is no sandbox any more then
+	pastKey        = "user.pixels.past"        // ID of the instance that it replaced
+	nextKey        = "user.pixels.next"        // ID of the instance that replaced it, where that isn't nextID
 	labelKeys      = "user.pixels.label."      // and the label's key
 	checkpointKeys = "user.pixels.checkpoint." // and the checkpoint's label; the value is its description
 )
@@ -36,6 +43,9 @@ type Backend struct {
 	server client.InstanceServer
 	config Config
 	stale  time.Duration // staleAfter, but in tests
+
+	background sync.WaitGroup
+	changing   sync.Map // of instance IDs to the *sync.Mutex of who changes their keys
 }
 
 var _ sandbox.Backend = (*Backend)(nil)
@@ -74,9 +84,13 @@ func (b *Backend) List(ctx context.Context, owner string) ([]sandbox.Sandbox, er
 	if err != nil {
 		return nil, b.failed(err, "list sandboxes")
 	}
+	byID := map[string]*api.Instance{}
+	for i := range all {
+		byID[all[i].Name] = &all[i].Instance
+	}
 	out := []sandbox.Sandbox{}
 	for _, inst := range all {
-		if inst.Config[ownerKey] == owner && inst.Config[nameKey] != "" {
+		if inst.Config[ownerKey] == owner && shown(inst.Instance, byID) {
 			out = append(out, describe(&inst.Instance, inst.State))
 		}
 	}
@@ -111,7 +125,16 @@ func (b *Backend) claims(owner, name string) ([]api.Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	found := slices.DeleteFunc(all, func(i api.Instance) bool { return i.Config[ownerKey] != owner || i.Config[nameKey] != name })
+	byID := map[string]*api.Instance{}
+	for i := range all {
+		byID[all[i].Name] = &all[i]
+	}
+	var found []api.Instance
+	for _, i := range all {
+		if i.Config[ownerKey] == owner && i.Config[nameKey] == name && shown(i, byID) {
+			found = append(found, i)
+		}
+	}
 	slices.SortFunc(found, func(a, b api.Instance) int {
 		if whole(a) != whole(b) {
 			return map[bool]int{true: -1, false: 1}[whole(a)]
@@ -119,6 +142,12 @@ func (b *Backend) claims(owner, name string) ([]api.Instance, error) {
 		return older(a, b)
 	})
 	return found, nil
+}
+
+// shown tells whether an instance is a sandbox, or one that is being made: not one that is going, nor the past or the
+// future of one that is being restored.
+func shown(i api.Instance, byID map[string]*api.Instance) bool {
+	return i.Config[nameKey] != "" && i.Config[goingKey] == "" && !replaced(i, byID) && (whole(i) || i.Config[pastKey] == "")
 }
 
 // whole tells whether a sandbox was made to its end.
@@ -138,6 +167,10 @@ func describe(inst *api.Instance, state *api.InstanceState) sandbox.Sandbox {
 		ID: inst.Name, Name: inst.Config[nameKey], Owner: inst.Config[ownerKey], From: inst.Config[fromKey],
 		Egress: sandbox.Egress(inst.Config[egressKey]), Labels: map[string]string{}, CreatedAt: inst.CreatedAt,
 	}
+	if at, err := time.Parse(time.RFC3339, inst.Config[createdKey]); err == nil {
+		s.CreatedAt = at
+	}
+	s.ExpiresAt, _ = time.Parse(time.RFC3339, inst.Config[expiresKey]) // one without a lease has none
 	for key, value := range inst.Config {
 		if label, ok := strings.CutPrefix(key, labelKeys); ok {
 			s.Labels[label] = value
@@ -170,27 +203,56 @@ func describe(inst *api.Instance, state *api.InstanceState) sandbox.Sandbox {
 	return s
 }
 
-// Destroy implements sandbox.Backend.
-func (b *Backend) Destroy(ctx context.Context, id string) error {
-	// A removal that was begun is not left half-way.
-	return b.failed(remove(context.WithoutCancel(ctx), b.server, id), "destroy")
-}
-
-// change updates the keys of an instance, again when another writer was faster.
-func (b *Backend) change(ctx context.Context, id string, edit func(config map[string]string)) error {
+// change updates the keys of an instance, again when another writer was faster. An error of edit ends it without a change.
+//
+// Incus checks the ETag when it takes a request and carries it out a moment later, so that of two requests at once both
+// may pass and the later one undo the other. So this process makes one change of an instance at a time, and after each it
+// looks whether the keys are what they were set to.
+func (b *Backend) change(ctx context.Context, id string, edit func(config map[string]string) error) error {
+	lock, _ := b.changing.LoadOrStore(id, &sync.Mutex{})
+	lock.(*sync.Mutex).Lock()
+	defer lock.(*sync.Mutex).Unlock()
 	for {
 		inst, etag, err := b.server.GetInstance(id)
 		if err != nil {
 			return err
 		}
-		put := inst.Writable()
-		edit(put.Config)
+		before, put := maps.Clone(inst.Config), inst.Writable()
+		if err := edit(put.Config); err != nil {
+			return err
+		}
+		if maps.Equal(before, put.Config) {
+			return nil
+		}
 		op, err := b.server.UpdateInstance(id, put, etag)
 		if err == nil {
 			_, err = finish(ctx, b.server, op, nil)
 		}
-		if !api.StatusErrorCheck(err, http.StatusPreconditionFailed) || ctx.Err() != nil {
+		if err == nil {
+			now, _, e := b.server.GetInstance(id)
+			if e != nil || holds(now.Config, before, put.Config) {
+				return e
+			}
+		} else if !api.StatusErrorCheck(err, http.StatusPreconditionFailed) {
 			return err
 		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 	}
+}
+
+// holds tells whether what differs between before and wanted is in config as wanted.
+func holds(config, before, wanted map[string]string) bool {
+	for key, value := range wanted {
+		if before[key] != value && config[key] != value {
+			return false
+		}
+	}
+	for key := range before {
+		if _, keep := wanted[key]; !keep && config[key] != "" {
+			return false
+		}
+	}
+	return true
 }

@@ -2,6 +2,7 @@ package incus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,17 +23,18 @@ func (b *Backend) CreateCheckpoint(ctx context.Context, id, label, description s
 		return sandbox.Checkpoint{}, b.failed(err, "checkpoint %s", label)
 	}
 	taken := fmt.Errorf("checkpoint %q of sandbox %q %w: choose another label", label, inst.Config[nameKey], sandbox.ErrExists)
-	if _, _, err := b.server.GetInstanceSnapshot(id, label); err == nil {
+	if _, err := b.holder(id, label); err == nil {
 		return sandbox.Checkpoint{}, taken
-	} else if !missing(err) {
+	} else if !errors.Is(err, sandbox.ErrNotFound) {
 		return sandbox.Checkpoint{}, b.failed(err, "checkpoint %s", label)
 	}
 	if inst.Config[checkpointKeys+label] != description {
-		err := b.change(ctx, id, func(config map[string]string) {
+		err := b.change(ctx, id, func(config map[string]string) error {
 			delete(config, checkpointKeys+label)
 			if description != "" {
 				config[checkpointKeys+label] = description
 			}
+			return nil
 		})
 		if err != nil {
 			return sandbox.Checkpoint{}, b.failed(err, "describe checkpoint %s", label)
@@ -70,9 +72,17 @@ func (b *Backend) Checkpoints(ctx context.Context, id string) ([]sandbox.Checkpo
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	snapshots, err := b.server.GetInstanceSnapshots(id)
+	ids, err := b.line(id)
 	if err != nil {
 		return nil, b.failed(err, "list checkpoints")
+	}
+	var snapshots []api.InstanceSnapshot
+	for _, id := range ids {
+		some, err := b.server.GetInstanceSnapshots(id)
+		if err != nil {
+			return nil, b.failed(err, "list checkpoints")
+		}
+		snapshots = append(snapshots, some...)
 	}
 	slices.SortStableFunc(snapshots, func(a, b api.InstanceSnapshot) int { return a.CreatedAt.Compare(b.CreatedAt) })
 	out := []sandbox.Checkpoint{}
@@ -84,5 +94,29 @@ func (b *Backend) Checkpoints(ctx context.Context, id string) ([]sandbox.Checkpo
 
 func describeCheckpoint(s api.InstanceSnapshot) sandbox.Checkpoint {
 	label := s.Name[strings.LastIndex(s.Name, "/")+1:]
-	return sandbox.Checkpoint{Label: label, Description: s.Config[checkpointKeys+label], CreatedAt: s.CreatedAt}
+	return sandbox.Checkpoint{Label: label, Description: s.Config[checkpointKeys+label], CreatedAt: s.CreatedAt, Size: max(s.Size, 0)}
+}
+
+// DeleteCheckpoint implements sandbox.Backend.
+func (b *Backend) DeleteCheckpoint(ctx context.Context, id, label string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	holder, err := b.holder(id, label)
+	if err != nil {
+		return b.failed(err, "delete checkpoint %s", label)
+	}
+	op, err := b.server.DeleteInstanceSnapshot(holder, label)
+	if _, err = finish(ctx, b.server, op, err); err != nil {
+		return b.failed(err, "delete checkpoint %s", label)
+	}
+	if holder != id {
+		b.later(func(ctx context.Context) { b.retire(ctx, holder) })
+	}
+	// Its description would be found again by the next checkpoint of the label, which sets its own: it only takes room.
+	err = b.change(ctx, id, func(config map[string]string) error { delete(config, checkpointKeys+label); return nil })
+	if err != nil && !missing(err) && !errors.Is(err, context.Canceled) {
+		return b.failed(err, "forget the description of checkpoint %s", label)
+	}
+	return nil
 }

@@ -56,14 +56,10 @@ func (b *Backend) create(ctx context.Context, post api.InstancesPost, spec sandb
 	if _, err := b.rival(spec, post.Name, false); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	op, err = b.server.UpdateInstanceState(post.Name, api.InstanceStatePut{Action: "start", Timeout: -1}, "")
-	if _, err = finish(ctx, b.server, op, err); err != nil {
+	if err := b.boot(ctx, post.Name, spec.Egress != sandbox.EgressNone); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	if err := b.awaitReady(ctx, post.Name, spec.Egress != sandbox.EgressNone); err != nil {
-		return sandbox.Sandbox{}, err
-	}
-	if err := b.change(ctx, post.Name, func(config map[string]string) { config[readyKey] = "true" }); err != nil {
+	if err := b.change(ctx, post.Name, makeWhole); err != nil {
 		return sandbox.Sandbox{}, err
 	}
 	if err := b.win(ctx, spec, post.Name); err != nil {
@@ -76,6 +72,27 @@ func (b *Backend) create(ctx context.Context, post api.InstancesPost, spec sandb
 	return describe(&inst.Instance, inst.State), nil
 }
 
+// makeWhole marks an instance as made to its end.
+func makeWhole(config map[string]string) error {
+	config[readyKey] = "true"
+	return nil
+}
+
+// boot starts an instance and returns when it is ready.
+func (b *Backend) boot(ctx context.Context, id string, network bool) error {
+	if err := b.act(ctx, id, "start"); err != nil {
+		return err
+	}
+	return b.awaitReady(ctx, id, network)
+}
+
+// newID makes up the name of an instance.
+func newID() string {
+	random := make([]byte, 6)
+	_, _ = rand.Read(random) // it never fails
+	return "pixels-" + hex.EncodeToString(random)
+}
+
 // refuseTaken returns ErrExists when the name is in use, and removes what a killed process left half-made under it.
 func (b *Backend) refuseTaken(ctx context.Context, owner, name string) error {
 	claims, err := b.claims(owner, name)
@@ -83,7 +100,7 @@ func (b *Backend) refuseTaken(ctx context.Context, owner, name string) error {
 		return b.failed(err, "find sandbox %s", name)
 	}
 	for _, c := range claims {
-		if whole(c) || time.Since(c.CreatedAt) < b.stale {
+		if !b.left(c) {
 			return taken(name)
 		}
 		if err := remove(ctx, b.server, c.Name); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
@@ -148,28 +165,27 @@ func (b *Backend) win(ctx context.Context, spec sandbox.Spec, id string) error {
 
 // instance is what Incus is to make of a spec.
 func (b *Backend) instance(spec sandbox.Spec) (api.InstancesPost, error) {
-	random := make([]byte, 6)
-	_, _ = rand.Read(random) // it never fails
 	config := map[string]string{
 		nameKey: spec.Name, ownerKey: spec.Owner, fromKey: spec.From, egressKey: string(spec.Egress), readyKey: "",
+		expiresKey: spec.ExpiresAt.UTC().Format(time.RFC3339),
 		// No way to reach Incus from inside, and a map of user ids that no other sandbox has.
 		"security.guestapi": "false", "security.idmap.isolated": "true",
 	}
 	devices := map[string]map[string]string{}
 	source := api.InstanceSource{Type: "image"}
 	if spec.SourceID != "" {
-		snapshot, _, err := b.server.GetInstanceSnapshot(spec.SourceID, spec.SourceLabel)
+		inherited, from, err := b.copied(spec.SourceID, spec.SourceLabel)
 		if err != nil {
-			return api.InstancesPost{}, b.failed(err, "copy checkpoint %s", spec.SourceLabel)
+			return api.InstancesPost{}, b.failed(err, "copy %s", spec.From)
 		}
 		// A copy inherits keys and devices; an empty key and a device of the type none drop one.
-		for key := range snapshot.Config {
-			if strings.HasPrefix(key, labelKeys) || strings.HasPrefix(key, checkpointKeys) {
+		for key := range inherited {
+			if _, set := config[key]; !set && strings.HasPrefix(key, "user.pixels.") {
 				config[key] = ""
 			}
 		}
 		devices["eth0"] = map[string]string{"type": "none"}
-		source = api.InstanceSource{Type: "copy", Source: spec.SourceID + "/" + spec.SourceLabel}
+		source = from
 	} else if alias, _, err := b.server.GetImageAlias(spec.Image); err == nil {
 		source.Fingerprint = alias.Target
 	} else if _, _, fingerprintErr := b.server.GetImage(spec.Image); missing(err) && fingerprintErr == nil {
@@ -205,8 +221,28 @@ func (b *Backend) instance(spec sandbox.Spec) (api.InstancesPost, error) {
 		devices["eth0"] = map[string]string{"type": "nic", "name": "eth0", "network": b.config.Network}
 	}
 	return api.InstancesPost{
-		Name: "pixels-" + hex.EncodeToString(random), Type: api.InstanceTypeContainer, Source: source,
+		Name: newID(), Type: api.InstanceTypeContainer, Source: source,
 		// No profiles: nil would mean the default one, which is someone else's.
 		InstancePut: api.InstancePut{Profiles: []string{}, Config: config, Devices: devices},
 	}, nil
+}
+
+// copied returns the keys of what is to be copied, and how to name it to Incus.
+func (b *Backend) copied(id, label string) (map[string]string, api.InstanceSource, error) {
+	if label == "" {
+		inst, _, err := b.server.GetInstance(id)
+		if err != nil {
+			return nil, api.InstanceSource{}, err
+		}
+		return inst.Config, api.InstanceSource{Type: "copy", Source: id, InstanceOnly: true}, nil
+	}
+	holder, err := b.holder(id, label)
+	if err != nil {
+		return nil, api.InstanceSource{}, err
+	}
+	snapshot, _, err := b.server.GetInstanceSnapshot(holder, label)
+	if err != nil {
+		return nil, api.InstanceSource{}, err
+	}
+	return snapshot.Config, api.InstanceSource{Type: "copy", Source: holder + "/" + label}, nil
 }

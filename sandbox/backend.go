@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"io"
+	"time"
 )
 
 // Spec is what a new sandbox is to be.
@@ -10,12 +11,13 @@ type Spec struct {
 	Name, Owner string
 	Image       string // the backend's name of an image; "" with no SourceID means the default image
 	SourceID    string // ID of the sandbox to copy; Image is then empty
-	SourceLabel string // the checkpoint of SourceID to copy
+	SourceLabel string // the checkpoint of SourceID to copy; empty means its present state
 	From        string // what to show as the origin
 	Egress      Egress
 	Labels      map[string]string
 	Env         map[string]string // environment of every command run in it; a copy keeps its source's beside these
 	Limits      Limits
+	ExpiresAt   time.Time
 }
 
 // Command is one program to run in a sandbox.
@@ -48,12 +50,29 @@ type Backend interface {
 	// Create makes and starts a sandbox and returns when it is ready: its host name is its own, /run and /tmp are what
 	// they stay, and its address works. Of several creations of one name at once, one wins and the others get ErrExists.
 	Create(ctx context.Context, spec Spec) (Sandbox, error)
-	// Destroy ends and removes a sandbox with its checkpoints; ErrNotFound when it is gone.
+	// Destroy ends a sandbox for good, with its checkpoints; ErrNotFound when it is gone. Its name is free at once; the
+	// removal may go on in the background, and is taken up again by a Sweep when the process is killed.
 	Destroy(ctx context.Context, id string) error
+	// SetState starts, stops or pauses a sandbox and returns when it is so; a started one is ready then. One that is so
+	// already is left alone. ErrState when there is no way from its state: what is stopped can't be paused.
+	SetState(ctx context.Context, id string, state State) error
+	// SetExpiry moves the end of a sandbox's lease.
+	SetExpiry(ctx context.Context, id string, at time.Time) error
 	// CreateCheckpoint snapshots the file system of a sandbox; ErrExists when it has one of that label.
 	CreateCheckpoint(ctx context.Context, id, label, description string) (Checkpoint, error)
 	// Checkpoints returns those of a sandbox, the oldest first.
 	Checkpoints(ctx context.Context, id string) ([]Checkpoint, error)
+	// DeleteCheckpoint removes one; ErrNotFound. What was made from it stays.
+	DeleteCheckpoint(ctx context.Context, id, label string) error
+	// Restore puts a sandbox's file system back to a checkpoint and starts it anew: all that ran in it ends. Name, lease,
+	// labels, environment, limits and all checkpoints, later ones too, stay. The sandbox may have another ID and address
+	// afterwards; when it fails the sandbox is what it was.
+	Restore(ctx context.Context, id, label string) (Sandbox, error)
+	// Sweep destroys sandboxes of any owner whose lease is over, which it returns, and ends or undoes what processes that
+	// were killed left half-done. Any number of processes may do so at once.
+	Sweep(ctx context.Context) (expired []Sandbox, err error)
+	// Close waits for what goes on in the background. No other method is called after it.
+	Close()
 	// Exec runs a command to its end and returns its exit code: ExitNotFound when there is no such program. When ctx
 	// ends, the whole process tree inside is ended before Exec returns ctx's error.
 	Exec(ctx context.Context, id string, c Command) (exitCode int, err error)

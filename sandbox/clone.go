@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 )
 
 // MaxClones is the most that one request may make.
@@ -22,7 +23,8 @@ type CloneRequest struct {
 	Names   []string
 	Egress  Egress // empty means the source's
 	Labels  map[string]string
-	Command *ExecRequest // run in each clone once it is ready; its Name is ignored
+	TTL     time.Duration // 0 means the default lease
+	Command *ExecRequest  // run in each clone once it is ready; its Name is ignored
 }
 
 // CloneResult is what became of one clone: either Err, or Sandbox and, when there was a command, Exec or ExecErr.
@@ -59,13 +61,20 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 			return nil, err
 		}
 	}
+	expires, err := m.expiry(r.TTL)
+	if err != nil {
+		return nil, err
+	}
 	source, label, err := m.source(ctx, owner, r.Source)
 	if err != nil {
 		return nil, err
 	}
+	if label == "" {
+		return nil, fmt.Errorf("source %s is %w: write it as NAME:LABEL; list_checkpoints shows the labels of a sandbox, create_checkpoint makes one", quote(r.Source), ErrInvalid)
+	}
 	making := make(chan struct{}, parallel)
 	clone := func(name string) (c CloneResult) {
-		spec := Spec{Name: name, Owner: owner, Egress: r.Egress, Labels: r.Labels}
+		spec := Spec{Name: name, Owner: owner, Egress: r.Egress, Labels: r.Labels, ExpiresAt: expires}
 		spec.from(source, label)
 		c.Name = name
 		making <- struct{}{}

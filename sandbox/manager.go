@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Defaults is what a sandbox gets when its creator does not say.
@@ -14,7 +15,16 @@ type Defaults struct {
 	Egress Egress
 	Limits Limits
 	Env    map[string]string
+
+	Lease    time.Duration // how long a sandbox lives whose creator does not say; 0 means DefaultLease
+	MaxLease time.Duration // the longest that one may ask for; 0 means DefaultMaxLease
 }
+
+// Leases where the configuration says nothing.
+const (
+	DefaultLease    = 24 * time.Hour
+	DefaultMaxLease = 30 * 24 * time.Hour
+)
 
 // Manager vets requests and has a Backend carry them out. It keeps no state: what there is, the backend knows.
 type Manager struct {
@@ -23,17 +33,26 @@ type Manager struct {
 }
 
 // NewManager returns a Manager over a backend.
-func NewManager(b Backend, d Defaults) *Manager { return &Manager{backend: b, defaults: d} }
+func NewManager(b Backend, d Defaults) *Manager {
+	if d.Lease == 0 {
+		d.Lease = DefaultLease
+	}
+	if d.MaxLease == 0 {
+		d.MaxLease = max(DefaultMaxLease, d.Lease)
+	}
+	return &Manager{backend: b, defaults: d}
+}
 
 // CreateRequest asks for one sandbox. All fields may be empty.
 type CreateRequest struct {
 	Name   string // one is made up when empty
-	From   string // NAME:LABEL; excludes Image
+	From   string // NAME:LABEL, or NAME for its present state; excludes Image
 	Image  string
 	Egress Egress // empty means the default, or the source's
 	Labels map[string]string
 	Env    map[string]string
-	Limits Limits // what is zero gets the default, or the source's
+	Limits Limits        // what is zero gets the default, or the source's
+	TTL    time.Duration // 0 means the default lease
 }
 
 // Create makes and starts a sandbox, from a checkpoint or from an image, and returns when it is ready.
@@ -45,6 +64,10 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sa
 		}
 	}
 	if err := errors.Join(checkLabels(r.Labels), checkEnv(r.Env), checkLimits(r.Limits), checkEgress(r.Egress)); err != nil {
+		return Sandbox{}, err
+	}
+	var err error
+	if spec.ExpiresAt, err = m.expiry(r.TTL); err != nil {
 		return Sandbox{}, err
 	}
 	if r.From != "" {
@@ -88,9 +111,13 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sa
 	return made[0].Sandbox, made[0].Err
 }
 
-// from makes a spec a copy of a checkpoint, with the source's egress unless it has its own.
+// from makes a spec a copy of a checkpoint, or of the present state when label is empty, with the source's egress unless
+// it has its own.
 func (s *Spec) from(source Sandbox, label string) {
-	s.SourceID, s.SourceLabel, s.From = source.ID, label, source.Name+":"+label
+	s.SourceID, s.SourceLabel, s.From = source.ID, label, source.Name
+	if label != "" {
+		s.From += ":" + label
+	}
 	if s.Egress == "" {
 		s.Egress = source.Egress
 	}
@@ -168,15 +195,15 @@ func (m *Manager) present(ctx context.Context, owner string) string {
 	return "there are: " + strings.Join(names, ", ")
 }
 
-// source finds the sandbox and the checkpoint that NAME:LABEL names.
+// source finds the sandbox and the checkpoint that NAME:LABEL names, or the sandbox alone for NAME.
 func (m *Manager) source(ctx context.Context, owner, source string) (Sandbox, string, error) {
 	name, label, err := ParseSource(source)
 	if err != nil {
 		return Sandbox{}, "", err
 	}
 	s, err := m.get(ctx, owner, name)
-	if err != nil {
-		return Sandbox{}, "", err
+	if err != nil || label == "" {
+		return s, "", err
 	}
 	checkpoints, err := m.backend.Checkpoints(ctx, s.ID)
 	if err != nil {
@@ -194,11 +221,6 @@ func (m *Manager) source(ctx context.Context, owner, source string) (Sandbox, st
 		have = "it has: " + strings.Join(labels, ", ")
 	}
 	return Sandbox{}, "", fmt.Errorf("checkpoint %q of sandbox %q %w; %s", label, name, ErrNotFound, have)
-}
-
-// List returns the sandboxes of an owner, by name.
-func (m *Manager) List(ctx context.Context, owner string) ([]Sandbox, error) {
-	return m.backend.List(ctx, owner)
 }
 
 // CreateCheckpoint keeps the file system of a sandbox under a label; one is made up when it is empty.

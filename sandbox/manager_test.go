@@ -40,6 +40,9 @@ func TestBadRequestsSayWhatToDoAndChangeNothing(t *testing.T) {
 	clone := func(r sandbox.CloneRequest) func(context.Context) error {
 		return func(ctx context.Context) error { _, err := m.Clone(ctx, owner, r); return err }
 	}
+	list := func(r sandbox.ListRequest) func(context.Context) error {
+		return func(ctx context.Context) error { _, err := m.List(ctx, owner, r); return err }
+	}
 	exec := func(r sandbox.ExecRequest) func(context.Context) error {
 		return func(ctx context.Context) error { _, err := m.Exec(ctx, owner, r); return err }
 	}
@@ -56,7 +59,23 @@ func TestBadRequestsSayWhatToDoAndChangeNothing(t *testing.T) {
 		"mode without gateway": {create(sandbox.CreateRequest{Name: "x", Egress: sandbox.EgressAgent}), sandbox.ErrUnsupported, "gateway"},
 		"unknown image":        {create(sandbox.CreateRequest{Name: "x", Image: "absent"}), sandbox.ErrNotFound, "absent"},
 		"from and image":       {create(sandbox.CreateRequest{Name: "x", From: "base:ready", Image: "y"}), sandbox.ErrInvalid, "one of them"},
-		"from without label":   {create(sandbox.CreateRequest{Name: "x", From: "base"}), sandbox.ErrInvalid, "NAME:LABEL"},
+		"from with no label":   {create(sandbox.CreateRequest{Name: "x", From: "base:"}), sandbox.ErrInvalid, "label"},
+		"clone without label":  {clone(sandbox.CloneRequest{Source: "base"}), sandbox.ErrInvalid, "NAME:LABEL"},
+		"short lease":          {create(sandbox.CreateRequest{Name: "x", TTL: time.Second}), sandbox.ErrInvalid, "1m0s to 720h0m0s"},
+		"long lease":           {create(sandbox.CreateRequest{Name: "x", TTL: 1000 * time.Hour}), sandbox.ErrInvalid, "1m0s to 720h0m0s"},
+		"negative lease":       {clone(sandbox.CloneRequest{Source: "base:ready", TTL: -1}), sandbox.ErrInvalid, "1m0s"},
+		"list of no limit":     {list(sandbox.ListRequest{Limit: -1}), sandbox.ErrInvalid, "1 to 200"},
+		"list of a bad name":   {list(sandbox.ListRequest{Name: "["}), sandbox.ErrInvalid, "pattern"},
+		"list of no state":     {list(sandbox.ListRequest{State: "on"}), sandbox.ErrInvalid, "running"},
+		"list from nowhere":    {list(sandbox.ListRequest{After: "A B"}), sandbox.ErrInvalid, "next_cursor"},
+		"unknown state":        {func(ctx context.Context) error { _, err := m.SetState(ctx, owner, "base", "off"); return err }, sandbox.ErrInvalid, "stopped"},
+		"state of nothing": {func(ctx context.Context) error {
+			_, err := m.SetState(ctx, owner, "absent", sandbox.Stopped)
+			return err
+		}, sandbox.ErrNotFound, "there are: base"},
+		"extend by nothing":    {func(ctx context.Context) error { _, err := m.Extend(ctx, owner, "base", -1); return err }, sandbox.ErrInvalid, "1m0s"},
+		"restore of nothing":   {func(ctx context.Context) error { _, err := m.Restore(ctx, owner, "base", "raedy"); return err }, sandbox.ErrNotFound, "it has: ready"},
+		"delete no checkpoint": {func(ctx context.Context) error { return m.DeleteCheckpoint(ctx, owner, "base", "") }, sandbox.ErrInvalid, "label"},
 		"unknown source":       {create(sandbox.CreateRequest{Name: "x", From: "bsae:ready"}), sandbox.ErrNotFound, "there are: base"},
 		"unknown checkpoint":   {create(sandbox.CreateRequest{Name: "x", From: "base:raedy"}), sandbox.ErrNotFound, "it has: ready"},
 		"bad variable":         {create(sandbox.CreateRequest{Name: "x", Env: map[string]string{"A-B": ""}}), sandbox.ErrInvalid, "A-B"},
@@ -90,8 +109,8 @@ func TestBadRequestsSayWhatToDoAndChangeNothing(t *testing.T) {
 			if !errors.Is(err, c.is) || err == nil || !strings.Contains(err.Error(), c.contains) {
 				t.Errorf("got %v, want %v with %q", err, c.is, c.contains)
 			}
-			if list, _ := m.List(t.Context(), owner); len(list) != 1 {
-				t.Errorf("there are now %v", list)
+			if page, _ := m.List(t.Context(), owner, sandbox.ListRequest{}); len(page.Sandboxes) != 1 {
+				t.Errorf("there are now %v", page)
 			}
 		})
 	}
@@ -218,5 +237,70 @@ func TestDestroyIsIdempotent(t *testing.T) {
 		if err != nil || !slices.Equal(d.Gone, want.Gone) || !slices.Equal(d.Missing, want.Missing) || len(d.Failed) != 0 {
 			t.Errorf("%+v, %v; want %+v", d, err, want)
 		}
+	}
+}
+
+func TestAListIsFilteredAndPaged(t *testing.T) {
+	m := made(t)
+	for name, labels := range map[string]map[string]string{"work-1": {"a": "1", "b": "1"}, "work-2": {"a": "1"}, "work-3": {"a": "2"}, "x": nil} {
+		if _, err := m.Create(t.Context(), owner, sandbox.CreateRequest{Name: name, Labels: labels}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := m.SetState(t.Context(), owner, "work-2", sandbox.Stopped); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		r    sandbox.ListRequest
+		want []string
+		next string
+	}{
+		{sandbox.ListRequest{}, []string{"base", "work-1", "work-2", "work-3", "x"}, ""},
+		{sandbox.ListRequest{Name: "work-*"}, []string{"work-1", "work-2", "work-3"}, ""},
+		{sandbox.ListRequest{Name: "x"}, []string{"x"}, ""},
+		{sandbox.ListRequest{Labels: map[string]string{"a": "1"}}, []string{"work-1", "work-2"}, ""},
+		{sandbox.ListRequest{Labels: map[string]string{"a": "1", "b": "1"}}, []string{"work-1"}, ""},
+		{sandbox.ListRequest{State: sandbox.Stopped}, []string{"work-2"}, ""},
+		{sandbox.ListRequest{Name: "work-*", Limit: 2}, []string{"work-1", "work-2"}, "work-2"},
+		{sandbox.ListRequest{Name: "work-*", Limit: 2, After: "work-2"}, []string{"work-3"}, ""},
+		{sandbox.ListRequest{Limit: 5}, []string{"base", "work-1", "work-2", "work-3", "x"}, ""},
+		{sandbox.ListRequest{Name: "none"}, nil, ""},
+	} {
+		page, err := m.List(t.Context(), owner, c.r)
+		var names []string
+		for _, s := range page.Sandboxes {
+			names = append(names, s.Name)
+		}
+		if err != nil || !slices.Equal(names, c.want) || page.Next != c.next {
+			t.Errorf("%+v gives %v, next %q, %v; want %v, next %q", c.r, names, page.Next, err, c.want, c.next)
+		}
+	}
+}
+
+func TestLeasesEndByThemselves(t *testing.T) {
+	b := sandboxtest.NewMemory()
+	m := sandbox.NewManager(b, sandbox.Defaults{Image: sandboxtest.Image, Egress: sandbox.EgressNone, Lease: 2 * time.Hour, MaxLease: 3 * time.Hour})
+	box, err := m.Create(t.Context(), owner, sandbox.CreateRequest{Name: "box"})
+	if err != nil || time.Until(box.ExpiresAt) > 2*time.Hour || time.Until(box.ExpiresAt) < 2*time.Hour-time.Minute {
+		t.Fatalf("made with the default lease: %+v, %v", box, err)
+	}
+	if box, err = m.Extend(t.Context(), owner, "box", 3*time.Hour); err != nil || time.Until(box.ExpiresAt) < 3*time.Hour-time.Minute {
+		t.Errorf("extended: %+v, %v", box, err)
+	}
+	if err := b.SetExpiry(t.Context(), box.ID, time.Now().Add(30*time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var gone []sandbox.Sandbox
+	m.KeepSwept(ctx, 10*time.Millisecond, func(expired []sandbox.Sandbox, err error) {
+		if err != nil {
+			t.Error(err)
+		}
+		gone = append(gone, expired...)
+		cancel()
+	})
+	if page, err := m.List(t.Context(), owner, sandbox.ListRequest{}); len(gone) != 1 || gone[0].Name != "box" || err != nil || len(page.Sandboxes) != 0 {
+		t.Errorf("gone are %v; left are %+v, %v", gone, page, err)
 	}
 }

@@ -60,6 +60,7 @@ type Sandbox struct {
 	Egress    Egress            `json:"egress"`
 	Labels    map[string]string `json:"labels"`
 	CreatedAt time.Time         `json:"created_at"`
+	ExpiresAt time.Time         `json:"expires_at" jsonschema:"when it is destroyed by itself; extend_sandbox moves it"`
 
 	ID string `json:"-"` // the backend's own name for it, stable for its life
 }
@@ -69,4 +70,5 @@ type Checkpoint struct {
 	Label       string    `json:"label"`
 	Description string    `json:"description,omitempty"`
 	CreatedAt   time.Time `json:"created_at"`
+	Size        int64     `json:"size" jsonschema:"bytes on disk that it alone holds, as far as the pool knows"`
 }

@@ -31,16 +31,16 @@ func CheckLabel(label string) error {
 	return nil
 }
 
-// ParseSource splits NAME:LABEL, which names a checkpoint.
+// ParseSource splits NAME:LABEL, which names a checkpoint. NAME alone names a sandbox as it is now; label is then empty.
 func ParseSource(source string) (name, label string, err error) {
 	name, label, ok := strings.Cut(source, ":")
-	if !ok {
-		return "", "", fmt.Errorf("source %s is %w: write it as NAME:LABEL; list_checkpoints shows the labels of a sandbox, create_checkpoint makes one", quote(source), ErrInvalid)
-	}
 	if err := CheckName(name); err != nil {
 		return "", "", err
 	}
-	return name, label, CheckLabel(label)
+	if ok {
+		err = CheckLabel(label)
+	}
+	return name, label, err
 }
 
 // checkEnv looks at the names of environment variables, and for what no process could carry.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"pixels/internal/units"
 	"pixels/sandbox"
 )
 
@@ -50,11 +51,42 @@ var listCheckpoints = define(Tool{
 	}
 	lines := []string{fmt.Sprintf("%s has %s:", in.Name, count(len(list), "checkpoint", "checkpoints"))}
 	for _, c := range list {
-		text := fmt.Sprintf("%s:%s, %s", in.Name, c.Label, c.CreatedAt.UTC().Format("2006-01-02 15:04:05 UTC"))
+		text := fmt.Sprintf("%s:%s, %s, %s old, %s of its own", in.Name, c.Label, clock(c.CreatedAt), age(c.CreatedAt), units.Size(c.Size))
 		if c.Description != "" {
 			text += ": " + c.Description
 		}
 		lines = append(lines, text)
 	}
 	return listCheckpointsOutput{in.Name, list}, Result{Text: strings.Join(lines, "\n")}, nil
+})
+
+// age says how long ago something was made.
+func age(t time.Time) string {
+	return units.Duration(max(time.Since(t).Truncate(time.Second), time.Second))
+}
+
+type checkpointInput struct {
+	Name  string `json:"name" jsonschema:"of the sandbox"`
+	Label string `json:"label" jsonschema:"of the checkpoint"`
+}
+
+var restoreCheckpoint = define(Tool{
+	Name: "restore_checkpoint", Title: "Restore a checkpoint", Destructive: true,
+	Description: "Puts the files of a sandbox back to what they were at a checkpoint and starts it anew: what ran in it ends, and files written since are lost. " +
+		"All checkpoints stay, later ones too. Its address may be another one afterwards.",
+}, func(ctx context.Context, s Session, in checkpointInput) (sandbox.Sandbox, Result, error) {
+	box, err := s.Manager.Restore(ctx, s.Owner, in.Name, in.Label)
+	return box, Result{Text: fmt.Sprintf("restored %s:%s; %s", in.Name, in.Label, line(box))}, err
+})
+
+type deletedCheckpoint struct {
+	Deleted string `json:"deleted" jsonschema:"NAME:LABEL"`
+}
+
+var deleteCheckpoint = define(Tool{
+	Name: "delete_checkpoint", Title: "Delete a checkpoint", Destructive: true,
+	Description: "Deletes a checkpoint for good. The sandbox, its other checkpoints and clones made from this one stay.",
+}, func(ctx context.Context, s Session, in checkpointInput) (deletedCheckpoint, Result, error) {
+	out := deletedCheckpoint{in.Name + ":" + in.Label}
+	return out, Result{Text: "deleted checkpoint " + out.Deleted}, s.Manager.DeleteCheckpoint(ctx, s.Owner, in.Name, in.Label)
 })

@@ -13,6 +13,7 @@ type cloneInput struct {
 	Count   *int              `json:"count,omitempty" jsonschema:"how many, up to 64; 1 when left out"`
 	Names   []string          `json:"names,omitempty" jsonschema:"one for each clone; SOURCE-1, SOURCE-2 and so on when left out"`
 	Egress  sandbox.Egress    `json:"egress,omitempty" jsonschema:"that of the source when left out"`
+	TTL     string            `json:"ttl,omitempty" jsonschema:"when each is destroyed by itself, as 30m, 2h or 7d from now"`
 	Labels  map[string]string `json:"labels,omitempty" jsonschema:"for each clone; those of the source are not taken over"`
 	Command *command          `json:"command,omitempty" jsonschema:"run in each clone as by exec, all at once; a string runs in bash"`
 }
@@ -35,7 +36,11 @@ var cloneSandbox = define(Tool{
 	Description: "Makes copies of a checkpoint side by side, each a sandbox of its own and ready, and runs a command in each if one is given. " +
 		"Make the checkpoint with create_checkpoint first. Each clone is reported by itself: one that fails undoes no other.",
 }, func(ctx context.Context, s Session, in cloneInput) (cloneOutput, Result, error) {
-	r := sandbox.CloneRequest{Source: in.Source, Names: in.Names, Egress: in.Egress, Labels: in.Labels}
+	lease, err := ttl(in.TTL)
+	if err != nil {
+		return cloneOutput{}, Result{}, err
+	}
+	r := sandbox.CloneRequest{Source: in.Source, Names: in.Names, Egress: in.Egress, Labels: in.Labels, TTL: lease}
 	if in.Count != nil {
 		if r.Count = *in.Count; r.Count == 0 {
 			return cloneOutput{}, Result{}, fmt.Errorf("the argument \"count\" is 0; give 1 to %d", sandbox.MaxClones)

@@ -11,12 +11,13 @@ import (
 
 type createInput struct {
 	Name   string            `json:"name,omitempty" jsonschema:"lower-case letters, digits and dashes; becomes the host name; made up when left out"`
-	From   string            `json:"from,omitempty" jsonschema:"checkpoint to start from, as NAME:LABEL"`
+	From   string            `json:"from,omitempty" jsonschema:"checkpoint to start from, as NAME:LABEL; NAME alone copies a sandbox as it is now"`
 	Image  string            `json:"image,omitempty" jsonschema:"image to start from, instead of from; the base image when both are left out"`
 	Egress sandbox.Egress    `json:"egress,omitempty" jsonschema:"none: no network at all; unrestricted: the host's network by NAT; left out: the configured default, or that of from"`
 	CPU    int               `json:"cpu,omitempty" jsonschema:"cores"`
 	Memory string            `json:"memory,omitempty" jsonschema:"such as 2GiB"`
 	Disk   string            `json:"disk,omitempty" jsonschema:"such as 10GiB; the image counts"`
+	TTL    string            `json:"ttl,omitempty" jsonschema:"when it is destroyed by itself, as 30m, 2h or 7d from now; 24h unless configured otherwise"`
 	Labels map[string]string `json:"labels,omitempty" jsonschema:"to tell sandboxes apart by"`
 	Env    map[string]string `json:"env,omitempty" jsonschema:"environment of every command run in it, and of its clones"`
 }
@@ -39,29 +40,52 @@ var createSandbox = define(Tool{
 			return sandbox.Sandbox{}, Result{}, fmt.Errorf("the argument %q: %w", size.argument, err)
 		}
 	}
+	lease, err := ttl(in.TTL)
+	if err != nil {
+		return sandbox.Sandbox{}, Result{}, err
+	}
 	made, err := s.Manager.Create(ctx, s.Owner, sandbox.CreateRequest{
-		Name: in.Name, From: in.From, Image: in.Image, Egress: in.Egress, Labels: in.Labels, Env: in.Env, Limits: limits,
+		Name: in.Name, From: in.From, Image: in.Image, Egress: in.Egress, Labels: in.Labels, Env: in.Env, Limits: limits, TTL: lease,
 	})
 	return made, Result{Text: "created " + line(made)}, err
 })
 
+type listInput struct {
+	Name   string            `json:"name,omitempty" jsonschema:"only those whose name matches; * stands for any characters, as in work-*"`
+	Labels map[string]string `json:"labels,omitempty" jsonschema:"only those that have all of these"`
+	State  sandbox.State     `json:"state,omitempty" jsonschema:"only those in this state"`
+	Limit  int               `json:"limit,omitempty" jsonschema:"how many at most, up to 200; 50 when left out"`
+	Cursor string            `json:"cursor,omitempty" jsonschema:"next_cursor of the answer before, to read on"`
+}
+
 type listOutput struct {
-	Sandboxes []sandbox.Sandbox `json:"sandboxes"`
+	Sandboxes  []sandbox.Sandbox `json:"sandboxes" jsonschema:"by name"`
+	NextCursor string            `json:"next_cursor,omitempty" jsonschema:"there are more; give it as cursor"`
 }
 
 var listSandboxes = define(Tool{
 	Name: "list_sandboxes", Title: "List sandboxes", ReadOnly: true, Idempotent: true,
-	Description: "Lists your sandboxes with their state, address, origin and labels. One in the state creating is still being made, or was left half-made.",
-}, func(ctx context.Context, s Session, _ struct{}) (listOutput, Result, error) {
-	list, err := s.Manager.List(ctx, s.Owner)
-	if err != nil || len(list) == 0 {
-		return listOutput{[]sandbox.Sandbox{}}, Result{Text: "there is no sandbox; create_sandbox makes one"}, err
+	Description: "Lists your sandboxes with their state, address, origin, labels and end of lease. One in the state creating is still being made, or was left half-made.",
+}, func(ctx context.Context, s Session, in listInput) (listOutput, Result, error) {
+	page, err := s.Manager.List(ctx, s.Owner, sandbox.ListRequest{Name: in.Name, Labels: in.Labels, State: in.State, Limit: in.Limit, After: in.Cursor})
+	if err != nil {
+		return listOutput{}, Result{}, err
 	}
-	lines := []string{count(len(list), "sandbox", "sandboxes") + ":"}
-	for _, box := range list {
+	out := listOutput{page.Sandboxes, page.Next}
+	switch filtered := in.Name != "" || len(in.Labels) > 0 || in.State != "" || in.Cursor != ""; {
+	case len(out.Sandboxes) == 0 && filtered:
+		return out, Result{Text: "no sandbox matches; without filters list_sandboxes shows all"}, nil
+	case len(out.Sandboxes) == 0:
+		return out, Result{Text: "there is no sandbox; create_sandbox makes one"}, nil
+	}
+	lines := []string{count(len(out.Sandboxes), "sandbox", "sandboxes") + ":"}
+	for _, box := range out.Sandboxes {
 		lines = append(lines, line(box))
 	}
-	return listOutput{list}, Result{Text: strings.Join(lines, "\n")}, nil
+	if out.NextCursor != "" {
+		lines = append(lines, fmt.Sprintf("there are more: call again with cursor %q", out.NextCursor))
+	}
+	return out, Result{Text: strings.Join(lines, "\n")}, nil
 })
 
 // count says how many of something there are.
@@ -77,6 +101,9 @@ func line(s sandbox.Sandbox) string {
 	text := fmt.Sprintf("%s: %s, from %s, egress %s", s.Name, s.State, s.From, s.Egress)
 	if s.Address != "" {
 		text += ", address " + s.Address
+	}
+	if !s.ExpiresAt.IsZero() {
+		text += ", until " + clock(s.ExpiresAt)
 	}
 	if len(s.Labels) > 0 {
 		text += fmt.Sprintf(", labels %v", s.Labels)

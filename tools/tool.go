@@ -45,7 +45,10 @@ type Result struct {
 
 // All lists the tools, in the order in which they are offered.
 func All() []Tool {
-	return []Tool{createSandbox, cloneSandbox, listSandboxes, execTool, createCheckpoint, listCheckpoints, destroySandbox}
+	return []Tool{
+		createSandbox, cloneSandbox, listSandboxes, setSandboxState, extendSandbox, destroySandbox,
+		createCheckpoint, listCheckpoints, restoreCheckpoint, deleteCheckpoint, execTool,
+	}
 }
 
 // define completes a tool by its handler, whose types give the schemas. It panics on types that have none.
@@ -79,6 +82,7 @@ func schema[T any]() *jsonschema.Schema {
 			AnyOf: []*jsonschema.Schema{{Type: "string"}, {Type: "array", Items: &jsonschema.Schema{Type: "string"}, MinItems: jsonschema.Ptr(1)}},
 		},
 		reflect.TypeFor[sandbox.Egress](): {Type: "string", Enum: []any{sandbox.EgressNone, sandbox.EgressUnrestricted}},
+		reflect.TypeFor[wantedState]():    {Type: "string", Enum: []any{sandbox.Running, sandbox.Stopped, sandbox.Paused}},
 		reflect.TypeFor[sandbox.State](): {
 			Type: "string", Enum: []any{sandbox.Creating, sandbox.Running, sandbox.Stopped, sandbox.Paused, sandbox.Error},
 		},

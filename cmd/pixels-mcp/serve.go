@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"io"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -29,13 +32,38 @@ func (a *app) serveCommand() *cobra.Command {
 			}
 			// A client that closes its end must not kill a call that still has to undo what it began.
 			signal.Ignore(syscall.SIGPIPE)
-			session := tools.Session{Manager: sandbox.NewManager(backend, a.config.SandboxDefaults()), Owner: a.owner}
-			return server.New(buildVersion(), session, logger(a.err)).Serve(cmd.Context(), a.in, a.out)
+			defer backend.Close()
+			manager, log := sandbox.NewManager(backend, a.config.SandboxDefaults()), logger(a.err)
+			defer keepSwept(cmd.Context(), manager, log)()
+			session := tools.Session{Manager: manager, Owner: a.owner}
+			return server.New(buildVersion(), session, log).Serve(cmd.Context(), a.in, a.out)
 		},
 	}
 	cmd.Flags().Bool("stdio", true, "serve on stdin and stdout, which is the only way there is so far")
 	_ = cmd.Flags().MarkHidden("stdio") // clients that pass it by habit are right
 	return cmd
+}
+
+// keepSwept sweeps in the background until stop is called, which waits for its end.
+func keepSwept(ctx context.Context, m *sandbox.Manager, log zerolog.Logger) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var sweeping sync.WaitGroup
+	unreachable := false // said once, not every few seconds
+	sweeping.Go(func() {
+		m.KeepSwept(ctx, sandbox.SweepEvery, func(expired []sandbox.Sandbox, err error) {
+			for _, box := range expired {
+				log.Info().Str("sandbox", box.Name).Str("owner", box.Owner).Time("expired_at", box.ExpiresAt).Msg("lease over, destroyed")
+			}
+			if away := errors.Is(err, sandbox.ErrUnavailable); err != nil && !(away && unreachable) {
+				log.Warn().Err(err).Msg("sweep")
+				unreachable = away
+			}
+		})
+	})
+	return func() {
+		cancel()
+		sweeping.Wait()
+	}
 }
 
 // logger writes structured lines to stderr, where a client's log takes them up.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -48,6 +49,8 @@ type Defaults struct {
 	Processes int               `toml:"processes"` // tasks
 	Egress    string            `toml:"egress"`    // none or unrestricted
 	Network   string            `toml:"network"`   // managed bridge that sandboxes sit on
+	Lease     Duration          `toml:"lease"`     // how long it lives
+	MaxLease  Duration          `toml:"max_lease"` // the longest that one may be given
 	Env       map[string]string `toml:"env"`
 }
 
@@ -61,6 +64,16 @@ func (s *Size) UnmarshalText(b []byte) error {
 	return err
 }
 
+// Duration is a length of time, written as 2h or 7d.
+type Duration time.Duration
+
+// UnmarshalText reads a duration as people write it.
+func (d *Duration) UnmarshalText(b []byte) error {
+	n, err := units.ParseDuration(string(b))
+	*d = Duration(n)
+	return err
+}
+
 // Default returns the configuration of a machine where nothing was settled.
 func Default() Config {
 	return Config{
@@ -69,6 +82,7 @@ func Default() Config {
 		Defaults: Defaults{
 			Image: "pixels/base", CPU: 2, Memory: 2 << 30, Disk: 10 << 30, Processes: 4096,
 			Egress: string(sandbox.EgressNone), Network: "pixels",
+			Lease: Duration(sandbox.DefaultLease), MaxLease: Duration(sandbox.DefaultMaxLease),
 		},
 	}
 }
@@ -161,6 +175,8 @@ func (c Config) check() error {
 		return fmt.Errorf("defaults.memory is %s: a booted system alone needs 128MiB", units.Size(int64(d.Memory)))
 	case d.Disk < 1<<30:
 		return fmt.Errorf("defaults.disk is %s: the base image alone needs 1GiB", units.Size(int64(d.Disk)))
+	case d.Lease < Duration(sandbox.MinTTL) || d.Lease > d.MaxLease:
+		return fmt.Errorf("defaults.lease is %s: give %s up to defaults.max_lease (%s)", units.Duration(time.Duration(d.Lease)), sandbox.MinTTL, units.Duration(time.Duration(d.MaxLease)))
 	case d.Egress != string(sandbox.EgressNone) && d.Egress != string(sandbox.EgressUnrestricted):
 		return fmt.Errorf("defaults.egress %q is unknown: use %q (no network) or %q", d.Egress, sandbox.EgressNone, sandbox.EgressUnrestricted)
 	}
@@ -180,6 +196,7 @@ func (c Config) IncusConfig() incus.Config {
 func (c Config) SandboxDefaults() sandbox.Defaults {
 	d := c.Defaults
 	return sandbox.Defaults{
+		Lease: time.Duration(d.Lease), MaxLease: time.Duration(d.MaxLease),
 		Image: d.Image, Egress: sandbox.Egress(d.Egress), Env: d.Env,
 		Limits: sandbox.Limits{CPU: d.CPU, Memory: int64(d.Memory), Disk: int64(d.Disk), Processes: d.Processes},
 	}

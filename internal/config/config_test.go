@@ -49,6 +49,8 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 		"bad variable":     {environ: []string{"PIXELS_DEFAULTS_CPU=x"}, contains: []string{"PIXELS_DEFAULTS_CPU", "whole number"}},
 		"bad flag":         {flags: map[string]string{"defaults.disk": "much"}, contains: []string{"--defaults-disk", "2GiB"}},
 		"unknown egress":   {file: "[defaults]\negress = \"agent\"\n", contains: []string{"defaults.egress", "none"}},
+		"bad lease":        {file: "[defaults]\nlease = \"long\"\n", contains: []string{"config.toml:2:", "7d"}},
+		"lease over most":  {file: "[defaults]\nlease = \"3d\"\nmax_lease = \"2d\"\n", contains: []string{"defaults.lease", "2d"}},
 		"no cores":         {file: "[defaults]\ncpu = 0\n", contains: []string{"defaults.cpu"}},
 		"unknown backend":  {file: "backend = \"docker\"\n", contains: []string{"docker", "incus"}},
 	} {
@@ -83,6 +85,8 @@ func TestEverySettingCanBeSetAndShown(t *testing.T) {
 		switch s.field(&c).(type) {
 		case *Size:
 			text = "7GiB"
+		case *Duration:
+			text = "3d"
 		}
 		if err := s.set(&c, text); err != nil {
 			t.Errorf("%s: %v", s.Key, err)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"pixels/internal/units"
 )
@@ -33,6 +34,8 @@ var settings = []setting{
 	{"defaults.disk", "disk of a new sandbox, as 10GiB", func(c *Config) any { return &c.Defaults.Disk }},
 	{"defaults.processes", "most processes of a new sandbox", func(c *Config) any { return &c.Defaults.Processes }},
 	{"defaults.egress", "egress mode of a new sandbox: none or unrestricted", func(c *Config) any { return &c.Defaults.Egress }},
+	{"defaults.lease", "how long a sandbox lives whose creator does not say, as 24h", func(c *Config) any { return &c.Defaults.Lease }},
+	{"defaults.max_lease", "the longest lease of a sandbox, as 30d", func(c *Config) any { return &c.Defaults.MaxLease }},
 	{"defaults.network", "managed bridge that sandboxes sit on", func(c *Config) any { return &c.Defaults.Network }},
 }
 
@@ -58,6 +61,8 @@ func (s setting) set(c *Config, value string) error {
 		}
 		*field = n
 	case *Size:
+		return field.UnmarshalText([]byte(value))
+	case *Duration:
 		return field.UnmarshalText([]byte(value))
 	}
 	return nil
@@ -87,6 +92,8 @@ func (c Config) Value(key string) string {
 				return ""
 			}
 			return units.Size(int64(*field))
+		case *Duration:
+			return units.Duration(time.Duration(*field))
 		case *int:
 			return strconv.Itoa(*field)
 		case *string:

@@ -106,6 +106,18 @@ func TestTheJobOverMCP(t *testing.T) {
 	if list := must("list_checkpoints", map[string]any{"name": "base"}); len(list["checkpoints"].([]any)) != 1 {
 		t.Errorf("checkpoints %v", list)
 	}
+	if got := must("restore_checkpoint", map[string]any{"name": "base", "label": "ready"}); got["state"] != "running" {
+		t.Errorf("restored %v", got)
+	}
+	if got := must("set_sandbox_state", map[string]any{"name": "base", "state": "paused"}); got["state"] != "paused" {
+		t.Errorf("paused %v", got)
+	}
+	if got := must("set_sandbox_state", map[string]any{"name": "base", "state": "running"}); got["state"] != "running" {
+		t.Errorf("running again %v", got)
+	}
+	if got := must("extend_sandbox", map[string]any{"name": "base", "ttl": "2d"}); got["expires_at"] == nil {
+		t.Errorf("extended %v", got)
+	}
 	clones := must("clone_sandbox", map[string]any{"source": "base:ready", "names": []string{"w1", "base", "w3"}, "command": "hostname; cat note"})
 	if clones["made"] != 2.0 || clones["failed"] != 1.0 {
 		t.Errorf("clones %v", clones)
@@ -116,6 +128,12 @@ func TestTheJobOverMCP(t *testing.T) {
 	}
 	if list := must("list_sandboxes", nil); len(list["sandboxes"].([]any)) != 3 {
 		t.Errorf("list %v", list)
+	}
+	if list := must("list_sandboxes", map[string]any{"limit": 2}); len(list["sandboxes"].([]any)) != 2 || list["next_cursor"] != "w1" {
+		t.Errorf("a page %v", list)
+	}
+	if d := must("delete_checkpoint", map[string]any{"name": "base", "label": "ready"}); d["deleted"] != "base:ready" {
+		t.Errorf("deleted %v", d)
 	}
 	if d := must("destroy_sandbox", map[string]any{"names": []string{"base", "w1", "w3", "absent"}}); len(d["destroyed"].([]any)) != 3 || len(d["missing"].([]any)) != 1 {
 		t.Errorf("destroyed %v", d)
@@ -145,7 +163,11 @@ func TestBadArgumentsAreNamed(t *testing.T) {
 		{"exec", map[string]any{"name": "x", "command": []any{"a", 1}}, []string{`"command"`, "list of strings"}},
 		{"exec", map[string]any{"name": "x", "command": "y", "timeout": 46}, []string{`"timeout"`, "45 seconds"}},
 		{"exec", map[string]any{"name": "x", "command": "y"}, []string{`"x"`, "create_sandbox"}},
-		{"list_sandboxes", map[string]any{"owner": "root"}, []string{`"owner"`, "no arguments"}},
+		{"list_sandboxes", map[string]any{"owner": "root"}, []string{`"owner"`, "takes", "cursor"}},
+		{"create_sandbox", map[string]any{"ttl": "soon"}, []string{`"ttl"`, "7d"}},
+		{"extend_sandbox", map[string]any{"name": "x", "ttl": ""}, []string{`"ttl"`, "7d"}},
+		{"set_sandbox_state", map[string]any{"name": "x", "state": "off"}, []string{"off", "running, stopped or paused"}},
+		{"restore_checkpoint", map[string]any{"name": "x"}, []string{`"label"`, "missing"}},
 		{"destroy_sandbox", map[string]any{"names": "x"}, []string{`"names"`, "list of strings"}},
 	} {
 		_, err := answer(t, c, bad.tool, bad.arguments)

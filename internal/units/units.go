@@ -1,11 +1,13 @@
-// Package units reads and writes sizes as people do: 512MiB, 2GiB.
+// Package units reads and writes sizes and durations as people do: 512MiB, 2GiB, 90m, 7d.
 package units
 
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	gounits "github.com/docker/go-units"
+	"github.com/xhit/go-str2duration/v2"
 )
 
 // ParseSize reads a number of bytes: 512MiB, 2GiB, 2G (which means 2GiB) or a bare number.
@@ -19,3 +21,15 @@ func ParseSize(s string) (int64, error) {
 
 // Size writes a number of bytes: 2GiB, 1.5MiB, 12B.
 func Size(n int64) string { return gounits.BytesSize(float64(n)) }
+
+// ParseDuration reads a duration: 90s, 30m, 2h30m, 7d, 2w.
+func ParseDuration(s string) (time.Duration, error) {
+	d, err := str2duration.ParseDuration(strings.TrimSpace(s))
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("%q is no duration: write it as 30m, 2h or 7d", s)
+	}
+	return d, nil
+}
+
+// Duration writes a duration: 30m, 2h30m, 1w.
+func Duration(d time.Duration) string { return str2duration.String(d) }

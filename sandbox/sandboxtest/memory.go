@@ -84,11 +84,18 @@ func (m *Memory) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 	}
 	env, content := map[string]string{}, map[string]string{}
 	if spec.SourceID != "" {
-		source, c, err := m.checkpoint(spec.SourceID, spec.SourceLabel)
+		source, err := m.find(spec.SourceID)
 		if err != nil {
 			return sandbox.Sandbox{}, err
 		}
-		env, content = maps.Clone(source.env), maps.Clone(c.files)
+		env, content = maps.Clone(source.env), source.files.clone()
+		if spec.SourceLabel != "" {
+			_, c, err := m.checkpoint(spec.SourceID, spec.SourceLabel)
+			if err != nil {
+				return sandbox.Sandbox{}, err
+			}
+			content = maps.Clone(c.files)
+		}
 	} else if spec.Image != Image && spec.Image != "" {
 		return sandbox.Sandbox{}, fmt.Errorf("image %q %w", spec.Image, sandbox.ErrNotFound)
 	}
@@ -99,7 +106,7 @@ func (m *Memory) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 	b := &box{
 		Sandbox: sandbox.Sandbox{
 			Name: spec.Name, State: sandbox.Running, Owner: spec.Owner, From: spec.From, Egress: spec.Egress,
-			Labels: labels, CreatedAt: time.Now(), ID: "memory-" + strconv.Itoa(m.next),
+			Labels: labels, CreatedAt: time.Now(), ExpiresAt: spec.ExpiresAt, ID: "memory-" + strconv.Itoa(m.next),
 		},
 		env: env, files: &files{content: content},
 	}
@@ -176,3 +183,86 @@ func (m *Memory) checkpoint(id, label string) (*box, checkpoint, error) {
 	}
 	return nil, checkpoint{}, fmt.Errorf("checkpoint %q of sandbox %q %w", label, b.Name, sandbox.ErrNotFound)
 }
+
+// SetState implements sandbox.Backend.
+func (m *Memory) SetState(ctx context.Context, id string, state sandbox.State) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := m.find(id)
+	switch {
+	case err != nil:
+		return err
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case state == sandbox.Paused && b.State == sandbox.Stopped:
+		return fmt.Errorf("sandbox %q is stopped, which is the %w to pause it", b.Name, sandbox.ErrState)
+	case state == sandbox.Stopped && b.State != sandbox.Stopped:
+		b.end()
+		b.ctx, b.end = context.WithCancel(context.Background())
+	}
+	b.State = state
+	return nil
+}
+
+// SetExpiry implements sandbox.Backend.
+func (m *Memory) SetExpiry(ctx context.Context, id string, at time.Time) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := m.find(id)
+	if err != nil {
+		return err
+	}
+	b.ExpiresAt = at
+	return ctx.Err()
+}
+
+// DeleteCheckpoint implements sandbox.Backend.
+func (m *Memory) DeleteCheckpoint(ctx context.Context, id, label string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, _, err := m.checkpoint(id, label)
+	if err != nil {
+		return err
+	}
+	b.checkpoints = slices.DeleteFunc(b.checkpoints, func(c checkpoint) bool { return c.Label == label })
+	return ctx.Err()
+}
+
+// Restore implements sandbox.Backend.
+func (m *Memory) Restore(ctx context.Context, id, label string) (sandbox.Sandbox, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, c, err := m.checkpoint(id, label)
+	if err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	b.end()
+	delete(m.boxes, id)
+	m.next++
+	again := *b
+	again.ID, again.State = "memory-"+strconv.Itoa(m.next), sandbox.Running
+	again.files = &files{content: maps.Clone(c.files)}
+	again.ctx, again.end = context.WithCancel(context.Background())
+	m.boxes[again.ID] = &again
+	return again.Sandbox, nil
+}
+
+// Sweep implements sandbox.Backend.
+func (m *Memory) Sweep(ctx context.Context) (expired []sandbox.Sandbox, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, b := range m.boxes {
+		if !b.ExpiresAt.IsZero() && time.Now().After(b.ExpiresAt) {
+			b.end()
+			delete(m.boxes, id)
+			expired = append(expired, b.Sandbox)
+		}
+	}
+	return expired, ctx.Err()
+}
+
+// Close implements sandbox.Backend.
+func (m *Memory) Close() {}

@@ -73,10 +73,15 @@ func (h *handle) Close() error { return nil }
 func (m *Memory) Exec(ctx context.Context, id string, c sandbox.Command) (int, error) {
 	m.mu.Lock()
 	b, err := m.find(id)
-	m.mu.Unlock()
+	if err == nil && b.State != sandbox.Running {
+		err = fmt.Errorf("sandbox %q is %s, which is the %w for exec", b.Name, b.State, sandbox.ErrState)
+	}
 	if err != nil {
+		m.mu.Unlock()
 		return 0, err
 	}
+	life, content := b.ctx, b.files
+	m.mu.Unlock()
 	user := c.User
 	if user == "" {
 		user = sandbox.DefaultUser
@@ -121,7 +126,7 @@ func (m *Memory) Exec(ctx context.Context, id string, c sandbox.Command) (int, e
 		interp.StdIO(stdin, orDiscard(c.Stdout), orDiscard(c.Stderr)), interp.Env(expand.ListEnviron(pairs...)),
 		interp.ExecHandlers(func(interp.ExecHandlerFunc) interp.ExecHandlerFunc { return b.program }),
 		interp.OpenHandler(func(ctx context.Context, name string, flag int, _ os.FileMode) (io.ReadWriteCloser, error) {
-			return b.files.open(absolute(interp.HandlerCtx(ctx).Dir, name), flag)
+			return content.open(absolute(interp.HandlerCtx(ctx).Dir, name), flag)
 		}),
 	)
 	if err != nil {
@@ -129,7 +134,7 @@ func (m *Memory) Exec(ctx context.Context, id string, c sandbox.Command) (int, e
 	}
 	runner.Dir = cwd // interp.Dir would look for it on the host
 	// What a command left in the background goes on after it, until the sandbox ends.
-	running, cancel := context.WithCancel(b.ctx)
+	running, cancel := context.WithCancel(life)
 	stop := context.AfterFunc(ctx, cancel)
 	defer stop()
 	err = runner.Run(running, prog)
@@ -137,7 +142,7 @@ func (m *Memory) Exec(ctx context.Context, id string, c sandbox.Command) (int, e
 	switch {
 	case ctx.Err() != nil:
 		return 0, ctx.Err()
-	case b.ctx.Err() != nil:
+	case life.Err() != nil:
 		return 0, fmt.Errorf("sandbox %s ended while the command ran: %w", b.Name, sandbox.ErrNotFound)
 	case errors.As(err, &status):
 		return int(status), nil

@@ -1,0 +1,97 @@
+package incus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/lxc/incus/v6/shared/api"
+
+	"pixels/sandbox"
+)
+
+// stopGrace is how long a sandbox has to end by itself, in seconds; then it is ended.
+const stopGrace = 10
+
+// stateTimeout bounds a change of state but for becoming ready.
+const stateTimeout = 40 * time.Second
+
+// SetState implements sandbox.Backend.
+func (b *Backend) SetState(ctx context.Context, id string, state sandbox.State) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	inst, _, err := b.server.GetInstance(id)
+	if err != nil {
+		return b.failed(err, "find the sandbox")
+	}
+	name := inst.Config[nameKey]
+	from := describe(inst, nil).State
+	if from == sandbox.Creating {
+		return fmt.Errorf("sandbox %q is in the %w: it is still being made, or was left half-made", name, sandbox.ErrState)
+	}
+	// What was begun is not left half-way: a sandbox that was given up while it started is running all the same.
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), stateTimeout)
+	defer cancel()
+	switch {
+	case from == state:
+		return nil
+	case state == sandbox.Paused && from == sandbox.Running:
+		err = b.act(bounded, id, "freeze")
+	case state == sandbox.Paused:
+		return fmt.Errorf("sandbox %q is %s, which is the %w to pause it: set it to running first", name, from, sandbox.ErrState)
+	case state == sandbox.Running && from == sandbox.Paused:
+		err = b.act(bounded, id, "unfreeze")
+	case state == sandbox.Running:
+		if err = b.act(bounded, id, "start"); err == nil {
+			err = b.awaitReady(ctx, id, inst.Config[egressKey] != string(sandbox.EgressNone))
+		}
+	default:
+		err = b.stop(bounded, id, from == sandbox.Paused)
+	}
+	return b.failed(err, "set sandbox %s to %s", name, state)
+}
+
+// act asks Incus for a change of state and waits for it.
+func (b *Backend) act(ctx context.Context, id, action string) error {
+	op, err := b.server.UpdateInstanceState(id, api.InstanceStatePut{Action: action, Timeout: -1}, "")
+	_, err = finish(ctx, b.server, op, err)
+	return err
+}
+
+// stop lets a sandbox end in an orderly way, and ends it when it doesn't.
+func (b *Backend) stop(ctx context.Context, id string, paused bool) error {
+	if paused {
+		if err := b.act(ctx, id, "unfreeze"); err != nil {
+			return err
+		}
+	}
+	op, err := b.server.UpdateInstanceState(id, api.InstanceStatePut{Action: "stop", Timeout: stopGrace}, "")
+	if _, err = finish(ctx, b.server, op, err); err == nil {
+		return nil
+	}
+	op, forceErr := b.server.UpdateInstanceState(id, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
+	if _, forceErr = finish(ctx, b.server, op, forceErr); forceErr == nil {
+		return nil
+	}
+	if inst, _, e := b.server.GetInstance(id); e == nil && inst.StatusCode == api.Stopped {
+		return nil // it ended between the two
+	}
+	return errors.Join(err, forceErr)
+}
+
+// SetExpiry implements sandbox.Backend.
+func (b *Backend) SetExpiry(ctx context.Context, id string, at time.Time) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := b.change(ctx, id, func(config map[string]string) error {
+		if config[goingKey] != "" {
+			return fmt.Errorf("it is being destroyed (%w)", sandbox.ErrNotFound)
+		}
+		config[expiresKey] = at.UTC().Format(time.RFC3339)
+		return nil
+	})
+	return b.failed(err, "extend the sandbox")
+}

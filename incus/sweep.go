@@ -1,0 +1,141 @@
+package incus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/lxc/incus/v6/shared/api"
+
+	"pixels/sandbox"
+)
+
+// Destroy implements sandbox.Backend. It marks the sandbox as going, from when on it is none any more, and removes it in
+// the background: to stop an instance takes Incus most of a second. Whoever sweeps next ends what a killed process began.
+func (b *Backend) Destroy(ctx context.Context, id string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return b.failed(b.condemn(ctx, id, func(map[string]string) error { return nil }), "destroy")
+}
+
+// condemn marks a sandbox as going when may allows it, and has it removed.
+func (b *Backend) condemn(ctx context.Context, id string, may func(config map[string]string) error) error {
+	// A removal that was begun is not left half-way.
+	ctx = context.WithoutCancel(ctx)
+	err := b.change(ctx, id, func(config map[string]string) error {
+		if config[goingKey] != "" {
+			return fmt.Errorf("instance %s %w", id, sandbox.ErrNotFound)
+		}
+		if err := may(config); err != nil {
+			return err
+		}
+		config[goingKey] = "true"
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	b.later(func(ctx context.Context) { _ = b.removeLine(ctx, id) }) // a sweep repeats what fails
+	return nil
+}
+
+// removeLine removes an instance and those that it replaced. It goes last, for it leads to the others.
+func (b *Backend) removeLine(ctx context.Context, id string) error {
+	ids, err := b.line(id)
+	if missing(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for i := len(ids) - 1; i >= 0; i-- {
+		if err := remove(ctx, b.server, ids[i]); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+// later does work in the background that Close waits for.
+func (b *Backend) later(do func(ctx context.Context)) {
+	b.background.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+		defer cancel()
+		do(ctx)
+	})
+}
+
+// Close waits for what goes on in the background.
+func (b *Backend) Close() { b.background.Wait() }
+
+// left tells whether an instance that isn't whole was left so by a process that ended.
+func (b *Backend) left(i api.Instance) bool {
+	return !whole(i) && time.Since(i.CreatedAt) >= b.stale
+}
+
+// Sweep implements sandbox.Backend.
+func (b *Backend) Sweep(ctx context.Context) (expired []sandbox.Sandbox, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	all, err := b.server.GetInstances(api.InstanceTypeContainer)
+	if err != nil {
+		return nil, b.failed(err, "sweep")
+	}
+	byID := map[string]*api.Instance{}
+	for i := range all {
+		byID[all[i].Name] = &all[i]
+	}
+	var errs []error
+	for i := range all {
+		inst := all[i]
+		if inst.Config[ownerKey] == "" || inst.Config[nameKey] == "" {
+			continue
+		}
+		switch {
+		case inst.Config[goingKey] != "":
+			err = b.removeLine(ctx, inst.Name)
+		case b.left(inst):
+			// A copy that was to replace another is no part of that one's line yet.
+			if err = remove(ctx, b.server, inst.Name); errors.Is(err, sandbox.ErrNotFound) {
+				err = nil
+			}
+		case replaced(inst, byID):
+			b.retire(ctx, inst.Name)
+		case whole(inst) && overdue(inst.Config):
+			err = b.condemn(ctx, inst.Name, func(config map[string]string) error {
+				if !overdue(config) {
+					return sandbox.ErrState // extended in the meantime
+				}
+				return nil
+			})
+			if err == nil {
+				expired = append(expired, describe(&inst, nil))
+			} else if errors.Is(err, sandbox.ErrState) || errors.Is(err, sandbox.ErrNotFound) {
+				err = nil
+			}
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", inst.Config[nameKey], err))
+			err = nil
+		}
+		if ctx.Err() != nil {
+			return expired, ctx.Err()
+		}
+	}
+	return expired, b.failed(errors.Join(errs...), "sweep")
+}
+
+// overdue tells whether a lease is over.
+func overdue(config map[string]string) bool {
+	at, err := time.Parse(time.RFC3339, config[expiresKey])
+	return err == nil && time.Now().After(at)
+}
+
+// replaced tells whether an instance holds only the past of a sandbox: another one took its place.
+func replaced(i api.Instance, byID map[string]*api.Instance) bool {
+	next := byID[follower(i)]
+	return next != nil && whole(*next) && next.Config[ownerKey] == i.Config[ownerKey]
+}

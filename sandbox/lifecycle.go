@@ -1,0 +1,81 @@
+package sandbox
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// SetState starts, stops or pauses a sandbox, and returns it when it is so.
+func (m *Manager) SetState(ctx context.Context, owner, name string, state State) (Sandbox, error) {
+	switch state {
+	case Running, Stopped, Paused:
+	default:
+		return Sandbox{}, fmt.Errorf("state %s is %w: give %s, %s or %s", quote(string(state)), ErrInvalid, Running, Stopped, Paused)
+	}
+	s, err := m.get(ctx, owner, name)
+	if err != nil {
+		return Sandbox{}, err
+	}
+	if err := m.backend.SetState(ctx, s.ID, state); err != nil {
+		return Sandbox{}, err
+	}
+	return m.get(ctx, owner, name)
+}
+
+// Extend moves the end of a sandbox's lease to ttl from now. It may come sooner than before.
+func (m *Manager) Extend(ctx context.Context, owner, name string, ttl time.Duration) (Sandbox, error) {
+	at, err := m.expiry(ttl)
+	if err != nil {
+		return Sandbox{}, err
+	}
+	s, err := m.get(ctx, owner, name)
+	if err != nil {
+		return Sandbox{}, err
+	}
+	if err := m.backend.SetExpiry(ctx, s.ID, at); err != nil {
+		return Sandbox{}, err
+	}
+	return m.get(ctx, owner, name)
+}
+
+// MinTTL is the shortest lease.
+const MinTTL = time.Minute
+
+// expiry is when a lease of ttl ends; 0 means the default one. Times are kept in whole seconds.
+func (m *Manager) expiry(ttl time.Duration) (time.Time, error) {
+	if ttl == 0 {
+		ttl = m.defaults.Lease
+	}
+	if ttl < MinTTL || ttl > m.defaults.MaxLease {
+		return time.Time{}, fmt.Errorf("ttl %s is %w: give %s to %s", ttl, ErrInvalid, MinTTL, m.defaults.MaxLease)
+	}
+	return time.Now().Add(ttl).UTC().Truncate(time.Second), nil
+}
+
+// Restore puts a sandbox's file system back to a checkpoint and starts it anew; see Backend.Restore.
+func (m *Manager) Restore(ctx context.Context, owner, name, label string) (Sandbox, error) {
+	s, err := m.checkpointed(ctx, owner, name, label)
+	if err != nil {
+		return Sandbox{}, err
+	}
+	return m.backend.Restore(ctx, s.ID, label)
+}
+
+// DeleteCheckpoint removes a checkpoint for good. What was made from it stays.
+func (m *Manager) DeleteCheckpoint(ctx context.Context, owner, name, label string) error {
+	s, err := m.checkpointed(ctx, owner, name, label)
+	if err != nil {
+		return err
+	}
+	return m.backend.DeleteCheckpoint(ctx, s.ID, label)
+}
+
+// checkpointed finds a sandbox that has a checkpoint.
+func (m *Manager) checkpointed(ctx context.Context, owner, name, label string) (Sandbox, error) {
+	if err := CheckLabel(label); err != nil {
+		return Sandbox{}, err
+	}
+	s, _, err := m.source(ctx, owner, name+":"+label)
+	return s, err
+}

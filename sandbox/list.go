@@ -1,0 +1,81 @@
+package sandbox
+
+import (
+	"context"
+	"fmt"
+	"path"
+)
+
+// Bounds of how many sandboxes one answer has.
+const (
+	DefaultListLimit = 50
+	MaxListLimit     = 200
+)
+
+// ListRequest asks for some of an owner's sandboxes. Empty fields ask for all.
+type ListRequest struct {
+	Name   string            // pattern, with * for any characters
+	Labels map[string]string // all of these
+	State  State
+	Limit  int    // 0 means DefaultListLimit
+	After  string // name after which to begin: Next of the page before
+}
+
+// ListPage is a part of the list.
+type ListPage struct {
+	Sandboxes []Sandbox // by name
+	Next      string    // not empty when there are more
+}
+
+// List returns the sandboxes of an owner that match a request, by name.
+func (m *Manager) List(ctx context.Context, owner string, r ListRequest) (ListPage, error) {
+	limit := r.Limit
+	if limit == 0 {
+		limit = DefaultListLimit
+	}
+	if limit < 1 || limit > MaxListLimit {
+		return ListPage{}, fmt.Errorf("limit %d is %w: give 1 to %d", r.Limit, ErrInvalid, MaxListLimit)
+	}
+	if _, err := path.Match(r.Name, ""); err != nil {
+		return ListPage{}, fmt.Errorf("name %s is %w as a pattern: use letters, digits, dashes, and * for any characters", quote(r.Name), ErrInvalid)
+	}
+	switch r.State {
+	case "", Creating, Running, Stopped, Paused, Error:
+	default:
+		return ListPage{}, fmt.Errorf("state %s is %w: give %s, %s, %s, %s or %s", quote(string(r.State)), ErrInvalid, Running, Stopped, Paused, Creating, Error)
+	}
+	if r.After != "" {
+		if err := CheckName(r.After); err != nil {
+			return ListPage{}, fmt.Errorf("cursor %s is %w: give next_cursor of the answer before", quote(r.After), ErrInvalid)
+		}
+	}
+	all, err := m.backend.List(ctx, owner)
+	if err != nil {
+		return ListPage{}, err
+	}
+	page := ListPage{Sandboxes: []Sandbox{}}
+	for _, s := range all {
+		switch {
+		case s.Name <= r.After || !r.matches(s):
+		case len(page.Sandboxes) == limit:
+			page.Next = page.Sandboxes[limit-1].Name
+			return page, nil
+		default:
+			page.Sandboxes = append(page.Sandboxes, s)
+		}
+	}
+	return page, nil
+}
+
+func (r ListRequest) matches(s Sandbox) bool {
+	for key, value := range r.Labels {
+		if got, ok := s.Labels[key]; !ok || got != value {
+			return false
+		}
+	}
+	if r.State != "" && r.State != s.State {
+		return false
+	}
+	matched, _ := path.Match(r.Name, s.Name) // checked before
+	return r.Name == "" || matched
+}

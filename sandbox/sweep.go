@@ -1,0 +1,30 @@
+package sandbox
+
+import (
+	"context"
+	"time"
+)
+
+// SweepEvery is how often a server looks for leases that are over and for what killed processes left.
+const SweepEvery = 15 * time.Second
+
+// KeepSwept sweeps at once and then every so often, until ctx ends. Servers that share a backend may all do so. report
+// hears of sandboxes whose lease was over, and of failures.
+func (m *Manager) KeepSwept(ctx context.Context, every time.Duration, report func(expired []Sandbox, err error)) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		expired, err := m.backend.Sweep(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if len(expired) > 0 || err != nil {
+			report(expired, err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,62 @@
+package tools
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"pixels/internal/units"
+	"pixels/sandbox"
+)
+
+// ttl reads the argument of that name; empty is 0, the default.
+func ttl(text string) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
+	}
+	d, err := units.ParseDuration(text)
+	if err != nil {
+		return 0, fmt.Errorf("the argument \"ttl\": %w", err)
+	}
+	return d, nil
+}
+
+type stateInput struct {
+	Name  string      `json:"name" jsonschema:"of the sandbox"`
+	State wantedState `json:"state"`
+}
+
+// wantedState is one that a sandbox can be set to.
+type wantedState sandbox.State
+
+var setSandboxState = define(Tool{
+	Name: "set_sandbox_state", Title: "Start, stop or pause a sandbox", Destructive: true, Idempotent: true,
+	Description: "Starts, stops or pauses a sandbox and returns when it is so. Stopping ends all that runs in it and keeps its files. " +
+		"Pausing freezes its processes where they are, and running lets them go on.",
+}, func(ctx context.Context, s Session, in stateInput) (sandbox.Sandbox, Result, error) {
+	box, err := s.Manager.SetState(ctx, s.Owner, in.Name, sandbox.State(in.State))
+	return box, Result{Text: line(box)}, err
+})
+
+type extendInput struct {
+	Name string `json:"name" jsonschema:"of the sandbox"`
+	TTL  string `json:"ttl" jsonschema:"how long it is to live from now, as 30m, 2h or 7d"`
+}
+
+var extendSandbox = define(Tool{
+	Name: "extend_sandbox", Title: "Extend a lease", Idempotent: true,
+	Description: "Sets when a sandbox is destroyed by itself. It may be sooner than before.",
+}, func(ctx context.Context, s Session, in extendInput) (sandbox.Sandbox, Result, error) {
+	d, err := ttl(in.TTL)
+	if err == nil && d == 0 {
+		err = fmt.Errorf("the argument \"ttl\" is empty: write it as 30m, 2h or 7d")
+	}
+	if err != nil {
+		return sandbox.Sandbox{}, Result{}, err
+	}
+	box, err := s.Manager.Extend(ctx, s.Owner, in.Name, d)
+	return box, Result{Text: box.Name + " lives until " + clock(box.ExpiresAt)}, err
+})
+
+// clock writes a time for people.
+func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
