@@ -37,13 +37,16 @@ const (
 // UID:GID:HOME. Incus copies it to the instance: reading /etc/passwd inside would cost 25 ms at every command.
 const userProperty = "user.pixels.user"
 
-// Backend is a sandbox.Backend on one Incus project. It keeps no state and needs no Incus to be opened: calls made while
-// none answers fail with ErrUnreachable, and the next one may work.
+// Backend is a sandbox.Backend on one Incus project. It keeps no state but a cache, and needs no Incus to be opened: calls
+// made while none answers fail with ErrUnreachable, and the next one may work.
 type Backend struct {
 	server client.InstanceServer
 	config Config
-	stale  time.Duration // staleAfter, but in tests
+	cache  *cache
+	end    context.CancelFunc // stops feeding the cache
+	stale  time.Duration      // staleAfter, but in tests
 
+	feeding    sync.WaitGroup
 	background sync.WaitGroup
 	changing   sync.Map // of instance IDs to the *sync.Mutex of who changes their keys
 }
@@ -57,7 +60,11 @@ func OpenBackend(c Config) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Backend{server: server, config: c, stale: staleAfter}, nil
+	b := &Backend{server: server, config: c, cache: &cache{server: server}, stale: staleAfter}
+	var following context.Context
+	following, b.end = context.WithCancel(context.Background())
+	b.feeding.Go(func() { b.cache.follow(following, c) })
+	return b, nil
 }
 
 // failed gives an error of Incus the meaning that callers ask for. what says what was tried.
@@ -80,59 +87,91 @@ func (b *Backend) List(ctx context.Context, owner string) ([]sandbox.Sandbox, er
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	all, err := b.server.GetInstancesFull(api.InstanceTypeContainer)
+	all, err := b.cache.instances()
 	if err != nil {
 		return nil, b.failed(err, "list sandboxes")
 	}
-	byID := map[string]*api.Instance{}
-	for i := range all {
-		byID[all[i].Name] = &all[i].Instance
+	var found []*known
+	unknown := false
+	for _, k := range all {
+		if k.Config[ownerKey] == owner && shown(k.Instance, all) {
+			found = append(found, k)
+			unknown = unknown || addressless(k)
+		}
+	}
+	addresses := map[string]string{}
+	if unknown {
+		// One call for all of them.
+		full, err := b.server.GetInstancesFull(api.InstanceTypeContainer)
+		if err != nil {
+			return nil, b.failed(err, "list sandboxes")
+		}
+		for _, inst := range full {
+			addresses[inst.Name] = address(inst.State)
+		}
 	}
 	out := []sandbox.Sandbox{}
-	for _, inst := range all {
-		if inst.Config[ownerKey] == owner && shown(inst.Instance, byID) {
-			out = append(out, describe(&inst.Instance, inst.State))
+	for _, k := range found {
+		s := describe(&k.Instance)
+		s.Address = k.address
+		if addressless(k) {
+			s.Address = addresses[k.Name]
+			b.cache.setAddress(k, s.Address)
 		}
+		out = append(out, s)
 	}
 	slices.SortFunc(out, func(a, b sandbox.Sandbox) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }
+
+// addressless tells whether an instance must have an address that isn't known yet.
+func addressless(k *known) bool {
+	return k.address == "" && networked(k.Instance) && describe(&k.Instance).State != sandbox.Stopped
+}
+
+// networked tells whether an instance has a network card.
+func networked(i api.Instance) bool { return i.ExpandedDevices["eth0"]["type"] == "nic" }
 
 // Get implements sandbox.Backend.
 func (b *Backend) Get(ctx context.Context, owner, name string) (sandbox.Sandbox, error) {
 	if err := ctx.Err(); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	found, err := b.claims(owner, name)
+	all, err := b.cache.instances()
 	if err != nil {
 		return sandbox.Sandbox{}, b.failed(err, "find sandbox %s", name)
 	}
+	found := claimsIn(all, owner, name)
 	if len(found) == 0 {
 		return sandbox.Sandbox{}, fmt.Errorf("sandbox %q %w", name, sandbox.ErrNotFound)
 	}
-	inst := found[0]
-	state, _, err := b.server.GetInstanceState(inst.Name)
-	if err != nil {
-		return sandbox.Sandbox{}, b.failed(err, "look at sandbox %s", name)
+	k := all[found[0].Name]
+	s := describe(&k.Instance)
+	s.Address = k.address
+	if addressless(k) {
+		state, _, err := b.server.GetInstanceState(k.Name)
+		if err != nil {
+			return sandbox.Sandbox{}, b.failed(err, "look at sandbox %s", name)
+		}
+		s.Address = address(state)
+		b.cache.setAddress(k, s.Address)
 	}
-	return describe(&inst, state), nil
+	return s, nil
 }
 
-// claims returns the instances that bear a name for an owner: the whole one first, then the older before the newer. More
-// than one is there only while several creations of one name are under way.
+// claims asks Incus for the instances that bear a name for an owner.
 func (b *Backend) claims(owner, name string) ([]api.Instance, error) {
-	all, err := b.server.GetInstances(api.InstanceTypeContainer)
-	if err != nil {
-		return nil, err
-	}
-	byID := map[string]*api.Instance{}
-	for i := range all {
-		byID[all[i].Name] = &all[i]
-	}
-	var found []api.Instance
-	for _, i := range all {
-		if i.Config[ownerKey] == owner && i.Config[nameKey] == name && shown(i, byID) {
-			found = append(found, i)
+	all := map[string]*known{}
+	err := b.cache.readAll(all, nil)
+	return claimsIn(all, owner, name), err
+}
+
+// claimsIn returns the instances that bear a name for an owner: the whole one first, then the older before the newer. More
+// than one is there only while several creations of one name are under way.
+func claimsIn(all map[string]*known, owner, name string) (found []api.Instance) {
+	for _, k := range all {
+		if k.Config[ownerKey] == owner && k.Config[nameKey] == name && shown(k.Instance, all) {
+			found = append(found, k.Instance)
 		}
 	}
 	slices.SortFunc(found, func(a, b api.Instance) int {
@@ -141,13 +180,13 @@ func (b *Backend) claims(owner, name string) ([]api.Instance, error) {
 		}
 		return older(a, b)
 	})
-	return found, nil
+	return found
 }
 
 // shown tells whether an instance is a sandbox, or one that is being made: not one that is going, nor the past or the
 // future of one that is being restored.
-func shown(i api.Instance, byID map[string]*api.Instance) bool {
-	return i.Config[nameKey] != "" && i.Config[goingKey] == "" && !replaced(i, byID) && (whole(i) || i.Config[pastKey] == "")
+func shown(i api.Instance, all map[string]*known) bool {
+	return i.Config[nameKey] != "" && i.Config[goingKey] == "" && !replaced(i, all) && (whole(i) || i.Config[pastKey] == "")
 }
 
 // whole tells whether a sandbox was made to its end.
@@ -161,8 +200,8 @@ func older(a, b api.Instance) int {
 	return strings.Compare(a.Name, b.Name)
 }
 
-// describe reads a sandbox from its instance's keys and state.
-func describe(inst *api.Instance, state *api.InstanceState) sandbox.Sandbox {
+// describe reads a sandbox, but for its address, from its instance's keys and status.
+func describe(inst *api.Instance) sandbox.Sandbox {
 	s := sandbox.Sandbox{
 		ID: inst.Name, Name: inst.Config[nameKey], Owner: inst.Config[ownerKey], From: inst.Config[fromKey],
 		Egress: sandbox.Egress(inst.Config[egressKey]), Labels: map[string]string{}, CreatedAt: inst.CreatedAt,
@@ -177,9 +216,6 @@ func describe(inst *api.Instance, state *api.InstanceState) sandbox.Sandbox {
 		}
 	}
 	status := inst.StatusCode
-	if state != nil {
-		status = state.StatusCode
-	}
 	switch {
 	case !whole(*inst):
 		s.State = sandbox.Creating
@@ -192,15 +228,20 @@ func describe(inst *api.Instance, state *api.InstanceState) sandbox.Sandbox {
 	default:
 		s.State = sandbox.Error
 	}
-	if state == nil || inst.ExpandedDevices["eth0"]["type"] != "nic" {
-		return s
+	return s
+}
+
+// address returns the IPv4 address of an instance by its state.
+func address(state *api.InstanceState) string {
+	if state == nil {
+		return ""
 	}
 	for _, a := range state.Network["eth0"].Addresses {
 		if a.Family == "inet" && a.Scope == "global" {
-			s.Address = a.Address
+			return a.Address
 		}
 	}
-	return s
+	return ""
 }
 
 // change updates the keys of an instance, again when another writer was faster. An error of edit ends it without a change.
@@ -228,6 +269,7 @@ func (b *Backend) change(ctx context.Context, id string, edit func(config map[st
 		if err == nil {
 			_, err = finish(ctx, b.server, op, nil)
 		}
+		b.cache.touch(id)
 		if err == nil {
 			now, _, e := b.server.GetInstance(id)
 			if e != nil || holds(now.Config, before, put.Config) {

@@ -22,6 +22,7 @@ func realBackend(t *testing.T) *Backend {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(b.Close)
 	return b
 }
 

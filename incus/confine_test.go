@@ -1,6 +1,7 @@
 package incus
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strconv"
@@ -21,7 +22,7 @@ func TestASandboxIsConfined(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = b.Destroy(t.Context(), made.ID) }) // the deletion is what other tests are for
+	t.Cleanup(func() { _ = b.Destroy(context.Background(), made.ID) }) // what matters of it is below
 	other := box(t, b, "other")
 
 	if got := sh(t, b, made.ID, "ls /sys/class/net"); got != "lo" {
@@ -44,5 +45,13 @@ func TestASandboxIsConfined(t *testing.T) {
 	got, err := strconv.Atoi(sh(t, b, made.ID, "head -c 1200M /dev/zero >/root/big 2>/dev/null; sync; stat -c %s /root/big"))
 	if err != nil || got >= 1<<30 {
 		t.Errorf("a file of %d bytes fits into 1 GiB (%v)", got, err)
+	}
+	// Incus can't even note something on it now.
+	if err := b.Destroy(t.Context(), made.ID); err != nil {
+		t.Errorf("with a full disk it can't be destroyed: %v", err)
+	}
+	b.background.Wait()
+	if _, _, err := b.server.GetInstance(made.ID); !missing(err) {
+		t.Errorf("destroyed with a full disk it is still there: %v", err)
 	}
 }

@@ -36,7 +36,7 @@ func (b *Backend) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbo
 		// The caller may have given up; what was begun must go all the same.
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
-		if e := remove(clean, b.server, post.Name); e != nil && !errors.Is(e, sandbox.ErrNotFound) {
+		if e := b.remove(clean, post.Name); e != nil && !errors.Is(e, sandbox.ErrNotFound) {
 			err = errors.Join(err, fmt.Errorf("and it could not be removed: %w", e))
 		}
 		return sandbox.Sandbox{}, b.failed(err, "create sandbox %s", spec.Name)
@@ -65,11 +65,25 @@ func (b *Backend) create(ctx context.Context, post api.InstancesPost, spec sandb
 	if err := b.win(ctx, spec, post.Name); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	inst, _, err := b.server.GetInstanceFull(post.Name)
+	return b.look(post.Name)
+}
+
+// look returns a sandbox as Incus has it now.
+func (b *Backend) look(id string) (sandbox.Sandbox, error) {
+	inst, _, err := b.server.GetInstance(id)
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	return describe(&inst.Instance, inst.State), nil
+	b.cache.touch(id)
+	s := describe(inst)
+	if networked(*inst) {
+		state, _, err := b.server.GetInstanceState(id)
+		if err != nil {
+			return sandbox.Sandbox{}, err
+		}
+		s.Address = address(state)
+	}
+	return s, nil
 }
 
 // makeWhole marks an instance as made to its end.
@@ -95,15 +109,15 @@ func newID() string {
 
 // refuseTaken returns ErrExists when the name is in use, and removes what a killed process left half-made under it.
 func (b *Backend) refuseTaken(ctx context.Context, owner, name string) error {
-	claims, err := b.claims(owner, name)
+	all, err := b.cache.instances()
 	if err != nil {
 		return b.failed(err, "find sandbox %s", name)
 	}
-	for _, c := range claims {
+	for _, c := range claimsIn(all, owner, name) {
 		if !b.left(c) {
 			return taken(name)
 		}
-		if err := remove(ctx, b.server, c.Name); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
+		if err := b.remove(ctx, c.Name); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
 			return b.failed(err, "remove what was left half-made of sandbox %s", name)
 		}
 	}

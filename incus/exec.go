@@ -38,13 +38,13 @@ func (b *Backend) Exec(ctx context.Context, id string, c sandbox.Command) (int, 
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	inst, _, err := b.server.GetInstance(id)
+	inst, err := b.runningInstance(id)
 	if err != nil {
 		return 0, b.failed(err, "exec in %s", id)
 	}
 	name := inst.Config[nameKey]
 	if inst.StatusCode != api.Running && inst.StatusCode != api.Ready {
-		return 0, fmt.Errorf("sandbox %q is %s, which is the %w for exec", name, strings.ToLower(inst.Status), sandbox.ErrState)
+		return 0, fmt.Errorf("sandbox %q is %s, which is the %w for exec: set_sandbox_state with the state running mends it", name, describe(inst).State, sandbox.ErrState)
 	}
 	user := c.User
 	if user == "" {
@@ -76,6 +76,19 @@ func (b *Backend) Exec(ctx context.Context, id string, c sandbox.Command) (int, 
 	post := api.InstanceExecPost{Command: argv, Environment: env, User: who.uid, Group: who.gid, Cwd: who.home}
 	code, err := b.exec(ctx, id, post, c.Stdin, c.Stdout, c.Stderr)
 	return code, b.failed(err, "exec in sandbox %s", name)
+}
+
+// runningInstance returns an instance as it is known, or as it is now where it isn't known to run.
+func (b *Backend) runningInstance(id string) (*api.Instance, error) {
+	all, err := b.cache.instances()
+	if err != nil {
+		return nil, err
+	}
+	if k := all[id]; k != nil && k.StatusCode == api.Running {
+		return &k.Instance, nil
+	}
+	inst, _, err := b.server.GetInstance(id)
+	return inst, err
 }
 
 // exec runs a command to its end. When ctx ends first, it ends all that the command started and returns ctx's error.

@@ -27,7 +27,7 @@ func (b *Backend) SetState(ctx context.Context, id string, state sandbox.State) 
 		return b.failed(err, "find the sandbox")
 	}
 	name := inst.Config[nameKey]
-	from := describe(inst, nil).State
+	from := describe(inst).State
 	if from == sandbox.Creating {
 		return fmt.Errorf("sandbox %q is in the %w: it is still being made, or was left half-made", name, sandbox.ErrState)
 	}
@@ -57,6 +57,7 @@ func (b *Backend) SetState(ctx context.Context, id string, state sandbox.State) 
 func (b *Backend) act(ctx context.Context, id, action string) error {
 	op, err := b.server.UpdateInstanceState(id, api.InstanceStatePut{Action: action, Timeout: -1}, "")
 	_, err = finish(ctx, b.server, op, err)
+	b.cache.touch(id)
 	return err
 }
 
@@ -67,6 +68,7 @@ func (b *Backend) stop(ctx context.Context, id string, paused bool) error {
 			return err
 		}
 	}
+	defer b.cache.touch(id)
 	op, err := b.server.UpdateInstanceState(id, api.InstanceStatePut{Action: "stop", Timeout: stopGrace}, "")
 	if _, err = finish(ctx, b.server, op, err); err == nil {
 		return nil

@@ -54,7 +54,7 @@ func (b *Backend) Restore(ctx context.Context, id, label string) (sandbox.Sandbo
 		if !b.left(*inst) {
 			return sandbox.Sandbox{}, fmt.Errorf("sandbox %q is being restored by another call, which is the %w: wait for it", name, sandbox.ErrState)
 		}
-		if err := remove(ctx, b.server, next); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
+		if err := b.remove(ctx, next); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
 			return sandbox.Sandbox{}, b.failed(err, "remove what a restore of sandbox %s left half-made", name)
 		}
 	} else if !missing(err) {
@@ -67,7 +67,7 @@ func (b *Backend) Restore(ctx context.Context, id, label string) (sandbox.Sandbo
 	if err != nil {
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
-		if e := remove(clean, b.server, next); e != nil && !errors.Is(e, sandbox.ErrNotFound) {
+		if e := b.remove(clean, next); e != nil && !errors.Is(e, sandbox.ErrNotFound) {
 			err = errors.Join(err, fmt.Errorf("and the copy could not be removed: %w", e))
 		}
 		return sandbox.Sandbox{}, b.failed(err, "restore checkpoint %s of sandbox %s", label, name)
@@ -98,7 +98,7 @@ func (b *Backend) replace(ctx context.Context, old *api.Instance, holder, label,
 		}
 	}
 	maps.Copy(config, map[string]string{
-		pastKey: old.Name, nextKey: "", readyKey: "", createdKey: describe(old, nil).CreatedAt.Format(time.RFC3339Nano),
+		pastKey: old.Name, nextKey: "", readyKey: "", createdKey: describe(old).CreatedAt.Format(time.RFC3339Nano),
 	})
 	devices := maps.Clone(old.Devices)
 	op, err := b.server.CreateInstance(api.InstancesPost{
@@ -120,11 +120,7 @@ func (b *Backend) replace(ctx context.Context, old *api.Instance, holder, label,
 	if err := b.change(ctx, next, makeWhole); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	inst, _, err := b.server.GetInstanceFull(next)
-	if err != nil {
-		return sandbox.Sandbox{}, err
-	}
-	return describe(&inst.Instance, inst.State), nil
+	return b.look(next)
 }
 
 // nameTaken tells whether Incus refused to make an instance because there is one of the name, or one is just being made.
@@ -165,7 +161,7 @@ func (b *Backend) retire(ctx context.Context, id string) {
 			return nil
 		})
 		if err == nil {
-			_ = remove(ctx, b.server, id) // the next sweep tries again
+			_ = b.remove(ctx, id) // the next sweep tries again
 		}
 		return
 	}

@@ -34,11 +34,24 @@ func (b *Backend) condemn(ctx context.Context, id string, may func(config map[st
 		config[goingKey] = "true"
 		return nil
 	})
-	if err != nil {
+	switch {
+	case err == nil:
+		b.later(func(ctx context.Context) { _ = b.removeLine(ctx, id) }) // a sweep repeats what fails
+		return nil
+	case missing(err), errors.Is(err, sandbox.ErrNotFound), errors.Is(err, sandbox.ErrState), errors.Is(b.config.unreachable(err), ErrUnreachable):
 		return err
 	}
-	b.later(func(ctx context.Context) { _ = b.removeLine(ctx, id) }) // a sweep repeats what fails
+	// An instance whose disk is full can't be marked, and must go all the more.
+	if e := b.removeLine(ctx, id); e != nil {
+		return errors.Join(err, e)
+	}
 	return nil
+}
+
+// remove removes an instance; see the function of that name.
+func (b *Backend) remove(ctx context.Context, id string) error {
+	defer b.cache.touch(id)
+	return remove(ctx, b.server, id)
 }
 
 // removeLine removes an instance and those that it replaced. It goes last, for it leads to the others.
@@ -51,7 +64,7 @@ func (b *Backend) removeLine(ctx context.Context, id string) error {
 		return err
 	}
 	for i := len(ids) - 1; i >= 0; i-- {
-		if err := remove(ctx, b.server, ids[i]); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
+		if err := b.remove(ctx, ids[i]); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
 			return err
 		}
 	}
@@ -67,8 +80,12 @@ func (b *Backend) later(do func(ctx context.Context)) {
 	})
 }
 
-// Close waits for what goes on in the background.
-func (b *Backend) Close() { b.background.Wait() }
+// Close implements sandbox.Backend.
+func (b *Backend) Close() {
+	b.background.Wait()
+	b.end()
+	b.feeding.Wait()
+}
 
 // left tells whether an instance that isn't whole was left so by a process that ended.
 func (b *Backend) left(i api.Instance) bool {
@@ -80,17 +97,13 @@ func (b *Backend) Sweep(ctx context.Context) (expired []sandbox.Sandbox, err err
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	all, err := b.server.GetInstances(api.InstanceTypeContainer)
+	all, err := b.cache.instances()
 	if err != nil {
 		return nil, b.failed(err, "sweep")
 	}
-	byID := map[string]*api.Instance{}
-	for i := range all {
-		byID[all[i].Name] = &all[i]
-	}
 	var errs []error
-	for i := range all {
-		inst := all[i]
+	for _, k := range all {
+		inst := k.Instance
 		if inst.Config[ownerKey] == "" || inst.Config[nameKey] == "" {
 			continue
 		}
@@ -99,10 +112,10 @@ func (b *Backend) Sweep(ctx context.Context) (expired []sandbox.Sandbox, err err
 			err = b.removeLine(ctx, inst.Name)
 		case b.left(inst):
 			// A copy that was to replace another is no part of that one's line yet.
-			if err = remove(ctx, b.server, inst.Name); errors.Is(err, sandbox.ErrNotFound) {
+			if err = b.remove(ctx, inst.Name); errors.Is(err, sandbox.ErrNotFound) {
 				err = nil
 			}
-		case replaced(inst, byID):
+		case replaced(inst, all):
 			b.retire(ctx, inst.Name)
 		case whole(inst) && overdue(inst.Config):
 			err = b.condemn(ctx, inst.Name, func(config map[string]string) error {
@@ -112,7 +125,7 @@ func (b *Backend) Sweep(ctx context.Context) (expired []sandbox.Sandbox, err err
 				return nil
 			})
 			if err == nil {
-				expired = append(expired, describe(&inst, nil))
+				expired = append(expired, describe(&inst))
 			} else if errors.Is(err, sandbox.ErrState) || errors.Is(err, sandbox.ErrNotFound) {
 				err = nil
 			}
@@ -135,7 +148,7 @@ func overdue(config map[string]string) bool {
 }
 
 // replaced tells whether an instance holds only the past of a sandbox: another one took its place.
-func replaced(i api.Instance, byID map[string]*api.Instance) bool {
-	next := byID[follower(i)]
-	return next != nil && whole(*next) && next.Config[ownerKey] == i.Config[ownerKey]
+func replaced(i api.Instance, all map[string]*known) bool {
+	next := all[follower(i)]
+	return next != nil && whole(next.Instance) && next.Config[ownerKey] == i.Config[ownerKey]
 }

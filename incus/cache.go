@@ -1,0 +1,204 @@
+package incus
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"sync"
+	"time"
+
+	client "github.com/lxc/incus/v6/client"
+	"github.com/lxc/incus/v6/shared/api"
+)
+
+// cache knows the instances of the project, so that looking a sandbox up costs no call. Events of Incus tell which
+// instances changed; those are read anew when someone asks next. While no events come it knows nothing, and every question
+// is a call.
+type cache struct {
+	server client.InstanceServer
+
+	reading sync.Mutex // one reads anew at a time
+
+	mu      sync.Mutex
+	live    bool // events come, so that what isn't marked as changed is right
+	known   map[string]*known
+	changed map[string]bool // IDs of instances to be read anew
+	all     bool            // all of them are
+	read    time.Time       // when all were
+}
+
+// known is what is known of one instance. It is never written to once others can see it.
+type known struct {
+	api.Instance
+	address string // by which a running one can be reached; empty while that is not known
+}
+
+// From manyChanged changed instances on a list costs less than to read each. After maxAge all are read even if no event
+// said so: that of a connection which died without a word is never heard.
+const (
+	manyChanged = 16
+	maxAge      = 30 * time.Second
+)
+
+// follow keeps the cache fed until ctx ends.
+func (c *cache) follow(ctx context.Context, config Config) {
+	for ctx.Err() == nil {
+		c.listen(ctx, config)
+		c.mu.Lock()
+		c.live, c.known, c.changed = false, nil, nil
+		c.mu.Unlock()
+		select {
+		case <-ctx.Done():
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+// listen feeds the cache from a connection of its own, and returns when that ends.
+func (c *cache) listen(ctx context.Context, config Config) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	server, err := dial(ctx, config)
+	if err != nil {
+		return
+	}
+	events, err := server.GetEventsByType([]string{api.EventTypeLifecycle})
+	if err != nil {
+		return
+	}
+	defer events.Disconnect()
+	stop := context.AfterFunc(ctx, events.Disconnect)
+	defer stop()
+	if _, err := events.AddHandler([]string{api.EventTypeLifecycle}, c.hear); err != nil {
+		return
+	}
+	c.mu.Lock()
+	c.live, c.all = true, true
+	c.mu.Unlock()
+	_ = events.Wait() // however it ended: the cache knows nothing from here on
+}
+
+// hear takes note of an event. Its source says which instance it is about: /1.0/instances/ID, with more behind.
+func (c *cache) hear(event api.Event) {
+	var e api.EventLifecycle
+	if json.Unmarshal(event.Metadata, &e) != nil {
+		return
+	}
+	id, ok := strings.CutPrefix(e.Source, "/1.0/instances/")
+	if !ok || e.Action == api.EventLifecycleInstanceExec || strings.HasPrefix(e.Action, "instance-file-") {
+		return
+	}
+	if end := strings.IndexAny(id, "/?"); end >= 0 {
+		id = id[:end]
+	}
+	c.touch(id)
+}
+
+// touch marks an instance as changed.
+func (c *cache) touch(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.live {
+		if c.changed == nil {
+			c.changed = map[string]bool{}
+		}
+		c.changed[id] = true
+	}
+}
+
+// instances returns all instances, by ID. The map and what is in it must not be written to.
+func (c *cache) instances() (map[string]*known, error) {
+	c.reading.Lock()
+	defer c.reading.Unlock()
+	c.mu.Lock()
+	live := c.live
+	changed, all := c.changed, c.all || c.known == nil || len(c.changed) >= manyChanged || time.Since(c.read).Abs() > maxAge
+	now := c.known
+	if live {
+		// What changes from here on is read the next time.
+		c.changed, c.all = nil, false
+	}
+	c.mu.Unlock()
+	if live && !all && len(changed) == 0 {
+		return now, nil
+	}
+	started := time.Now()
+	next := map[string]*known{}
+	var err error
+	if all || !live {
+		err = c.readAll(next, now)
+	} else {
+		for id, k := range now {
+			next[id] = k
+		}
+		err = c.readSome(next, changed)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case err != nil && c.live:
+		c.all = true
+	case err == nil && live && c.live:
+		c.known = next
+		if all {
+			c.read = started
+		}
+	}
+	return next, err
+}
+
+func (c *cache) readAll(into, before map[string]*known) error {
+	list, err := c.server.GetInstances(api.InstanceTypeContainer)
+	for _, inst := range list {
+		k := &known{Instance: inst}
+		if old := before[inst.Name]; old != nil {
+			k.address = keptAddress(old, inst)
+		}
+		into[inst.Name] = k
+	}
+	return err
+}
+
+func (c *cache) readSome(into map[string]*known, ids map[string]bool) error {
+	for id := range ids {
+		inst, _, err := c.server.GetInstance(id)
+		if missing(err) {
+			delete(into, id)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		k := &known{Instance: *inst}
+		if old := into[id]; old != nil {
+			k.address = keptAddress(old, *inst)
+		}
+		into[id] = k
+	}
+	return nil
+}
+
+// keptAddress is the address of before when the instance is still in the same run.
+func keptAddress(before *known, now api.Instance) string {
+	if now.LastUsedAt.Equal(before.LastUsedAt) && now.StatusCode == before.StatusCode {
+		return before.address
+	}
+	return ""
+}
+
+// setAddress keeps the address of an instance as it is known.
+func (c *cache) setAddress(k *known, address string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known[k.Name] == k && address != "" {
+		with := *k
+		with.address = address
+		// Others may be reading the map.
+		next := make(map[string]*known, len(c.known))
+		for id, other := range c.known {
+			next[id] = other
+		}
+		next[k.Name] = &with
+		c.known = next
+	}
+}
