@@ -9,7 +9,7 @@ LDFLAGS := -X main.version=$(VERSION)
 # The first process of a sandbox is embedded, and names the base image by its content: the same source must give the
 # same bytes.
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -buildid=" -o internal/setup/guestbin/pixels-init ./cmd/pixels-init
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -buildid=" -o internal/guestbin/program/pixels-init ./cmd/pixels-init
 	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BIN) ./cmd/pixels-mcp
 
 # Everything sandboxes need on this machine; what is there already is left alone.

@@ -48,6 +48,7 @@ type Backend struct {
 
 	feeding    sync.WaitGroup
 	background sync.WaitGroup
+	programs   sync.Map // of IDs of the instances that have our program
 	changing   sync.Map // of instance IDs to the *sync.Mutex of who changes their keys
 }
 

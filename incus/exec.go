@@ -3,7 +3,6 @@ package incus
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -12,8 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gorilla/websocket"
 	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
+	"golang.org/x/sys/unix"
 
 	"pixels/sandbox"
 )
@@ -21,30 +22,30 @@ import (
 // shellScript runs a line in bash where the image has it. Agents write bash, and /bin/sh is dash on Debian.
 const shellScript = `[ -x /bin/bash ] && exec /bin/bash -c "$0"; exec /bin/sh -c "$0"`
 
-// launchScript enters a folder as the user who is to run the rest, since Incus itself goes to / when it can't, and runs a
-// program as its child: whatever that makes of its environment, it stays the descendant of a process with the mark.
-const launchScript = `cd -- "$0" 2>/dev/null || { echo "cwd $0: there is no such folder, or this user may not enter it" >&2; exit 126; }
-"$@"
-exit $?`
-
-// markVariable is in the environment of every command, with a value of its own each, and tells its processes.
-const markVariable = "PIXELS_EXEC"
-
 // errNotRunning means that the instance has no processes to be joined.
 var errNotRunning = errors.New("it is not running")
 
 // Exec implements sandbox.Backend.
 func (b *Backend) Exec(ctx context.Context, id string, c sandbox.Command) (int, error) {
-	if err := ctx.Err(); err != nil {
+	inst, err := b.execInstance(ctx, id)
+	if err != nil {
 		return 0, err
 	}
-	inst, err := b.runningInstance(id)
-	if err != nil {
-		return 0, b.failed(err, "exec in %s", id)
-	}
 	name := inst.Config[nameKey]
-	if inst.StatusCode != api.Running && inst.StatusCode != api.Ready {
-		return 0, fmt.Errorf("sandbox %q is %s, which is the %w for exec: set_sandbox_state with the state running mends it", name, describe(inst).State, sandbox.ErrState)
+	argv, env, err := b.order(ctx, inst, c, "exec")
+	if err != nil {
+		return 0, b.failed(err, "exec in sandbox %s", name)
+	}
+	code, err := b.exec(ctx, id, api.InstanceExecPost{Command: argv, Environment: env, Cwd: "/"}, c.Stdin, c.Stdout, c.Stderr)
+	return code, b.failed(err, "exec in sandbox %s", name)
+}
+
+// order is how the program in the sandbox is told to run a command, and in which environment. extra are flags of its own
+// for what is to be done with it.
+func (b *Backend) order(ctx context.Context, inst *api.Instance, c sandbox.Command, verb string, extra ...string) (argv []string, env map[string]string, err error) {
+	program, err := b.program(ctx, inst)
+	if err != nil {
+		return nil, nil, err
 	}
 	user := c.User
 	if user == "" {
@@ -52,18 +53,9 @@ func (b *Backend) Exec(ctx context.Context, id string, c sandbox.Command) (int, 
 	}
 	who, err := b.account(inst, user)
 	if err != nil {
-		return 0, b.failed(err, "exec in sandbox %s", name)
+		return nil, nil, err
 	}
-	argv := c.Argv
-	if c.Shell != "" {
-		argv = []string{"/bin/sh", "-c", shellScript, c.Shell}
-	}
-	cwd := c.Cwd
-	if cwd == "" {
-		cwd = "." // the home, or / where there is none
-	}
-	argv = append([]string{"/bin/sh", "-c", launchScript, cwd}, argv...)
-	env := map[string]string{
+	env = map[string]string{
 		"HOME": who.home, "USER": user, "LOGNAME": user, "LANG": "C.UTF-8", "SHELL": "/bin/bash",
 		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 	}
@@ -73,31 +65,42 @@ func (b *Backend) Exec(ctx context.Context, id string, c sandbox.Command) (int, 
 		}
 	}
 	maps.Copy(env, c.Env)
-	post := api.InstanceExecPost{Command: argv, Environment: env, User: who.uid, Group: who.gid, Cwd: who.home}
-	code, err := b.exec(ctx, id, post, c.Stdin, c.Stdout, c.Stderr)
-	return code, b.failed(err, "exec in sandbox %s", name)
+	argv = append([]string{program, verb}, extra...)
+	argv = append(argv, "-uid", strconv.FormatUint(uint64(who.uid), 10), "-gid", strconv.FormatUint(uint64(who.gid), 10), "-user", user, "-cwd", c.Cwd, "--")
+	if c.Shell != "" {
+		return append(argv, "/bin/sh", "-c", shellScript, c.Shell), env, nil
+	}
+	return append(argv, c.Argv...), env, nil
 }
 
-// runningInstance returns an instance as it is known, or as it is now where it isn't known to run.
-func (b *Backend) runningInstance(id string) (*api.Instance, error) {
+// execInstance returns an instance that runs: as it is known, or as it is now where it isn't known to run.
+func (b *Backend) execInstance(ctx context.Context, id string) (*api.Instance, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	all, err := b.cache.instances()
 	if err != nil {
-		return nil, err
+		return nil, b.failed(err, "exec")
 	}
 	if k := all[id]; k != nil && k.StatusCode == api.Running {
 		return &k.Instance, nil
 	}
 	inst, _, err := b.server.GetInstance(id)
-	return inst, err
+	if err != nil {
+		return nil, b.failed(err, "exec in %s", id)
+	}
+	if inst.StatusCode != api.Running && inst.StatusCode != api.Ready {
+		return nil, fmt.Errorf("sandbox %q is %s, which is the %w for exec: set_sandbox_state with the state running mends it", inst.Config[nameKey], describe(inst).State, sandbox.ErrState)
+	}
+	return inst, nil
 }
 
-// exec runs a command to its end. When ctx ends first, it ends all that the command started and returns ctx's error.
+// endTimeout bounds how long a command has to end once it is told to.
+const endTimeout = 20 * time.Second
+
+// exec runs a command to its end. When ctx ends first it signals the command's first process, which for those of order ends
+// all that the command started, and returns ctx's error.
 func (b *Backend) exec(ctx context.Context, id string, post api.InstanceExecPost, stdin io.Reader, stdout, stderr io.Writer) (int, error) {
-	mark := rand.Text()
-	if post.Environment == nil {
-		post.Environment = map[string]string{}
-	}
-	post.Environment[markVariable] = mark
 	r, err := b.start(id, post, stdin, stdout, stderr)
 	if err != nil {
 		return 0, err
@@ -106,10 +109,19 @@ func (b *Backend) exec(ctx context.Context, id string, post api.InstanceExecPost
 	select {
 	case <-r.ended:
 	case <-ctx.Done():
-		if err := b.endTree(ctx, id, mark, r.ended); err != nil {
-			return 0, fmt.Errorf("the command was to be ended (%v), and that failed: %w", ctx.Err(), err) // no ctx error: that would say that it was
+		select {
+		case control := <-r.control:
+			// That it fails means that the command has ended, or that Incus has; both show below.
+			_ = control.WriteJSON(api.InstanceExecControl{Command: "signal", Signal: int(unix.SIGTERM)})
+		case <-r.ended:
+		case <-time.After(endTimeout):
 		}
-		<-r.ended
+		select {
+		case <-r.ended:
+		case <-time.After(endTimeout):
+			// No ctx error: that would say that it was ended.
+			return 0, fmt.Errorf("the command was to be ended (%v), and did not end within %s: is the sandbox paused?", ctx.Err(), endTimeout)
+		}
 	}
 	// The streams end with the operation, but for what is on its way. A server that died leaves them open for ever.
 	select {
@@ -131,7 +143,8 @@ type running struct {
 	op      *api.Operation
 	err     error
 	streams chan bool // closed when its output has come
-	giveUp  func()    // stops waiting for its end
+	control chan *websocket.Conn
+	giveUp  func() // stops waiting for its end
 }
 
 // start starts a command and waits for its end in the background.
@@ -140,9 +153,10 @@ func (b *Backend) start(id string, post api.InstanceExecPost, stdin io.Reader, s
 		stdin = strings.NewReader("")
 	}
 	post.WaitForWS = true
-	r := &running{ended: make(chan struct{}), streams: make(chan bool)}
+	r := &running{ended: make(chan struct{}), streams: make(chan bool), control: make(chan *websocket.Conn, 1)}
 	op, err := b.server.ExecInstance(id, post, &client.InstanceExecArgs{
 		Stdin: stdin, Stdout: discardIfNil(stdout), Stderr: discardIfNil(stderr), DataDone: r.streams,
+		Control: func(conn *websocket.Conn) { r.control <- conn },
 	})
 	if err != nil {
 		if strings.Contains(err.Error(), "Instance is not running") {

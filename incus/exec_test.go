@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -50,7 +51,7 @@ func TestCancelEndsTheWholeTree(t *testing.T) {
 		"a child of its own session": "setsid sleep 777 & sleep 778",
 		"a child of sudo":            "sudo sleep 777",
 		"a sudo in its own session":  "setsid sudo -n sh -c 'sleep 777; sleep 778' & sleep 779",
-		"one without the mark":       "env -i /bin/sh -c 'sleep 777 & sleep 778'",
+		"one without environment":    "env -i setsid -f /bin/sh -c 'sleep 777 & sleep 778'; sleep 779",
 		"one that ignores signals":   "trap '' TERM INT HUP; sleep 777 & wait; sleep 778",
 		"an orphan":                  "(setsid sleep 777 &) ; sleep 778",
 	} {
@@ -83,6 +84,40 @@ func TestAFolderThatCantBeEntered(t *testing.T) {
 	}
 	if code, err := b.Exec(t.Context(), made.ID, sandbox.Command{Argv: []string{"absent"}, Cwd: "/usr"}); err != nil || code != sandbox.ExitNotFound {
 		t.Errorf("a missing program elsewhere: exit code %d, %v", code, err)
+	}
+}
+
+// A sandbox of an image that lacks our program gets it, and those that run at the same time don't disturb each other.
+func TestTheProgramIsPutWhereItLacks(t *testing.T) {
+	b := realBackend(t)
+	made := box(t, b, "program")
+	inst, etag, err := b.server.GetInstance(made.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := inst.Writable()
+	put.Config["image."+programProperty] = "/usr/lib/pixels/pixels-init-of-before"
+	op, err := b.server.UpdateInstance(made.ID, put, etag)
+	if _, err := finish(t.Context(), b.server, op, err); err != nil {
+		t.Fatal(err)
+	}
+	b.cache.touch(made.ID)
+	code, err := b.exec(t.Context(), made.ID, api.InstanceExecPost{Command: []string{"/bin/sh", "-c", "rm /usr/lib/pixels/*"}}, nil, nil, nil)
+	if err != nil || code != 0 {
+		t.Fatalf("exit code %d, %v", code, err)
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			var out bytes.Buffer
+			if code, err := b.Exec(context.Background(), made.ID, sandbox.Command{Shell: "id -un", Stdout: &out}); err != nil || code != 0 || out.String() != "pixel\n" {
+				t.Errorf("exit code %d, %v, %q", code, err, out.String())
+			}
+		})
+	}
+	wg.Wait()
+	if left := sh(t, b, made.ID, "ls /usr/lib/pixels | wc -l"); left != "1" {
+		t.Errorf("%s files were left there", left)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 
 	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
+
+	"pixels/internal/guestbin"
 )
 
 // Properties of a base image that set-up made.
@@ -52,7 +54,9 @@ func (p *Provisioner) Image(name string) (*ProvisionImage, error) {
 
 // ImageProperties are the properties that an image of the given kind and recipe version carries. They say that it has the user pixel.
 func ImageProperties(kind, version, osName, release string) map[string]string {
+	_, program, _ := guestbin.Program() // a build without it makes no image
 	return map[string]string{
+		programProperty:     program,
 		"description":       fmt.Sprintf("Pixels %s (%s %s)", kind, osName, release),
 		"os":                osName,
 		"release":           release,

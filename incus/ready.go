@@ -21,7 +21,7 @@ const readyTimeout = 60 * time.Second
 // once. With an argument it also waits for the default route, which comes with the address.
 const readyScript = `
 case $(readlink /proc/1/exe) in
-` + guest.Path + `) until [ -e ` + guest.ReadyMark + ` ]; do sleep 0.01; done ;;
+` + guest.Dir + `/*) until [ -e ` + guest.ReadyMark + ` ]; do sleep 0.01; done ;;
 */systemd) until systemctl -q is-active systemd-tmpfiles-setup.service && systemctl -q is-active basic.target; do sleep 0.02; done ;;
 esac
 [ -z "$1" ] || until grep -q '^eth0[[:space:]]*00000000' /proc/net/route; do sleep 0.02; done

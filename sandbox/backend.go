@@ -76,4 +76,10 @@ type Backend interface {
 	// Exec runs a command to its end and returns its exit code: ExitNotFound when there is no such program. When ctx
 	// ends, the whole process tree inside is ended before Exec returns ctx's error.
 	Exec(ctx context.Context, id string, c Command) (exitCode int, err error)
+	// StartRun starts a command that goes on by itself, whatever becomes of this process, and returns its ID within the
+	// sandbox. After timeout, unless it is 0, it is ended with all that it started. Its Stdout and Stderr are not written
+	// to: the run keeps them. What can't be run is a run that has ended.
+	StartRun(ctx context.Context, id string, c Command, timeout time.Duration) (run string, err error)
+	// LookAtRun returns a run once it has ended, or after a time; ErrNotFound.
+	LookAtRun(ctx context.Context, id, run string, q RunQuery) (Run, error)
 }

@@ -25,6 +25,8 @@ type CloneRequest struct {
 	Labels  map[string]string
 	TTL     time.Duration // 0 means the default lease
 	Command *ExecRequest  // run in each clone once it is ready; its Name is ignored
+
+	Done func(CloneResult) // hears of each, from several goroutines at once; may be nil
 }
 
 // CloneResult is what became of one clone: either Err, or Sandbox and, when there was a command, Exec or ExecErr.
@@ -57,7 +59,7 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 		return nil, err
 	}
 	if r.Command != nil {
-		if err := r.Command.check(); err != nil {
+		if err := r.Command.check(MaxTimeout); err != nil {
 			return nil, err
 		}
 	}
@@ -74,6 +76,9 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 	}
 	making := make(chan struct{}, parallel)
 	clone := func(name string) (c CloneResult) {
+		if r.Done != nil {
+			defer func() { r.Done(c) }()
+		}
 		spec := Spec{Name: name, Owner: owner, Egress: r.Egress, Labels: r.Labels, ExpiresAt: expires}
 		spec.from(source, label)
 		c.Name = name

@@ -4,15 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path"
 	"strings"
 	"time"
 )
 
-// Bounds of how long a command may run.
+// Bounds of how long a command may run: one that is waited for, and one that goes on in the background.
 const (
 	DefaultTimeout = 30 * time.Second
 	MaxTimeout     = 45 * time.Second
+	MaxRunTimeout  = 30 * 24 * time.Hour
 )
 
 // ExecRequest asks for one command. Exactly one of Argv and Shell is set.
@@ -24,7 +26,9 @@ type ExecRequest struct {
 	Env     map[string]string
 	User    string
 	Stdin   string
-	Timeout time.Duration // 0 means DefaultTimeout
+	Timeout time.Duration // 0 means DefaultTimeout, and none for a run
+
+	Progress func(stream string, chunk []byte) // hears of output as it comes, from two goroutines at once; may be nil
 }
 
 // ExecResult is what a command left.
@@ -37,7 +41,7 @@ type ExecResult struct {
 	Duration  time.Duration
 }
 
-func (r ExecRequest) check() error {
+func (r ExecRequest) check(most time.Duration) error {
 	switch {
 	case len(r.Argv) == 0 && strings.TrimSpace(r.Shell) == "":
 		return fmt.Errorf("command is empty, which is %w: give a line for the shell, or a list of program and arguments", ErrInvalid)
@@ -47,15 +51,15 @@ func (r ExecRequest) check() error {
 		return fmt.Errorf("command is %w: it has a NUL byte", ErrInvalid)
 	case r.Cwd != "" && !path.IsAbs(r.Cwd):
 		return fmt.Errorf("cwd %s is %w: give an absolute path inside the sandbox", quote(r.Cwd), ErrInvalid)
-	case r.Timeout < 0 || r.Timeout > MaxTimeout:
-		return fmt.Errorf("timeout %s is %w: give up to %s; let longer work run behind (setsid, nohup) and look after it with further calls", r.Timeout, ErrInvalid, MaxTimeout)
+	case r.Timeout < 0 || r.Timeout > most:
+		return fmt.Errorf("timeout %s is %w: give up to %s", r.Timeout, ErrInvalid, most)
 	}
 	return checkEnv(r.Env)
 }
 
 // Exec runs a command in a sandbox to its end. A command that fails is a result, not an error.
 func (m *Manager) Exec(ctx context.Context, owner string, r ExecRequest) (ExecResult, error) {
-	if err := r.check(); err != nil {
+	if err := r.check(MaxTimeout); err != nil {
 		return ExecResult{}, err
 	}
 	s, err := m.get(ctx, owner, r.Name)
@@ -63,6 +67,30 @@ func (m *Manager) Exec(ctx context.Context, owner string, r ExecRequest) (ExecRe
 		return ExecResult{}, err
 	}
 	return m.run(ctx, s.ID, r)
+}
+
+// command is what a backend is to run.
+func (r ExecRequest) command() Command {
+	return Command{Argv: r.Argv, Shell: r.Shell, Cwd: r.Cwd, Env: r.Env, User: r.User, Stdin: strings.NewReader(r.Stdin)}
+}
+
+// heard makes Progress hear of what is written to w.
+func (r ExecRequest) heard(stream string, w io.Writer) io.Writer {
+	if r.Progress == nil {
+		return w
+	}
+	return progressWriter{w, func(chunk []byte) { r.Progress(stream, chunk) }}
+}
+
+type progressWriter struct {
+	io.Writer
+	hear func(chunk []byte)
+}
+
+func (w progressWriter) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	w.hear(b)
+	return n, err
 }
 
 // run runs a checked request.
@@ -75,10 +103,9 @@ func (m *Manager) run(ctx context.Context, id string, r ExecRequest) (ExecResult
 	defer cancel()
 	var stdout, stderr headTail
 	start := time.Now()
-	code, err := m.backend.Exec(inTime, id, Command{
-		Argv: r.Argv, Shell: r.Shell, Cwd: r.Cwd, Env: r.Env, User: r.User,
-		Stdin: strings.NewReader(r.Stdin), Stdout: &stdout, Stderr: &stderr,
-	})
+	c := r.command()
+	c.Stdout, c.Stderr = r.heard("stdout", &stdout), r.heard("stderr", &stderr)
+	code, err := m.backend.Exec(inTime, id, c)
 	timedOut := ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)
 	if timedOut {
 		code, err = 124, nil

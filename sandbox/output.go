@@ -31,15 +31,20 @@ func (h *headTail) Write(b []byte) (int, error) {
 	return n, nil
 }
 
-// text returns what was kept as valid UTF-8, and whether something was cut. Other bytes, also those of a character cut in
-// two, become U+FFFD.
+// text returns what was kept as valid UTF-8, and whether something was cut.
 func (h *headTail) text() (text string, cut bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.cut == 0 {
-		return strings.ToValidUTF8(string(h.head)+string(h.tail), "\uFFFD"), false
+		return valid(append(h.head[:len(h.head):len(h.head)], h.tail...)), false
 	}
-	return strings.ToValidUTF8(string(h.head), "\uFFFD") +
-		fmt.Sprintf("\n[... %d bytes cut here; write long output to a file and read the part you need ...]\n", h.cut) +
-		strings.ToValidUTF8(string(h.tail), "\uFFFD"), true
+	return cutText(h.head, h.tail, h.cut, "with background set all of it is kept and wait reads on; or write it to a file"), true
+}
+
+// valid returns text as valid UTF-8: other bytes, also those of a character cut in two, become U+FFFD.
+func valid(b []byte) string { return strings.ToValidUTF8(string(b), "\uFFFD") }
+
+// cutText joins the ends of an output, and says how much is missing between and how to get at it.
+func cutText(head, tail []byte, cut int64, hint string) string {
+	return fmt.Sprintf("%s\n[... %d bytes cut here; %s ...]\n%s", valid(head), cut, hint, valid(tail))
 }

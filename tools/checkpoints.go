@@ -24,7 +24,7 @@ type createCheckpointOutput struct {
 }
 
 var createCheckpoint = define(Tool{
-	Name: "create_checkpoint", Title: "Create a checkpoint",
+	Name: "create_checkpoint", Title: "Create a checkpoint", Long: true,
 	Description: "Keeps the file system of a sandbox as it is now, under a label, for clone_sandbox and create_sandbox. Processes and memory are not in it. Takes a moment, and the sandbox goes on running.",
 }, func(ctx context.Context, s Session, in createCheckpointInput) (createCheckpointOutput, Result, error) {
 	made, err := s.Manager.CreateCheckpoint(ctx, s.Owner, in.Name, in.Label, in.Description)
@@ -71,7 +71,7 @@ type checkpointInput struct {
 }
 
 var restoreCheckpoint = define(Tool{
-	Name: "restore_checkpoint", Title: "Restore a checkpoint", Destructive: true,
+	Name: "restore_checkpoint", Title: "Restore a checkpoint", Destructive: true, Long: true,
 	Description: "Puts the files of a sandbox back to what they were at a checkpoint and starts it anew: what ran in it ends, and files written since are lost. " +
 		"All checkpoints stay, later ones too. Its address may be another one afterwards.",
 }, func(ctx context.Context, s Session, in checkpointInput) (sandbox.Sandbox, Result, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	"pixels/sandbox"
 )
@@ -32,7 +33,7 @@ type cloneResult struct {
 }
 
 var cloneSandbox = define(Tool{
-	Name: "clone_sandbox", Title: "Clone a sandbox",
+	Name: "clone_sandbox", Title: "Clone a sandbox", Long: true,
 	Description: "Makes copies of a checkpoint side by side, each a sandbox of its own and ready, and runs a command in each if one is given. " +
 		"Make the checkpoint with create_checkpoint first. Each clone is reported by itself: one that fails undoes no other.",
 }, func(ctx context.Context, s Session, in cloneInput) (cloneOutput, Result, error) {
@@ -48,6 +49,14 @@ var cloneSandbox = define(Tool{
 	}
 	if in.Command != nil {
 		r.Command = &sandbox.ExecRequest{Argv: in.Command.argv, Shell: in.Command.shell}
+	}
+	if s.Progress != nil {
+		var done atomic.Int32
+		r.Done = func(c sandbox.CloneResult) {
+			if c.Err == nil {
+				s.Progress(fmt.Sprintf("%s is done, %d so far", c.Name, done.Add(1)))
+			}
+		}
 	}
 	results, err := s.Manager.Clone(ctx, s.Owner, r)
 	if err != nil {

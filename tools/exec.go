@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"sync"
 	"time"
 
 	"pixels/sandbox"
@@ -33,45 +34,134 @@ func (c *command) UnmarshalJSON(b []byte) error {
 }
 
 type execInput struct {
-	Name    string            `json:"name" jsonschema:"of the sandbox"`
-	Command command           `json:"command" jsonschema:"a string runs in bash; a list is a program and its arguments, without a shell"`
-	Cwd     string            `json:"cwd,omitempty" jsonschema:"absolute path; the user's home when left out"`
-	Env     map[string]string `json:"env,omitempty"`
-	User    string            `json:"user,omitempty" jsonschema:"pixel when left out; root works too"`
-	Stdin   string            `json:"stdin,omitempty"`
-	Timeout float64           `json:"timeout,omitempty" jsonschema:"seconds, up to 45; 30 when left out"`
+	Name       string            `json:"name" jsonschema:"of the sandbox"`
+	Command    command           `json:"command" jsonschema:"a string runs in bash; a list is a program and its arguments, without a shell"`
+	Cwd        string            `json:"cwd,omitempty" jsonschema:"absolute path; the user's home when left out"`
+	Env        map[string]string `json:"env,omitempty"`
+	User       string            `json:"user,omitempty" jsonschema:"pixel when left out; root works too"`
+	Stdin      string            `json:"stdin,omitempty"`
+	Timeout    float64           `json:"timeout,omitempty" jsonschema:"seconds; 30 when left out, and none in the background. With more than 45 the command runs in the background and is waited for a while"`
+	Background bool              `json:"background,omitempty" jsonschema:"do not wait: answers an operation for wait, and goes on whatever becomes of this server"`
 }
 
 type execOutput struct {
-	ExitCode   int    `json:"exit_code" jsonschema:"127: no such command; 124: ended by the timeout"`
+	ExitCode   *int   `json:"exit_code,omitempty" jsonschema:"127: no such command; 124: ended by the timeout; left out while it runs"`
 	Stdout     string `json:"stdout"`
 	Stderr     string `json:"stderr"`
 	Truncated  bool   `json:"truncated" jsonschema:"the middle of an output was cut"`
 	TimedOut   bool   `json:"timed_out"`
 	DurationMS int64  `json:"duration_ms"`
+	Operation  string `json:"operation,omitempty" jsonschema:"of a command in the background: give it to wait"`
 }
 
 var execTool = define(Tool{
 	Name: "exec", Title: "Run a command", Destructive: true,
-	Description: "Runs a command in a sandbox to its end, as the user pixel (who may use sudo), and returns exit code and output. " +
-		"A command that fails is a result. At the timeout all that it started is ended. Of long output the beginning and the end are kept.",
+	Description: "Runs a command in a sandbox, as the user pixel (who may use sudo), and returns exit code and output. " +
+		"A command that fails is a result. At the timeout all that it started is ended. Of long output the beginning and the end are kept. " +
+		"For servers and long work set background, and use wait.",
 }, func(ctx context.Context, s Session, in execInput) (execOutput, Result, error) {
-	if math.IsNaN(in.Timeout) || in.Timeout < 0 || in.Timeout > sandbox.MaxTimeout.Seconds() {
-		return execOutput{}, Result{}, fmt.Errorf("the argument \"timeout\" is %v; give up to %v seconds, and let longer work run behind (setsid, nohup), to be looked after with further calls", in.Timeout, sandbox.MaxTimeout.Seconds())
+	most := sandbox.MaxRunTimeout.Seconds()
+	if math.IsNaN(in.Timeout) || in.Timeout < 0 || in.Timeout > most {
+		return execOutput{}, Result{}, fmt.Errorf("the argument \"timeout\" is %v; give up to %v seconds", in.Timeout, most)
 	}
-	r, err := s.Manager.Exec(ctx, s.Owner, sandbox.ExecRequest{
+	r := sandbox.ExecRequest{
 		Name: in.Name, Argv: in.Command.argv, Shell: in.Command.shell, Cwd: in.Cwd, Env: in.Env, User: in.User, Stdin: in.Stdin,
 		Timeout: time.Duration(in.Timeout * float64(time.Second)),
-	})
+	}
+	if in.Background || r.Timeout > sandbox.MaxTimeout {
+		return s.execBehind(ctx, r, !in.Background)
+	}
+	if s.Progress != nil {
+		told := &teller{tell: s.Progress}
+		defer told.stop()
+		r.Progress = told.hear
+	}
+	ran, err := s.Manager.Exec(ctx, s.Owner, r)
 	if err != nil {
 		return execOutput{}, Result{}, err
 	}
-	out := outputOf(r)
-	return out, Result{Text: out.text(), Failed: r.TimedOut}, nil
+	out := outputOf(ran)
+	return out, Result{Text: out.text(), Failed: ran.TimedOut}, nil
 })
 
+// execBehind runs a command in the background, and waits for it for a while when it is asked to.
+func (s Session) execBehind(ctx context.Context, r sandbox.ExecRequest, wait bool) (execOutput, Result, error) {
+	id, err := s.Manager.StartRun(ctx, s.Owner, r)
+	if err != nil {
+		return execOutput{}, Result{}, err
+	}
+	if !wait {
+		return execOutput{Operation: id}, Result{Text: "it runs in the background, as the operation " + id + ": wait shows its output and how it ends"}, nil
+	}
+	run, err := s.Manager.WaitRun(ctx, s.Owner, sandbox.WaitRequest{ID: id, Wait: callLimit})
+	if ctx.Err() != nil {
+		// The caller has given up, and what it started must not go on.
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+		defer cancel()
+		_, err := s.Manager.WaitRun(end, s.Owner, sandbox.WaitRequest{ID: id, Cancel: true})
+		return execOutput{}, Result{}, errors.Join(ctx.Err(), err)
+	}
+	if err != nil {
+		return execOutput{}, Result{}, fmt.Errorf("the command runs as the operation %s, and waiting for it failed: %w", id, err)
+	}
+	out := outputOf(run.ExecResult)
+	out.Operation = id
+	if run.State == sandbox.RunRunning {
+		out.ExitCode = nil
+	}
+	return out, Result{Text: out.text(), Failed: run.TimedOut}, nil
+}
+
+// teller passes output on as progress, a few times a second at most.
+type teller struct {
+	tell func(message string)
+
+	mu      sync.Mutex
+	text    []byte
+	timer   *time.Timer
+	stopped bool
+}
+
+// tellEvery is how often, and tellMost the bytes of output in one message; more is told by its end.
+const (
+	tellEvery = 250 * time.Millisecond
+	tellMost  = 2000
+)
+
+func (t *teller) hear(_ string, chunk []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.text = append(t.text, chunk...)
+	if extra := len(t.text) - tellMost; extra > 0 {
+		t.text = append(t.text[:0], t.text[extra:]...)
+	}
+	if t.timer == nil && !t.stopped {
+		t.timer = time.AfterFunc(tellEvery, t.flush)
+	}
+}
+
+func (t *teller) flush() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.timer = nil
+	if len(t.text) > 0 && !t.stopped {
+		t.tell(strings.ToValidUTF8(string(t.text), "\uFFFD"))
+		t.text = t.text[:0]
+	}
+}
+
+// stop tells nothing more: the result has all.
+func (t *teller) stop() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.stopped = true
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+}
+
 func outputOf(r sandbox.ExecResult) execOutput {
-	return execOutput{r.ExitCode, r.Stdout, r.Stderr, r.Truncated, r.TimedOut, r.Duration.Milliseconds()}
+	return execOutput{ExitCode: &r.ExitCode, Stdout: r.Stdout, Stderr: r.Stderr, Truncated: r.Truncated, TimedOut: r.TimedOut, DurationMS: r.Duration.Milliseconds()}
 }
 
 // text says all of an output for clients that show only text.
@@ -83,7 +173,15 @@ func (o execOutput) text() string {
 	if o.Stderr != "" {
 		parts = append(parts, "[stderr]", strings.TrimRight(o.Stderr, "\n"))
 	}
-	end := fmt.Sprintf("[exit code %d, %d ms]", o.ExitCode, o.DurationMS)
+	var end string
+	switch {
+	case o.ExitCode == nil && o.Operation != "":
+		end = fmt.Sprintf("[still running after %d ms, as the operation %s: call wait]", o.DurationMS, o.Operation)
+	case o.ExitCode == nil:
+		end = fmt.Sprintf("[still running after %d ms]", o.DurationMS)
+	default:
+		end = fmt.Sprintf("[exit code %d, %d ms]", *o.ExitCode, o.DurationMS)
+	}
 	if o.TimedOut {
 		end = fmt.Sprintf("[timed out after %d ms; the command and all that it started were ended]", o.DurationMS)
 	}

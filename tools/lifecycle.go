@@ -30,7 +30,7 @@ type stateInput struct {
 type wantedState sandbox.State
 
 var setSandboxState = define(Tool{
-	Name: "set_sandbox_state", Title: "Start, stop or pause a sandbox", Destructive: true, Idempotent: true,
+	Name: "set_sandbox_state", Title: "Start, stop or pause a sandbox", Destructive: true, Idempotent: true, Long: true,
 	Description: "Starts, stops or pauses a sandbox and returns when it is so. Stopping ends all that runs in it and keeps its files. " +
 		"Pausing freezes its processes where they are, and running lets them go on.",
 }, func(ctx context.Context, s Session, in stateInput) (sandbox.Sandbox, Result, error) {

@@ -23,7 +23,7 @@ type createInput struct {
 }
 
 var createSandbox = define(Tool{
-	Name: "create_sandbox", Title: "Create a sandbox",
+	Name: "create_sandbox", Title: "Create a sandbox", Long: true,
 	Description: "Creates a disposable Linux machine and returns when it is ready for exec. Start from a checkpoint with from, " +
 		"else from an image. For several copies of one checkpoint use clone_sandbox. The default user is pixel, with sudo.",
 }, func(ctx context.Context, s Session, in createInput) (sandbox.Sandbox, Result, error) {
@@ -127,7 +127,7 @@ type failedName struct {
 }
 
 var destroySandbox = define(Tool{
-	Name: "destroy_sandbox", Title: "Destroy sandboxes", Destructive: true, Idempotent: true,
+	Name: "destroy_sandbox", Title: "Destroy sandboxes", Destructive: true, Idempotent: true, Long: true,
 	Description: "Ends sandboxes and removes them with their files and checkpoints, for good. Clones made from them stay. A name that is not there is no failure.",
 }, func(ctx context.Context, s Session, in destroyInput) (destroyOutput, Result, error) {
 	d, err := s.Manager.Destroy(ctx, s.Owner, in.Names)

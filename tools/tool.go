@@ -24,6 +24,7 @@ type Tool struct {
 	ReadOnly                 bool // changes nothing
 	Destructive              bool // may take away what can't be had back
 	Idempotent               bool // done twice is as done once
+	Long                     bool // may outlast a call, and then goes on as an operation; the output has a field for its ID
 
 	Input, Output json.RawMessage // JSON Schemas
 	Call          func(ctx context.Context, s Session, arguments json.RawMessage) Result
@@ -31,8 +32,10 @@ type Tool struct {
 
 // Session is on whose behalf a tool is called.
 type Session struct {
-	Manager *sandbox.Manager
-	Owner   string
+	Manager    *sandbox.Manager
+	Operations *Operations
+	Owner      string
+	Progress   func(message string) // tells the caller how it goes; nil when it doesn't want to know
 }
 
 // Result is what a call answers: Structured conforms to the tool's output schema, Text says the same. With Failed set,
@@ -47,25 +50,40 @@ type Result struct {
 func All() []Tool {
 	return []Tool{
 		createSandbox, cloneSandbox, listSandboxes, setSandboxState, extendSandbox, destroySandbox,
-		createCheckpoint, listCheckpoints, restoreCheckpoint, deleteCheckpoint, execTool,
+		createCheckpoint, listCheckpoints, restoreCheckpoint, deleteCheckpoint, execTool, waitTool,
 	}
 }
 
 // define completes a tool by its handler, whose types give the schemas. It panics on types that have none.
 func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in In) (Out, Result, error)) Tool {
 	input, output := schema[In](), schema[Out]()
+	if t.Long {
+		// Its answer may be the operation alone.
+		output.Required = nil
+		output.Properties["operation"] = &jsonschema.Schema{Type: "string", Description: "it is still under way, and this is all that the answer has: give this ID to wait"}
+	}
 	t.Input, t.Output = encode(input), encode(output)
 	t.Call = func(ctx context.Context, s Session, arguments json.RawMessage) Result {
 		var in In
 		if err := decode(arguments, input, &in); err != nil {
 			return failure(err)
 		}
-		out, result, err := handle(ctx, s, in)
-		if err != nil {
-			return failure(err)
+		work := func(ctx context.Context) Result {
+			out, result, err := handle(ctx, s, in)
+			if err != nil {
+				return failure(err)
+			}
+			result.Structured = out
+			return result
 		}
-		result.Structured = out
-		return result
+		if !t.Long {
+			return work(ctx)
+		}
+		result, id := s.Operations.do(ctx, s.Owner, t.Name, work)
+		if id == "" {
+			return result
+		}
+		return Result{Structured: map[string]string{"operation": id}, Text: fmt.Sprintf("it is still under way, as the operation %s: call wait for its result", id)}
 	}
 	return t
 }

@@ -35,7 +35,11 @@ func (a *app) serveCommand() *cobra.Command {
 			defer backend.Close()
 			manager, log := sandbox.NewManager(backend, a.config.SandboxDefaults()), logger(a.err)
 			defer keepSwept(cmd.Context(), manager, log)()
-			session := tools.Session{Manager: manager, Owner: a.owner}
+			operating, endOperations := context.WithCancel(cmd.Context())
+			operations := tools.NewOperations(operating)
+			defer operations.Wait()
+			defer endOperations()
+			session := tools.Session{Manager: manager, Operations: operations, Owner: a.owner}
 			return server.New(buildVersion(), session, log).Serve(cmd.Context(), a.in, a.out)
 		},
 	}

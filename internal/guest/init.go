@@ -11,15 +11,15 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
-	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Path is where the program lies in an image. /sbin/init is a link to it, and so are the programs that end a machine.
-const Path = "/usr/lib/pixels/pixels-init"
+// Dir is the folder of an image that holds the program. /sbin/init is a link to it there, and so are the programs that
+// end a machine.
+const Dir = "/usr/lib/pixels"
 
 // ReadyMark is the file that is there once the sandbox has its host name and its mounts, and its address when it has a
 // network card. It lies on a file system in memory, so that neither a restart nor a copy inherits it.
@@ -31,19 +31,38 @@ const grace = 5 * time.Second
 // sigHalt is SIGRTMIN+3, which asks systemd to halt; liblxc sends it where it takes an init for one.
 const sigHalt = syscall.Signal(37)
 
-// Main runs the program that args names: the first process as init, or one of those that ask it to end the sandbox. It
-// returns the exit code. As the first process it returns only when it failed.
+// ExitNoRun is the exit code of the command wait when there is no such run.
+const ExitNoRun = 3
+
+// Main runs the program that args names: the first process as init, or one of those that ask it to end the sandbox; or a
+// command of the runner, by which a server runs things in a sandbox: exec, spawn, wait. It returns the exit code. As the
+// first process it returns only when it failed.
 func Main(args []string) int {
 	var err error
+	command := ""
+	if len(args) > 1 {
+		command = args[1]
+	}
 	switch name := filepath.Base(args[0]); {
 	case name == "reboot":
 		err = unix.Kill(1, unix.SIGINT)
 	case name == "poweroff", name == "halt":
 		err = unix.Kill(1, unix.SIGPWR)
+	case command == "exec":
+		return runExec(args[2:])
+	case command == "spawn":
+		err = runSpawn(args[2:])
+	case command == "runner":
+		err = runRunner(args[2:])
+	case command == "wait":
+		err = runWait(args[2:], os.Stdout)
 	case os.Getpid() != 1:
 		err = errors.New("this is the first process of a sandbox and runs as nothing else; images made by `pixels-mcp setup` have it as /sbin/init")
 	default:
 		err = run()
+	}
+	if errors.Is(err, errNoRun) {
+		return ExitNoRun
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", filepath.Base(args[0]), err)
@@ -118,18 +137,11 @@ func end(how int, signals <-chan os.Signal) error {
 	return fmt.Errorf("end the sandbox: %w", unix.Reboot(how))
 }
 
-// alone tells whether the first process is the only one.
+// alone tells whether the first process is the only one that lives.
 func alone() bool {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return false
-	}
-	for _, e := range entries {
-		if name := e.Name(); name[0] >= '0' && name[0] <= '9' && name != "1" {
-			stat, err := os.ReadFile("/proc/" + name + "/stat")
-			if err == nil && !strings.Contains(string(stat[strings.LastIndexByte(string(stat), ')')+1:]), " Z ") {
-				return false
-			}
+	for pid, p := range processes() {
+		if pid != 1 && !p.zombie {
+			return false
 		}
 	}
 	return true

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	stdlog "log"
+	"sync"
 	"time"
 
 	"github.com/mark3labs/mcp-go/mcp"
@@ -59,7 +60,9 @@ func (s *Server) handler(t tools.Tool, session tools.Session) mcpserver.ToolHand
 		if err != nil {
 			return nil, err
 		}
-		r := t.Call(ctx, session, arguments)
+		mine := session
+		mine.Progress = progress(ctx, request)
+		r := t.Call(ctx, mine, arguments)
 		event := s.log.Info()
 		if r.Failed {
 			event = s.log.Warn()
@@ -72,6 +75,25 @@ func (s *Server) handler(t tools.Tool, session tools.Session) mcpserver.ToolHand
 		return &mcp.CallToolResult{
 			Content: []mcp.Content{mcp.NewTextContent(r.Text)}, StructuredContent: r.Structured, IsError: r.Failed,
 		}, nil
+	}
+}
+
+// progress is how to tell the client how a call goes; nil when it did not ask.
+func progress(ctx context.Context, request mcp.CallToolRequest) func(message string) {
+	server := mcpserver.ServerFromContext(ctx)
+	if request.Params.Meta == nil || request.Params.Meta.ProgressToken == nil || server == nil {
+		return nil
+	}
+	var mu sync.Mutex
+	count := 0
+	return func(message string) {
+		mu.Lock()
+		defer mu.Unlock()
+		count++
+		// A client that doesn't take it loses a message and no more.
+		_ = server.SendNotificationToClient(ctx, "notifications/progress", map[string]any{
+			"progressToken": request.Params.Meta.ProgressToken, "progress": count, "message": message,
+		})
 	}
 }
 

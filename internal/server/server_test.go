@@ -21,8 +21,9 @@ import (
 func serve(t *testing.T) *Client {
 	t.Helper()
 	session := tools.Session{
-		Manager: sandbox.NewManager(sandboxtest.NewMemory(), sandbox.Defaults{Image: sandboxtest.Image, Egress: sandbox.EgressNone}),
-		Owner:   "tester",
+		Manager:    sandbox.NewManager(sandboxtest.NewMemory(), sandbox.Defaults{Image: sandboxtest.Image, Egress: sandbox.EgressNone}),
+		Operations: tools.NewOperations(t.Context()),
+		Owner:      "tester",
 	}
 	fromClient, toServer := io.Pipe()
 	fromServer, toClient := io.Pipe()
@@ -161,7 +162,12 @@ func TestBadArgumentsAreNamed(t *testing.T) {
 		{"exec", map[string]any{"name": "x"}, []string{`"command"`, "missing"}},
 		{"exec", map[string]any{"name": "x", "command": map[string]any{"a": 1}}, []string{`"command"`, "string for the shell"}},
 		{"exec", map[string]any{"name": "x", "command": []any{"a", 1}}, []string{`"command"`, "list of strings"}},
-		{"exec", map[string]any{"name": "x", "command": "y", "timeout": 46}, []string{`"timeout"`, "45 seconds"}},
+		{"exec", map[string]any{"name": "x", "command": "y", "timeout": -1}, []string{`"timeout"`, "2.592e+06 seconds"}},
+		{"wait", map[string]any{"ids": []string{}}, []string{`"ids"`, "1 to 64"}},
+		{"wait", map[string]any{"ids": []string{"op-x"}}, []string{`"op-x"`, "list_sandboxes"}},
+		{"wait", map[string]any{"ids": []string{"x.y"}}, []string{`"x.y"`, "operation"}},
+		{"wait", map[string]any{"ids": []string{"x.abcdefgh"}}, []string{`"x"`, "create_sandbox"}},
+		{"wait", map[string]any{"ids": []string{"x.abcdefgh"}, "timeout": 41}, []string{`"timeout"`, "40"}},
 		{"exec", map[string]any{"name": "x", "command": "y"}, []string{`"x"`, "create_sandbox"}},
 		{"list_sandboxes", map[string]any{"owner": "root"}, []string{`"owner"`, "takes", "cursor"}},
 		{"create_sandbox", map[string]any{"ttl": "soon"}, []string{`"ttl"`, "7d"}},
@@ -212,6 +218,71 @@ func TestACallThatWaitsDoesNotHoldUpOthers(t *testing.T) {
 	var failed *CallError
 	if !errors.As(err, &failed) || out["timed_out"] != true || out["stdout"] != "x\n" {
 		t.Errorf("the timeout gives %v, %v", out, err)
+	}
+}
+
+func TestACommandInTheBackground(t *testing.T) {
+	c := serve(t)
+	if _, err := answer(t, c, "create_sandbox", map[string]any{"name": "box"}); err != nil {
+		t.Fatal(err)
+	}
+	out, err := answer(t, c, "exec", map[string]any{"name": "box", "command": "echo begun; cat; sleep 0.2; echo end; exit 3", "stdin": "given\n", "background": true})
+	id, _ := out["operation"].(string)
+	if err != nil || !strings.HasPrefix(id, "box.") || out["exit_code"] != nil {
+		t.Fatalf("%v, %v", out, err)
+	}
+	first := func(arguments map[string]any) map[string]any {
+		t.Helper()
+		out, err := answer(t, c, "wait", arguments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out["operations"].([]any)[0].(map[string]any)
+	}
+	if got := first(map[string]any{"ids": []string{id}, "timeout": 0}); got["state"] != "running" || got["exec"].(map[string]any)["exit_code"] != nil {
+		t.Errorf("under way it is %v", got)
+	}
+	got := first(map[string]any{"ids": []string{id}})
+	if ran := got["exec"].(map[string]any); got["state"] != "ended" || ran["exit_code"] != 3.0 || ran["stdout"] != "begun\ngiven\nend\n" || got["cursor"] != "16:0" {
+		t.Errorf("ended it is %v", got)
+	}
+	if got := first(map[string]any{"ids": []string{id}, "cursor": "6:0"}); got["exec"].(map[string]any)["stdout"] != "given\nend\n" {
+		t.Errorf("from a cursor it is %v", got)
+	}
+	if _, err := answer(t, c, "wait", map[string]any{"ids": []string{id}, "cursor": "x"}); err == nil || !strings.Contains(err.Error(), "cursor") {
+		t.Errorf("a bad cursor: %v", err)
+	}
+	// Longer than a call may last: run behind, but waited for.
+	if out, err := answer(t, c, "exec", map[string]any{"name": "box", "command": "echo done", "timeout": 600}); err != nil || out["stdout"] != "done\n" || out["exit_code"] != 0.0 {
+		t.Errorf("%v, %v", out, err)
+	}
+	out, err = answer(t, c, "exec", map[string]any{"name": "box", "command": "sleep 600", "background": true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := first(map[string]any{"ids": []string{out["operation"].(string)}, "cancel": true}); got["state"] != "ended" || got["cancelled"] != true {
+		t.Errorf("cancelled it is %v", got)
+	}
+	// Long output: both ends first, and all of it by cursor.
+	out, err = answer(t, c, "exec", map[string]any{"name": "box", "command": "x=0123456789; for i in 1 2 3 4; do x=$x$x$x$x$x$x$x; done; echo $x", "background": true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id = out["operation"].(string)
+	got = first(map[string]any{"ids": []string{id}})
+	if ran := got["exec"].(map[string]any); ran["truncated"] != true || !strings.Contains(ran["stdout"].(string), "4011 bytes cut here") {
+		t.Errorf("long output: %.100v", got)
+	}
+	all, cursor := "", "0:0"
+	for range 10 {
+		got = first(map[string]any{"ids": []string{id}, "cursor": cursor})
+		all += got["exec"].(map[string]any)["stdout"].(string)
+		if cursor, _ = got["cursor"].(string); got["more"] != true {
+			break
+		}
+	}
+	if want := strings.Repeat("0123456789", 2401) + "\n"; all != want {
+		t.Errorf("read by cursor it is %d bytes, want %d", len(all), len(want))
 	}
 }
 

@@ -3,9 +3,8 @@ package setup
 import (
 	"context"
 	"crypto/sha256"
-	"embed"
+	_ "embed"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -18,16 +17,11 @@ import (
 	"strings"
 
 	"pixels/incus"
-	"pixels/internal/guest"
+	"pixels/internal/guestbin"
 )
 
 //go:embed recipe/customize.sh
 var customizeScript []byte
-
-// guestPrograms has the program that is the first process of a sandbox; make builds it.
-//
-//go:embed all:guestbin
-var guestPrograms embed.FS
 
 // Kinds of images. They differ in their first process.
 const (
@@ -86,13 +80,12 @@ func newRecipe(ctx context.Context, h host, kind string) (recipe, error) {
 	r := recipe{kind: kind, packages: basePackages, script: customizeScript, files: map[string][]byte{}}
 	if kind == kindSystemd {
 		r.packages = slices.Concat(basePackages, systemdPackages)
-	} else {
-		program, err := guestPrograms.ReadFile("guestbin/" + filepath.Base(guest.Path))
-		if err != nil {
-			return r, errors.New("this build of pixels-mcp has no first process for sandboxes in it: build it with `make`")
-		}
-		r.files[guest.Path] = program
 	}
+	program, at, err := guestbin.Program()
+	if err != nil {
+		return r, err
+	}
+	r.files[at] = program
 	r.id, r.codename, r.release = h.id, h.codename, h.version
 	all, err := readSources("/")
 	if err != nil {

@@ -33,6 +33,7 @@ type box struct {
 	env         map[string]string
 	files       *files
 	checkpoints []checkpoint
+	runs        map[string]*run
 	ctx         context.Context // ends with the sandbox, and ends what runs in it
 	end         context.CancelFunc
 }
@@ -108,7 +109,7 @@ func (m *Memory) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 			Name: spec.Name, State: sandbox.Running, Owner: spec.Owner, From: spec.From, Egress: spec.Egress,
 			Labels: labels, CreatedAt: time.Now(), ExpiresAt: spec.ExpiresAt, ID: "memory-" + strconv.Itoa(m.next),
 		},
-		env: env, files: &files{content: content},
+		env: env, files: &files{content: content}, runs: map[string]*run{},
 	}
 	if spec.Egress != sandbox.EgressNone {
 		b.Address = fmt.Sprintf("192.0.2.%d", m.next%254+1)
@@ -244,6 +245,7 @@ func (m *Memory) Restore(ctx context.Context, id, label string) (sandbox.Sandbox
 	m.next++
 	again := *b
 	again.ID, again.State = "memory-"+strconv.Itoa(m.next), sandbox.Running
+	again.runs = map[string]*run{}
 	again.files = &files{content: maps.Clone(c.files)}
 	again.ctx, again.end = context.WithCancel(context.Background())
 	m.boxes[again.ID] = &again

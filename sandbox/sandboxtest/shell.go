@@ -71,17 +71,35 @@ func (h *handle) Close() error { return nil }
 
 // Exec implements sandbox.Backend.
 func (m *Memory) Exec(ctx context.Context, id string, c sandbox.Command) (int, error) {
+	l, err := m.life(id)
+	if err != nil {
+		return 0, err
+	}
+	return l.exec(ctx, c)
+}
+
+// life is a box from one start to its stop.
+type life struct {
+	*box
+	ctx   context.Context
+	files *files
+}
+
+func (m *Memory) life(id string) (life, error) {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	b, err := m.find(id)
 	if err == nil && b.State != sandbox.Running {
 		err = fmt.Errorf("sandbox %q is %s, which is the %w for exec", b.Name, b.State, sandbox.ErrState)
 	}
 	if err != nil {
-		m.mu.Unlock()
-		return 0, err
+		return life{}, err
 	}
-	life, content := b.ctx, b.files
-	m.mu.Unlock()
+	return life{b, b.ctx, b.files}, nil
+}
+
+// exec runs a command to its end.
+func (b life) exec(ctx context.Context, c sandbox.Command) (int, error) {
 	user := c.User
 	if user == "" {
 		user = sandbox.DefaultUser
@@ -126,7 +144,7 @@ func (m *Memory) Exec(ctx context.Context, id string, c sandbox.Command) (int, e
 		interp.StdIO(stdin, orDiscard(c.Stdout), orDiscard(c.Stderr)), interp.Env(expand.ListEnviron(pairs...)),
 		interp.ExecHandlers(func(interp.ExecHandlerFunc) interp.ExecHandlerFunc { return b.program }),
 		interp.OpenHandler(func(ctx context.Context, name string, flag int, _ os.FileMode) (io.ReadWriteCloser, error) {
-			return content.open(absolute(interp.HandlerCtx(ctx).Dir, name), flag)
+			return b.files.open(absolute(interp.HandlerCtx(ctx).Dir, name), flag)
 		}),
 	)
 	if err != nil {
@@ -134,7 +152,7 @@ func (m *Memory) Exec(ctx context.Context, id string, c sandbox.Command) (int, e
 	}
 	runner.Dir = cwd // interp.Dir would look for it on the host
 	// What a command left in the background goes on after it, until the sandbox ends.
-	running, cancel := context.WithCancel(life)
+	running, cancel := context.WithCancel(b.ctx)
 	stop := context.AfterFunc(ctx, cancel)
 	defer stop()
 	err = runner.Run(running, prog)
@@ -142,7 +160,7 @@ func (m *Memory) Exec(ctx context.Context, id string, c sandbox.Command) (int, e
 	switch {
 	case ctx.Err() != nil:
 		return 0, ctx.Err()
-	case life.Err() != nil:
+	case b.ctx.Err() != nil:
 		return 0, fmt.Errorf("sandbox %s ended while the command ran: %w", b.Name, sandbox.ErrNotFound)
 	case errors.As(err, &status):
 		return int(status), nil
@@ -165,7 +183,7 @@ func orDiscard(w io.Writer) io.Writer {
 }
 
 // program runs what is no builtin of the shell.
-func (b *box) program(ctx context.Context, args []string) error {
+func (b life) program(ctx context.Context, args []string) error {
 	hc := interp.HandlerCtx(ctx)
 	switch args[0] {
 	case "cat":

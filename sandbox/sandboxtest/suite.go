@@ -32,6 +32,8 @@ func Run(t *testing.T, s Subject) {
 		{"a command gets what it was given and gives back what it did", execWhole},
 		{"what can't be run is a result or says why", execFailures},
 		{"a command that is cancelled ends with all it started", execCancelled},
+		{"a run goes on behind the call and can be looked at", runsGoOn},
+		{"a run ends at its timeout, when it is cancelled and with its sandbox", runsEnd},
 		{"a clone has the checkpoint's files and a life of its own", cloneOfCheckpoint},
 		{"checkpoints are listed in order and their labels are unique", checkpointList},
 		{"states are set and can be told", states},

@@ -5,12 +5,11 @@ set -eu
 
 # Our own first process. Packages that bring another one, or a program that ends the machine, must not put it in its place.
 use_pixels_init() {
-	chmod 0755 /usr/lib/pixels/pixels-init
 	for name in init poweroff halt reboot; do
 		for dir in /sbin /usr/sbin; do
 			dpkg-divert --quiet --local --no-rename --divert "$dir/$name.distrib" --add "$dir/$name"
 		done
-		ln -sfn /usr/lib/pixels/pixels-init "/sbin/$name"
+		ln -sfn /usr/lib/pixels/pixels-init-* "/sbin/$name"
 	done
 	: >/etc/resolv.conf
 }
@@ -84,6 +83,7 @@ rm -rf /var/log/journal /usr/share/doc/* /usr/share/man/* /usr/share/info/* /usr
 find /var/log -type f -exec truncate -s 0 {} +
 : >/etc/machine-id
 rm -f /var/lib/dbus/machine-id /etc/hostname
+chmod 0755 /usr/lib/pixels/pixels-init-*
 case $1 in
 base) use_pixels_init ;;
 base-systemd) use_systemd ;;

@@ -1,0 +1,206 @@
+package guest
+
+import (
+	"bufio"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Exit codes of what could not be run or was ended, as shells and timeout(1) have them.
+const (
+	exitTimedOut      = 124
+	exitFailed        = 125
+	exitNotExecutable = 126
+	exitNotFound      = 127
+)
+
+// order says what to run, and as whom. The environment is that of the runner.
+type order struct {
+	uid, gid uint
+	user     string // whose groups it has
+	cwd      string // empty means home, or / where there is none
+	timeout  time.Duration
+	argv     []string
+}
+
+// flags adds an order's flags to a set.
+func (o *order) flags(f *flag.FlagSet) {
+	f.UintVar(&o.uid, "uid", 0, "user `id`")
+	f.UintVar(&o.gid, "gid", 0, "group `id`")
+	f.StringVar(&o.user, "user", "root", "user `name`")
+	f.StringVar(&o.cwd, "cwd", "", "`folder` to run it in")
+	f.DurationVar(&o.timeout, "timeout", 0, "when to end it with all its children; 0 is never")
+}
+
+// orderArgs writes an order as the arguments that name it.
+func orderArgs(o order) []string {
+	return append([]string{
+		"-uid", strconv.FormatUint(uint64(o.uid), 10), "-gid", strconv.FormatUint(uint64(o.gid), 10), "-user", o.user,
+		"-cwd", o.cwd, "-timeout", o.timeout.String(), "--",
+	}, o.argv...)
+}
+
+// runExec runs a command as its child with the streams that it has itself, and returns its exit code. SIGTERM and the
+// like end the command with all that it started.
+func runExec(args []string) int {
+	var o order
+	f := flag.NewFlagSet("exec", flag.ContinueOnError)
+	o.flags(f)
+	if err := f.Parse(args); err != nil {
+		return exitFailed
+	}
+	o.argv = f.Args()
+	code, _ := o.run(os.Stdin, os.Stdout, os.Stderr, func(int) {})
+	drained(os.Stdout, os.Stderr)
+	return code
+}
+
+// drained returns when all that lies in the pipes was read, or after a second. Incus reads them with a poll that times out
+// every second, and takes the end of the process for the end of the output when both come at the same moment.
+func drained(pipes ...*os.File) {
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		left := 0
+		for _, p := range pipes {
+			n, err := unix.IoctlGetInt(int(p.Fd()), unix.TIOCINQ)
+			if err == nil {
+				left += n
+			}
+		}
+		if left == 0 {
+			return
+		}
+	}
+}
+
+// cancelSignal asks a run's runner to end it.
+const cancelSignal = syscall.SIGUSR1
+
+// how says in which way a command came to its end.
+type how int
+
+const (
+	byItself how = iota
+	byTimeout
+	byOrder  // a run that was cancelled
+	bySignal // as when the sandbox is stopped
+)
+
+// run runs a command to its end. started hears of its process id.
+func (o order) run(stdin, stdout, stderr *os.File, started func(pid int)) (code int, ended how) {
+	refuse := func(code int, format string, args ...any) (int, how) {
+		fmt.Fprintf(stderr, format+"\n", args...)
+		return code, byItself
+	}
+	if len(o.argv) == 0 {
+		return refuse(exitFailed, "there is no command")
+	}
+	if err := adopt(); err != nil {
+		return refuse(exitFailed, "run the command: %v", err)
+	}
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, cancelSignal)
+	path, err := exec.LookPath(o.argv[0])
+	switch {
+	case errors.Is(err, exec.ErrDot):
+	case errors.Is(err, fs.ErrPermission):
+		return refuse(exitNotExecutable, "%s: permission denied", o.argv[0])
+	case err != nil:
+		return refuse(exitNotFound, "%s: command not found", o.argv[0])
+	}
+	cmd := &exec.Cmd{Path: path, Args: o.argv, Dir: o.folder(), Stdin: stdin, Stdout: stdout, Stderr: stderr}
+	if s, err := os.Stat(cmd.Dir); err != nil || !s.IsDir() {
+		return refuse(exitNotExecutable, "cwd %s: there is no such folder", cmd.Dir)
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(o.uid), Gid: uint32(o.gid), Groups: groups(o.user, uint32(o.gid))}}
+	if err := cmd.Start(); err != nil {
+		if errors.Is(err, syscall.ENOEXEC) {
+			return refuse(exitNotExecutable, "%s: this is no program", o.argv[0])
+		}
+		return refuse(exitNotExecutable, "%s: %v (may the user %s run it, and enter the cwd %s?)", o.argv[0], errors.Unwrap(err), o.user, cmd.Dir)
+	}
+	started(cmd.Process.Pid)
+	done := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // its state says all
+		close(done)
+	}()
+	var timeout <-chan time.Time
+	if o.timeout > 0 {
+		timeout = time.After(o.timeout)
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			return exitCode(cmd.ProcessState), byItself
+		case <-tick.C:
+			reapOrphans(cmd.Process.Pid)
+			continue
+		case <-timeout:
+			ended, code = byTimeout, exitTimedOut
+		case s := <-signals:
+			ended, code = bySignal, 128+int(s.(syscall.Signal))
+			if s == cancelSignal {
+				ended, code = byOrder, 128+int(syscall.SIGTERM)
+			}
+		}
+		if err := killTree(); err != nil {
+			return refuse(exitFailed, "end the command: %v", err)
+		}
+		<-done
+		return code, ended
+	}
+}
+
+// folder is where a command runs.
+func (o order) folder() string {
+	if o.cwd != "" {
+		return o.cwd
+	}
+	if home := os.Getenv("HOME"); home != "" {
+		if s, err := os.Stat(home); err == nil && s.IsDir() {
+			return home
+		}
+	}
+	return "/"
+}
+
+func exitCode(state *os.ProcessState) int {
+	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return state.ExitCode()
+}
+
+// groups returns the groups that /etc/group gives a user, its own among them.
+func groups(user string, own uint32) []uint32 {
+	ids := []uint32{own}
+	file, err := os.Open("/etc/group")
+	if err != nil {
+		return ids
+	}
+	defer file.Close()
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		f := strings.Split(lines.Text(), ":")
+		if len(f) != 4 || !slices.Contains(strings.Split(f[3], ","), user) {
+			continue
+		}
+		if id, err := strconv.ParseUint(f[2], 10, 32); err == nil && !slices.Contains(ids, uint32(id)) {
+			ids = append(ids, uint32(id))
+		}
+	}
+	return ids
+}

@@ -1,0 +1,141 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// RunState is what a run is doing.
+type RunState string
+
+// The states of a run. Lost is one of which nobody knows how it ended: its sandbox died while it ran.
+const (
+	RunRunning RunState = "running"
+	RunEnded   RunState = "ended"
+	RunLost    RunState = "lost"
+)
+
+// Run is a command that goes on behind the call that started it, and behind the process that was called.
+type Run struct {
+	State          RunState
+	ExitCode       int // -1 when it is lost
+	TimedOut       bool
+	Cancelled      bool
+	Started, Ended time.Time
+	Stdout, Stderr RunOutput
+}
+
+// RunOutput is a part of an output.
+type RunOutput struct {
+	Head, Tail []byte // Tail is for both ends of an output alone
+	Size       int64  // bytes that there are so far
+}
+
+// RunQuery asks for a run.
+type RunQuery struct {
+	Wait   time.Duration // for its end
+	Cancel bool          // ends it first, with all that it started
+	Limit  int64         // bytes of each output
+	// Where in the outputs to begin; negative for their two ends, up to Limit of each.
+	Stdout, Stderr int64
+}
+
+// A run is named NAME.RUN to callers. A sandbox's name has no dot.
+var runRule = regexp.MustCompile(`^[a-z0-9]{8,40}$`)
+
+// IsRun tells whether an ID has the form of a run's.
+func IsRun(id string) bool { return strings.Contains(id, ".") }
+
+// StartRun starts a command in the background and returns the ID of its run.
+func (m *Manager) StartRun(ctx context.Context, owner string, r ExecRequest) (id string, err error) {
+	if err := r.check(MaxRunTimeout); err != nil {
+		return "", err
+	}
+	s, err := m.get(ctx, owner, r.Name)
+	if err != nil {
+		return "", err
+	}
+	run, err := m.backend.StartRun(ctx, s.ID, r.command(), r.Timeout)
+	if err != nil {
+		return "", err
+	}
+	return r.Name + "." + run, nil
+}
+
+// WaitRequest asks for a run.
+type WaitRequest struct {
+	ID     string
+	Wait   time.Duration
+	Cursor string // empty for the two ends of the outputs
+	Cancel bool
+}
+
+// RunResult is a run as callers see it.
+type RunResult struct {
+	ExecResult
+	State     RunState
+	Cancelled bool
+	Cursor    string // to read on
+	More      bool   // there is more to read at Cursor
+}
+
+// WaitRun returns a run once it has ended, or after a time.
+func (m *Manager) WaitRun(ctx context.Context, owner string, r WaitRequest) (RunResult, error) {
+	name, run, _ := strings.Cut(r.ID, ".")
+	if CheckName(name) != nil || !runRule.MatchString(run) {
+		return RunResult{}, fmt.Errorf("id %s is %w: give one that exec or another tool answered as its operation", quote(r.ID), ErrInvalid)
+	}
+	q := RunQuery{Wait: r.Wait, Cancel: r.Cancel, Limit: keep, Stdout: -1, Stderr: -1}
+	if r.Cursor != "" {
+		if _, err := fmt.Sscanf(r.Cursor, "%d:%d", &q.Stdout, &q.Stderr); err != nil || q.Stdout < 0 || q.Stderr < 0 {
+			return RunResult{}, fmt.Errorf("cursor %s is %w: give one that wait answered", quote(r.Cursor), ErrInvalid)
+		}
+	}
+	s, err := m.get(ctx, owner, name)
+	if err != nil {
+		return RunResult{}, err
+	}
+	got, err := m.backend.LookAtRun(ctx, s.ID, run, q)
+	if errors.Is(err, ErrNotFound) {
+		return RunResult{}, fmt.Errorf("operation %q %w: the sandbox was restored or made anew since, or it ended long ago", r.ID, ErrNotFound)
+	}
+	if err != nil {
+		return RunResult{}, err
+	}
+	out := RunResult{State: got.State, Cancelled: got.Cancelled, ExecResult: ExecResult{ExitCode: got.ExitCode, TimedOut: got.TimedOut}}
+	ended := got.Ended
+	if got.State != RunEnded {
+		ended = time.Now()
+	}
+	out.Duration = max(ended.Sub(got.Started), 0)
+	cutOut, cutErr := false, false
+	var atOut, atErr int64
+	out.Stdout, atOut, cutOut = got.Stdout.text(q.Stdout)
+	out.Stderr, atErr, cutErr = got.Stderr.text(q.Stderr)
+	if r.Cursor == "" {
+		out.Truncated = cutOut || cutErr
+	} else {
+		out.More = cutOut || cutErr
+	}
+	out.Cursor = strconv.FormatInt(atOut, 10) + ":" + strconv.FormatInt(atErr, 10)
+	return out, nil
+}
+
+// text returns an output that was asked for from a place on, where to read on, and whether something is missing: in its
+// middle when from is negative, at its end else.
+func (o RunOutput) text(from int64) (text string, next int64, missing bool) {
+	if from >= 0 {
+		next = from + int64(len(o.Head))
+		return valid(o.Head), next, next < o.Size
+	}
+	shown := int64(len(o.Head) + len(o.Tail))
+	if shown >= o.Size {
+		return valid(append(o.Head[:len(o.Head):len(o.Head)], o.Tail...)), o.Size, false
+	}
+	return cutText(o.Head, o.Tail, o.Size-shown, fmt.Sprintf("read them by wait, from the cursor %d on", len(o.Head))), o.Size, true
+}

@@ -1,0 +1,103 @@
+package tools
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"pixels/sandbox"
+)
+
+// callLimit is how long a call may last; what takes longer goes on as an operation. Clients give up after a minute.
+const callLimit = 40 * time.Second
+
+// keptOperations is how many that have ended are kept to be asked for.
+const keptOperations = 200
+
+// Operations are the calls that outlasted their answer. They live as long as the server: what they make is in the backend,
+// and a call that a restart ended is undone or finished as any half-made thing is.
+type Operations struct {
+	ctx   context.Context // ends them
+	limit time.Duration
+
+	working sync.WaitGroup
+	mu      sync.Mutex
+	byID    map[string]*operation
+	order   []string
+}
+
+// operation is one of them.
+type operation struct {
+	owner, tool string
+	started     time.Time
+	done        chan struct{}
+	result      Result // once done
+	cancel      context.CancelFunc
+}
+
+// NewOperations returns an empty set, whose operations are cancelled when ctx ends.
+func NewOperations(ctx context.Context) *Operations {
+	return &Operations{ctx: ctx, limit: callLimit, byID: map[string]*operation{}}
+}
+
+// Wait returns when all have ended.
+func (o *Operations) Wait() { o.working.Wait() }
+
+// do does work for a call. When that ends within the limit it returns its result, else the ID by which to ask for it. When
+// the call is cancelled before, so is the work, and do returns when it has ended.
+func (o *Operations) do(ctx context.Context, owner, tool string, work func(context.Context) Result) (Result, string) {
+	mine, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(o.ctx, cancel)
+	op := &operation{owner: owner, tool: tool, started: time.Now(), done: make(chan struct{}), cancel: cancel}
+	o.working.Go(func() {
+		defer close(op.done)
+		defer cancel()
+		defer stop()
+		op.result = work(mine)
+	})
+	late := time.NewTimer(o.limit)
+	defer late.Stop()
+	select {
+	case <-op.done:
+		return op.result, ""
+	case <-ctx.Done():
+		cancel()
+		<-op.done
+		return op.result, ""
+	case <-late.C:
+		return Result{}, o.keep(op)
+	}
+}
+
+// keep makes an operation known under an ID, and forgets the oldest that have ended.
+func (o *Operations) keep(op *operation) string {
+	id := "op-" + strings.ToLower(rand.Text()[:12])
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.byID[id] = op
+	o.order = append(o.order, id)
+	for i := 0; len(o.order) > keptOperations && i < len(o.order); {
+		select {
+		case <-o.byID[o.order[i]].done:
+			delete(o.byID, o.order[i])
+			o.order = append(o.order[:i], o.order[i+1:]...)
+		default:
+			i++
+		}
+	}
+	return id
+}
+
+// find returns an operation of an owner.
+func (o *Operations) find(owner, id string) (*operation, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	op := o.byID[id]
+	if op == nil || op.owner != owner {
+		return nil, fmt.Errorf("operation %q %w: it ended long ago, or with the server that it ran in; list_sandboxes shows what there is", id, sandbox.ErrNotFound)
+	}
+	return op, nil
+}

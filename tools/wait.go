@@ -1,0 +1,127 @@
+package tools
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"pixels/sandbox"
+)
+
+type waitInput struct {
+	IDs     []string `json:"ids" jsonschema:"operations, as exec with background and other tools answer them"`
+	Timeout *float64 `json:"timeout,omitempty" jsonschema:"seconds to wait until all have ended, up to 40; 40 when left out, 0 only looks"`
+	Cursor  string   `json:"cursor,omitempty" jsonschema:"for one command: read its outputs on from here, as an answer before gave it"`
+	Cancel  bool     `json:"cancel,omitempty" jsonschema:"end them, with all that they started"`
+}
+
+type waitOutput struct {
+	Operations []waitResult `json:"operations" jsonschema:"in the order of ids"`
+	Running    int          `json:"running" jsonschema:"how many have not ended"`
+}
+
+// waitResult is what is known of one operation.
+type waitResult struct {
+	ID        string      `json:"id"`
+	State     string      `json:"state" jsonschema:"running; ended; lost: its sandbox died, and how it ended is not known; unknown: error says why"`
+	Exec      *execOutput `json:"exec,omitempty" jsonschema:"of a command: its outputs so far, and its exit code once it has ended"`
+	Cancelled bool        `json:"cancelled,omitempty"`
+	Cursor    string      `json:"cursor,omitempty" jsonschema:"of a command: where what comes next begins"`
+	More      bool        `json:"more,omitempty" jsonschema:"of a command: there is more to read from cursor on already"`
+	Result    any         `json:"result,omitempty" jsonschema:"of another tool's call: what it would have answered"`
+	Error     string      `json:"error,omitempty"`
+
+	text string
+}
+
+var waitTool = define(Tool{
+	Name: "wait", Title: "Wait for operations", Idempotent: true, Destructive: true,
+	Description: "Waits until operations have ended, or for a time, and returns what they left: of a command its outputs and exit code. " +
+		"Outputs are kept as long as the sandbox is, also over a restart of this server; read long ones on by cursor. With cancel it ends them.",
+}, func(ctx context.Context, s Session, in waitInput) (waitOutput, Result, error) {
+	seconds := callLimit.Seconds()
+	if in.Timeout != nil {
+		seconds = *in.Timeout
+	}
+	switch {
+	case !(seconds >= 0 && seconds <= callLimit.Seconds()):
+		return waitOutput{}, Result{}, fmt.Errorf("the argument \"timeout\" is %v; give 0 to %v seconds, and call again for longer", seconds, callLimit.Seconds())
+	case len(in.IDs) == 0 || len(in.IDs) > sandbox.MaxClones:
+		return waitOutput{}, Result{}, fmt.Errorf("the argument \"ids\" has %d elements; give 1 to %d", len(in.IDs), sandbox.MaxClones)
+	case in.Cursor != "" && len(in.IDs) > 1:
+		return waitOutput{}, Result{}, fmt.Errorf("the argument \"cursor\" is for one command; call wait for each by itself")
+	}
+	out := waitOutput{Operations: make([]waitResult, len(in.IDs))}
+	var wg sync.WaitGroup
+	for i, id := range in.IDs {
+		wg.Go(func() {
+			out.Operations[i] = s.waitFor(ctx, id, in, time.Duration(seconds*float64(time.Second)))
+		})
+	}
+	wg.Wait()
+	if err := ctx.Err(); err != nil {
+		return waitOutput{}, Result{}, err
+	}
+	var lines []string
+	unknown := 0
+	for _, r := range out.Operations {
+		if r.State == "running" {
+			out.Running++
+		}
+		if r.State == "unknown" {
+			unknown++
+		}
+		lines = append(lines, fmt.Sprintf("--- %s: %s", r.ID, r.State), r.text)
+	}
+	return out, Result{Text: strings.Join(lines, "\n"), Failed: unknown == len(in.IDs)}, nil
+})
+
+// waitFor waits for one operation.
+func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time.Duration) waitResult {
+	unknown := func(err error) waitResult {
+		return waitResult{ID: id, State: "unknown", Error: err.Error(), text: err.Error()}
+	}
+	if sandbox.IsRun(id) {
+		run, err := s.Manager.WaitRun(ctx, s.Owner, sandbox.WaitRequest{ID: id, Wait: wait, Cursor: in.Cursor, Cancel: in.Cancel})
+		if err != nil {
+			return unknown(err)
+		}
+		r := waitResult{ID: id, State: string(run.State), Cancelled: run.Cancelled, Cursor: run.Cursor, More: run.More}
+		o := outputOf(run.ExecResult)
+		if run.State == sandbox.RunRunning {
+			o.ExitCode = nil
+		}
+		r.Exec = &o
+		r.text = o.text()
+		if r.More {
+			r.text += fmt.Sprintf("\n[there is more: call wait with cursor %q]", r.Cursor)
+		}
+		return r
+	}
+	op, err := s.Operations.find(s.Owner, id)
+	if err != nil {
+		return unknown(err)
+	}
+	if in.Cancel {
+		op.cancel()
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-op.done:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	select {
+	case <-op.done:
+	default:
+		return waitResult{ID: id, State: "running", text: fmt.Sprintf("%s, begun %s ago", op.tool, age(op.started))}
+	}
+	r := waitResult{ID: id, State: "ended", Cancelled: in.Cancel, Result: op.result.Structured, text: op.result.Text}
+	if op.result.Structured == nil {
+		r.Error = op.result.Text
+	}
+	return r
+}
