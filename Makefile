@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := build
-.PHONY: build setup demo test lint clean-incus install
+.PHONY: build setup demo test lint bench clean-incus install
 
 # The first process of a sandbox is embedded, and names the base image by its content: the same source must give the
 # same bytes.
@@ -27,8 +27,14 @@ lint: build
 # The tests run on real Incus: setup brings one up where none runs. Packages take turns, for they share it, and no
 # answer comes from the test cache, which knows nothing of Incus.
 test: lint
+	scripts/inspector.sh
 	$(BIN) setup --systemd
 	$(GO) test -race -count=1 -p 1 -timeout 20m ./...
+
+# Measures speed as a ratio to raw Incus in the same run; nothing is asserted.
+bench: build
+	$(BIN) setup --systemd
+	PIXELS_BENCH=1 $(GO) test -count=1 -timeout 20m -run TestBenchmark ./incus -v
 
 # Removes all that carries our keys, and nothing else.
 clean-incus: build

@@ -45,6 +45,7 @@ type Backend struct {
 	cache  *cache
 	end    context.CancelFunc // stops feeding the cache
 	stale  time.Duration      // staleAfter, but in tests
+	now    func() time.Time   // time.Now, but in tests
 
 	feeding    sync.WaitGroup
 	background sync.WaitGroup
@@ -61,7 +62,7 @@ func OpenBackend(c Config) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{server: server, config: c, cache: &cache{server: server}, stale: staleAfter}
+	b := &Backend{server: server, config: c, cache: &cache{server: server}, stale: staleAfter, now: time.Now}
 	var following context.Context
 	following, b.end = context.WithCancel(context.Background())
 	b.feeding.Go(func() { b.cache.follow(following, c) })

@@ -155,7 +155,7 @@ func (b *Backend) rival(spec sandbox.Spec, id string, ownWhole bool) (undecided 
 		case i == own, !whole(c) && !before, ownWhole && !before:
 		case whole(c) || !ownWhole:
 			return false, taken(spec.Name)
-		case time.Since(c.CreatedAt) < b.stale:
+		case !b.left(c):
 			undecided = true
 		}
 	}

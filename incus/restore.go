@@ -154,7 +154,7 @@ func (b *Backend) retire(ctx context.Context, id string) {
 			}
 		}
 		err := b.change(ctx, next.Name, func(config map[string]string) error {
-			if config[pastKey] != id {
+			if config[pastKey] != id && config[pastKey] != past { // past, when a killed process came as far as this
 				return fmt.Errorf("its past is another one (%w)", sandbox.ErrState)
 			}
 			config[pastKey] = past

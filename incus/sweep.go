@@ -89,11 +89,16 @@ func (b *Backend) Close() {
 
 // left tells whether an instance that isn't whole was left so by a process that ended.
 func (b *Backend) left(i api.Instance) bool {
-	return !whole(i) && time.Since(i.CreatedAt) >= b.stale
+	return !whole(i) && b.now().Sub(i.CreatedAt) >= b.stale
 }
 
 // Sweep implements sandbox.Backend.
 func (b *Backend) Sweep(ctx context.Context) (expired []sandbox.Sandbox, err error) {
+	return b.sweep(ctx, "")
+}
+
+// sweep sweeps the sandboxes of an owner, or of all when that is empty.
+func (b *Backend) sweep(ctx context.Context, owner string) (expired []sandbox.Sandbox, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -104,7 +109,7 @@ func (b *Backend) Sweep(ctx context.Context) (expired []sandbox.Sandbox, err err
 	var errs []error
 	for _, k := range all {
 		inst := k.Instance
-		if inst.Config[ownerKey] == "" || inst.Config[nameKey] == "" {
+		if inst.Config[ownerKey] == "" || inst.Config[nameKey] == "" || owner != "" && owner != inst.Config[ownerKey] {
 			continue
 		}
 		switch {
@@ -117,9 +122,9 @@ func (b *Backend) Sweep(ctx context.Context) (expired []sandbox.Sandbox, err err
 			}
 		case replaced(inst, all):
 			b.retire(ctx, inst.Name)
-		case whole(inst) && overdue(inst.Config):
+		case whole(inst) && b.overdue(inst.Config):
 			err = b.condemn(ctx, inst.Name, func(config map[string]string) error {
-				if !overdue(config) {
+				if !b.overdue(config) {
 					return sandbox.ErrState // extended in the meantime
 				}
 				return nil
@@ -142,9 +147,9 @@ func (b *Backend) Sweep(ctx context.Context) (expired []sandbox.Sandbox, err err
 }
 
 // overdue tells whether a lease is over.
-func overdue(config map[string]string) bool {
+func (b *Backend) overdue(config map[string]string) bool {
 	at, err := time.Parse(time.RFC3339, config[expiresKey])
-	return err == nil && time.Now().After(at)
+	return err == nil && b.now().After(at)
 }
 
 // replaced tells whether an instance holds only the past of a sandbox: another one took its place.

@@ -43,6 +43,8 @@ const (
 // Backend runs sandboxes. All methods may be called at once from several goroutines, and several processes may use one
 // backend at once. A method that fails, or whose context ends, leaves nothing half-made behind.
 type Backend interface {
+	FilesBackend
+
 	// List returns the sandboxes of owner, by name. Half-made ones are in it, with the state Creating.
 	List(ctx context.Context, owner string) ([]Sandbox, error)
 	// Get finds a sandbox by owner and name; ErrNotFound.

@@ -16,6 +16,8 @@ type Defaults struct {
 	Limits Limits
 	Env    map[string]string
 
+	HostFolders []string // folders of this machine that files may be copied from and to; absolute
+
 	Lease    time.Duration // how long a sandbox lives whose creator does not say; 0 means DefaultLease
 	MaxLease time.Duration // the longest that one may ask for; 0 means DefaultMaxLease
 }

@@ -27,6 +27,7 @@ type Tool struct {
 	Long                     bool // may outlast a call, and then goes on as an operation; the output has a field for its ID
 
 	Input, Output json.RawMessage // JSON Schemas
+	Arguments     []string        // of the input, as they are declared
 	Call          func(ctx context.Context, s Session, arguments json.RawMessage) Result
 }
 
@@ -43,26 +44,35 @@ type Session struct {
 type Result struct {
 	Structured any
 	Text       string
+	Image      *Image // shown beside Text
 	Failed     bool
+}
+
+// Image is a picture.
+type Image struct {
+	Type string // MIME
+	Data []byte
 }
 
 // All lists the tools, in the order in which they are offered.
 func All() []Tool {
 	return []Tool{
 		createSandbox, cloneSandbox, listSandboxes, setSandboxState, extendSandbox, destroySandbox,
-		createCheckpoint, listCheckpoints, restoreCheckpoint, deleteCheckpoint, execTool, waitTool,
+		createCheckpoint, listCheckpoints, restoreCheckpoint, deleteCheckpoint,
+		execTool, waitTool, readFile, writeFile, editFile, listFiles, copyFiles,
 	}
 }
 
 // define completes a tool by its handler, whose types give the schemas. It panics on types that have none.
 func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in In) (Out, Result, error)) Tool {
 	input, output := schema[In](), schema[Out]()
+	terse(output, t.Name == "list_sandboxes")
 	if t.Long {
 		// Its answer may be the operation alone.
 		output.Required = nil
 		output.Properties["operation"] = &jsonschema.Schema{Type: "string", Description: "it is still under way, and this is all that the answer has: give this ID to wait"}
 	}
-	t.Input, t.Output = encode(input), encode(output)
+	t.Input, t.Output, t.Arguments = encode(input), encode(output), input.PropertyOrder
 	t.Call = func(ctx context.Context, s Session, arguments json.RawMessage) Result {
 		var in In
 		if err := decode(arguments, input, &in); err != nil {
@@ -100,6 +110,8 @@ func schema[T any]() *jsonschema.Schema {
 			AnyOf: []*jsonschema.Schema{{Type: "string"}, {Type: "array", Items: &jsonschema.Schema{Type: "string"}, MinItems: jsonschema.Ptr(1)}},
 		},
 		reflect.TypeFor[sandbox.Egress](): {Type: "string", Enum: []any{sandbox.EgressNone, sandbox.EgressUnrestricted}},
+		reflect.TypeFor[encoding]():       {Type: "string", Enum: []any{"text", base64Encoding}},
+		reflect.TypeFor[direction]():      {Type: "string", Enum: []any{"in", "out"}},
 		reflect.TypeFor[wantedState]():    {Type: "string", Enum: []any{sandbox.Running, sandbox.Stopped, sandbox.Paused}},
 		reflect.TypeFor[sandbox.State](): {
 			Type: "string", Enum: []any{sandbox.Creating, sandbox.Running, sandbox.Stopped, sandbox.Paused, sandbox.Error},
@@ -128,6 +140,26 @@ func simplify(s *jsonschema.Schema) {
 	simplify(s.AdditionalProperties)
 	for _, p := range s.Properties {
 		simplify(p)
+	}
+}
+
+// terse drops from an output's schema what only takes room: all tools together have a budget, and clients put them into
+// every prompt. What the fields of a sandbox mean, one tool says for all.
+func terse(s *jsonschema.Schema, explain bool) {
+	if s == nil {
+		return
+	}
+	if s.Properties["expires_at"] != nil && !explain {
+		for _, p := range s.Properties {
+			p.Description, p.Enum = "", nil
+		}
+	}
+	if s.AdditionalProperties != nil && s.AdditionalProperties.Not != nil { // that is, none may come
+		s.AdditionalProperties = nil
+	}
+	terse(s.Items, explain)
+	for _, p := range s.Properties {
+		terse(p, explain)
 	}
 }
 

@@ -16,8 +16,8 @@ func (a *app) demoCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "demo",
 		Short: "Set up what is missing, then do the main job for real and remove all of it",
-		Long: "demo drives the MCP server as an agent would: it creates a sandbox, writes a program in it, checkpoints it, clones\n" +
-			"it three times with work in each, and destroys all. Interrupted, it removes what it made; what a killed one left,\n" +
+		Long: "demo drives the MCP server as an agent would: it creates a sandbox, writes a program in it, checkpoints and restores\n" +
+			"it, runs work in the background, clones it three times with work in each, and destroys all. Interrupted, it removes what it made; what a killed one left,\n" +
 			"the next one removes.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -59,6 +59,7 @@ func left(t *testing.T) (names []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer b.Close()
 	list, err := b.List(t.Context(), demo.Owner)
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +73,7 @@ func left(t *testing.T) (names []string) {
 func TestAnInterruptedDemoLeavesNothing(t *testing.T) {
 	needIncus(t)
 	path := self(t)
-	for _, words := range []string{"create the sandbox", "exec:", "clone it", "destroy all"} {
+	for _, words := range []string{"create the sandbox", "write a file", "clone it", "destroy all"} {
 		cmd, out := startDemo(t, path, words)
 		time.Sleep(200 * time.Millisecond) // somewhere in the midst of it, for the next words may come much later
 		if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGINT); err != nil {

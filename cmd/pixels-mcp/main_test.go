@@ -200,3 +200,46 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		})
 	}
 }
+
+// What runs in the background goes on when its server has gone, and the next server knows it.
+func TestARunOutlivesItsServer(t *testing.T) {
+	needIncus(t)
+	path, owner := self(t), fmt.Sprintf("runs-%d", os.Getpid())
+	next := start(t, path, owner)
+	first, err := server.Start(t.Context(), path, "serve", "--owner", owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Call(t.Context(), "create_sandbox", map[string]any{"name": "box"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	var started struct{ Operation string }
+	err = first.Call(t.Context(), "exec", map[string]any{"name": "box", "command": "for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done", "background": true}, &started)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		Operations []struct {
+			State string
+			Exec  struct {
+				ExitCode *int `json:"exit_code"`
+				Stdout   string
+			}
+		}
+	}
+	for _, want := range []string{"running", "ended"} {
+		timeout := map[string]any{"running": 0, "ended": 30}[want]
+		if err := next.Call(t.Context(), "wait", map[string]any{"ids": []string{started.Operation}, "timeout": timeout}, &got); err != nil {
+			t.Fatal(err)
+		}
+		if len(got.Operations) != 1 || got.Operations[0].State != want {
+			t.Fatalf("it is %+v, want %s", got, want)
+		}
+	}
+	if e := got.Operations[0].Exec; e.ExitCode == nil || *e.ExitCode != 0 || e.Stdout != "1\n2\n3\n4\n5\n6\n" {
+		t.Errorf("it left %+v", e)
+	}
+}

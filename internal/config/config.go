@@ -25,6 +25,12 @@ type Config struct {
 	Backend  string   `toml:"backend"` // incus
 	Incus    Incus    `toml:"incus"`
 	Defaults Defaults `toml:"defaults"`
+	Files    Files    `toml:"files"`
+}
+
+// Files says what of this machine's files sandboxes may be given.
+type Files struct {
+	HostFolders []string `toml:"host_folders"` // absolute, or below ~
 }
 
 // Incus says which Incus to use and how set-up prepares it.
@@ -177,6 +183,8 @@ func (c Config) check() error {
 		return fmt.Errorf("defaults.disk is %s: the base image alone needs 1GiB", units.Size(int64(d.Disk)))
 	case d.Lease < Duration(sandbox.MinTTL) || d.Lease > d.MaxLease:
 		return fmt.Errorf("defaults.lease is %s: give %s up to defaults.max_lease (%s)", units.Duration(time.Duration(d.Lease)), sandbox.MinTTL, units.Duration(time.Duration(d.MaxLease)))
+	case slices.ContainsFunc(c.hostFolders(), func(f string) bool { return !filepath.IsAbs(f) || filepath.Clean(f) == "/" }):
+		return fmt.Errorf("files.host_folders has %q: give folders by absolute path or below ~, and not the whole disk", c.Files.HostFolders)
 	case d.Egress != string(sandbox.EgressNone) && d.Egress != string(sandbox.EgressUnrestricted):
 		return fmt.Errorf("defaults.egress %q is unknown: use %q (no network) or %q", d.Egress, sandbox.EgressNone, sandbox.EgressUnrestricted)
 	}
@@ -192,11 +200,23 @@ func (c Config) IncusConfig() incus.Config {
 	}
 }
 
+// hostFolders are the folders that copy_files may use, with ~ written out.
+func (c Config) hostFolders() (out []string) {
+	home, err := os.UserHomeDir()
+	for _, f := range c.Files.HostFolders {
+		if rest, ok := strings.CutPrefix(f, "~"); ok && err == nil && (rest == "" || rest[0] == '/') {
+			f = home + rest
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
 // SandboxDefaults returns what a sandbox gets when its creator does not say.
 func (c Config) SandboxDefaults() sandbox.Defaults {
 	d := c.Defaults
 	return sandbox.Defaults{
-		Lease: time.Duration(d.Lease), MaxLease: time.Duration(d.MaxLease),
+		HostFolders: c.hostFolders(), Lease: time.Duration(d.Lease), MaxLease: time.Duration(d.MaxLease),
 		Image: d.Image, Egress: sandbox.Egress(d.Egress), Env: d.Env,
 		Limits: sandbox.Limits{CPU: d.CPU, Memory: int64(d.Memory), Disk: int64(d.Disk), Processes: d.Processes},
 	}

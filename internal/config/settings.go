@@ -36,6 +36,7 @@ var settings = []setting{
 	{"defaults.egress", "egress mode of a new sandbox: none or unrestricted", func(c *Config) any { return &c.Defaults.Egress }},
 	{"defaults.lease", "how long a sandbox lives whose creator does not say, as 24h", func(c *Config) any { return &c.Defaults.Lease }},
 	{"defaults.max_lease", "the longest lease of a sandbox, as 30d", func(c *Config) any { return &c.Defaults.MaxLease }},
+	{"files.host_folders", "folders of this machine that copy_files may use, by commas; none unless set", func(c *Config) any { return &c.Files.HostFolders }},
 	{"defaults.network", "managed bridge that sandboxes sit on", func(c *Config) any { return &c.Defaults.Network }},
 }
 
@@ -64,6 +65,13 @@ func (s setting) set(c *Config, value string) error {
 		return field.UnmarshalText([]byte(value))
 	case *Duration:
 		return field.UnmarshalText([]byte(value))
+	case *[]string:
+		*field = nil
+		for _, part := range strings.Split(value, ",") {
+			if part = strings.TrimSpace(part); part != "" {
+				*field = append(*field, part)
+			}
+		}
 	}
 	return nil
 }
@@ -94,6 +102,8 @@ func (c Config) Value(key string) string {
 			return units.Size(int64(*field))
 		case *Duration:
 			return units.Duration(time.Duration(*field))
+		case *[]string:
+			return strings.Join(*field, ",")
 		case *int:
 			return strconv.Itoa(*field)
 		case *string:

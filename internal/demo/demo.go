@@ -28,6 +28,16 @@ const clones = 3
 // work is what each clone does: it counts the primes up to a thousand times its number.
 const work = `n=${HOSTNAME##*-}; echo "$(./primes $((n * 1000))) primes up to $((n * 1000))"`
 
+// program counts the primes up to its argument.
+const program = "#!/bin/bash\nseq 2 \"$1\" | factor | awk 'NF == 2' | wc -l\n"
+
+// exec is what a command left.
+type exec struct {
+	ExitCode int `json:"exit_code"`
+	Stdout   string
+	Stderr   string
+}
+
 // Demo is one run.
 type Demo struct {
 	Out   io.Writer
@@ -72,11 +82,6 @@ func (d *Demo) job(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.client.Close()) }()
-	type exec struct {
-		ExitCode int `json:"exit_code"`
-		Stdout   string
-		Stderr   string
-	}
 	err = d.step("create the sandbox base", func() (string, error) {
 		var made struct{ State, From string }
 		err := d.client.Call(ctx, "create_sandbox", map[string]any{"name": "base"}, &made)
@@ -85,16 +90,12 @@ func (d *Demo) job(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	err = d.step("exec: write a program", func() (string, error) {
-		var ran exec
-		err := d.client.Call(ctx, "exec", map[string]any{
-			"name": "base", "command": "cat >primes && chmod +x primes && ./primes 100",
-			"stdin": "#!/bin/bash\nseq 2 \"$1\" | factor | awk 'NF == 2' | wc -l\n",
-		}, &ran)
-		if err == nil && (ran.ExitCode != 0 || strings.TrimSpace(ran.Stdout) != "25") {
-			err = fmt.Errorf("it gave exit code %d, %q, %q, and there are 25 primes below 100", ran.ExitCode, ran.Stdout, ran.Stderr)
+	err = d.step("write a file and run it", func() (string, error) {
+		err := d.client.Call(ctx, "write_file", map[string]any{"name": "base", "path": "primes", "content": program, "mode": "755"}, nil)
+		if err != nil {
+			return "", err
 		}
-		return strings.TrimSpace(ran.Stdout) + " primes up to 100", err
+		return d.run(ctx, "./primes 100", "25")
 	})
 	if err != nil {
 		return err
@@ -103,6 +104,45 @@ func (d *Demo) job(ctx context.Context) (err error) {
 		var made struct{ Checkpoint string }
 		err := d.client.Call(ctx, "create_checkpoint", map[string]any{"name": "base", "label": "ready", "description": "with the program"}, &made)
 		return made.Checkpoint, err
+	})
+	if err != nil {
+		return err
+	}
+	err = d.step("edit the file, then restore", func() (string, error) {
+		err := d.client.Call(ctx, "edit_file", map[string]any{"name": "base", "path": "primes", "old_text": "NF == 2", "new_text": "NF == 3"}, nil)
+		if err != nil {
+			return "", err
+		}
+		broken, err := d.run(ctx, "./primes 100", "34")
+		if err != nil {
+			return "", err
+		}
+		if err := d.client.Call(ctx, "restore_checkpoint", map[string]any{"name": "base", "label": "ready"}, nil); err != nil {
+			return "", err
+		}
+		whole, err := d.run(ctx, "./primes 100", "25")
+		return broken + " after the edit, " + whole + " again after it", err
+	})
+	if err != nil {
+		return err
+	}
+	err = d.step("run in the background and wait", func() (string, error) {
+		var started struct{ Operation string }
+		err := d.client.Call(ctx, "exec", map[string]any{"name": "base", "command": "sleep 0.5; ./primes 200000", "background": true}, &started)
+		if err != nil {
+			return "", err
+		}
+		var got struct {
+			Operations []struct {
+				State string
+				Exec  exec
+			}
+		}
+		err = d.client.Call(ctx, "wait", map[string]any{"ids": []string{started.Operation}}, &got)
+		if err == nil && (len(got.Operations) != 1 || got.Operations[0].State != "ended" || strings.TrimSpace(got.Operations[0].Exec.Stdout) != "17984") {
+			err = fmt.Errorf("it is %+v, and there are 17984 primes below 200000", got)
+		}
+		return started.Operation + ": 17984 primes up to 200000", err
 	})
 	if err != nil {
 		return err
@@ -155,6 +195,17 @@ func (d *Demo) job(ctx context.Context) (err error) {
 		}
 		return "nothing is left", err
 	})
+}
+
+// run runs a line in the sandbox base, which must print what is wanted.
+func (d *Demo) run(ctx context.Context, line, want string) (string, error) {
+	var ran exec
+	err := d.client.Call(ctx, "exec", map[string]any{"name": "base", "command": line}, &ran)
+	got := strings.TrimSpace(ran.Stdout)
+	if err == nil && (ran.ExitCode != 0 || got != want) {
+		err = fmt.Errorf("%s gave exit code %d, %q, %q, and not %s", line, ran.ExitCode, ran.Stdout, ran.Stderr, want)
+	}
+	return got + " primes", err
 }
 
 // list names the owner's sandboxes.

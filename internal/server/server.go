@@ -3,6 +3,7 @@ package server
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
@@ -46,7 +47,7 @@ func describe(t tools.Tool) mcp.Tool {
 	return mcp.Tool{
 		Name: t.Name, Title: t.Title, Description: t.Description, RawInputSchema: t.Input, RawOutputSchema: t.Output,
 		Annotations: mcp.ToolAnnotation{
-			Title: t.Title, ReadOnlyHint: &t.ReadOnly, DestructiveHint: &t.Destructive, IdempotentHint: &t.Idempotent,
+			ReadOnlyHint: &t.ReadOnly, DestructiveHint: &t.Destructive, IdempotentHint: &t.Idempotent,
 			OpenWorldHint: new(bool),
 		},
 	}
@@ -72,8 +73,12 @@ func (s *Server) handler(t tools.Tool, session tools.Session) mcpserver.ToolHand
 			event = event.Str("error", r.Text)
 		}
 		event.Str("tool", t.Name).Str("owner", session.Owner).Dur("took", time.Since(start)).Msg("call")
+		content := []mcp.Content{mcp.NewTextContent(r.Text)}
+		if r.Image != nil {
+			content = append(content, mcp.NewImageContent(base64.StdEncoding.EncodeToString(r.Image.Data), r.Image.Type))
+		}
 		return &mcp.CallToolResult{
-			Content: []mcp.Content{mcp.NewTextContent(r.Text)}, StructuredContent: r.Structured, IsError: r.Failed,
+			Content: content, StructuredContent: r.Structured, IsError: r.Failed,
 		}, nil
 	}
 }

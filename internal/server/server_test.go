@@ -286,6 +286,52 @@ func TestACommandInTheBackground(t *testing.T) {
 	}
 }
 
+func TestFilesOverMCP(t *testing.T) {
+	c := serve(t)
+	must := func(tool string, arguments map[string]any) map[string]any {
+		t.Helper()
+		arguments["name"] = "box"
+		out, err := answer(t, c, tool, arguments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	must("create_sandbox", map[string]any{})
+	if got := must("write_file", map[string]any{"path": "a/b", "content": "one\ntwo\n"}); got["path"] != "/home/pixel/a/b" || got["created"] != true || got["size"] != 8.0 {
+		t.Errorf("written %v", got)
+	}
+	if got := must("edit_file", map[string]any{"path": "a/b", "old_text": "two", "new_text": "2"}); got["replaced"] != 1.0 {
+		t.Errorf("edited %v", got)
+	}
+	if got := must("read_file", map[string]any{"path": "a/b", "offset": 2}); got["content"] != "2\n" || got["lines"] != 2.0 || got["first_line"] != 2.0 {
+		t.Errorf("read %v", got)
+	}
+	must("write_file", map[string]any{"path": "c", "content": "AP8=", "encoding": "base64", "mode": "700"})
+	if got := must("read_file", map[string]any{"path": "c", "encoding": "base64"}); got["content"] != "AP8=" {
+		t.Errorf("bytes %v", got)
+	}
+	if got := must("list_files", map[string]any{"depth": 2}); len(got["entries"].([]any)) != 3 {
+		t.Errorf("listed %v", got)
+	}
+	for _, bad := range []struct {
+		tool      string
+		arguments map[string]any
+		contains  string
+	}{
+		{"write_file", map[string]any{"path": "x", "content": "???", "encoding": "base64"}, `"content"`},
+		{"write_file", map[string]any{"path": "x", "content": "", "mode": "999"}, `"mode"`},
+		{"copy_files", map[string]any{"direction": "up", "host_path": "x", "path": "y"}, `"direction"`},
+		{"copy_files", map[string]any{"direction": "in", "host_path": "x", "path": "y"}, "files.host_folders"},
+		{"read_file", map[string]any{"path": "absent"}, "list_files"},
+	} {
+		bad.arguments["name"] = "box"
+		if _, err := answer(t, c, bad.tool, bad.arguments); err == nil || !strings.Contains(err.Error(), bad.contains) {
+			t.Errorf("%s %v: %v, want %q", bad.tool, bad.arguments, err, bad.contains)
+		}
+	}
+}
+
 func TestToolsFitTheirBudget(t *testing.T) {
 	c := serve(t)
 	list, err := c.Tools(t.Context())
@@ -296,6 +342,7 @@ func TestToolsFitTheirBudget(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Logf("%d tools in %d bytes", len(list), len(b))
 	if len(list) > 20 || len(b) > 20_000 {
 		t.Errorf("%d tools in %d bytes; the bounds are 20 and 20 kB", len(list), len(b))
 	}

@@ -40,7 +40,7 @@ type box struct {
 
 type checkpoint struct {
 	sandbox.Checkpoint
-	files map[string]string
+	files *files
 }
 
 // NewMemory returns an empty Memory.
@@ -83,7 +83,7 @@ func (m *Memory) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 			return sandbox.Sandbox{}, fmt.Errorf("sandbox %q %w", spec.Name, sandbox.ErrExists)
 		}
 	}
-	env, content := map[string]string{}, map[string]string{}
+	env, content := map[string]string{}, newFiles()
 	if spec.SourceID != "" {
 		source, err := m.find(spec.SourceID)
 		if err != nil {
@@ -95,7 +95,7 @@ func (m *Memory) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 			if err != nil {
 				return sandbox.Sandbox{}, err
 			}
-			content = maps.Clone(c.files)
+			content = c.files.clone()
 		}
 	} else if spec.Image != Image && spec.Image != "" {
 		return sandbox.Sandbox{}, fmt.Errorf("image %q %w", spec.Image, sandbox.ErrNotFound)
@@ -109,7 +109,7 @@ func (m *Memory) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 			Name: spec.Name, State: sandbox.Running, Owner: spec.Owner, From: spec.From, Egress: spec.Egress,
 			Labels: labels, CreatedAt: time.Now(), ExpiresAt: spec.ExpiresAt, ID: "memory-" + strconv.Itoa(m.next),
 		},
-		env: env, files: &files{content: content}, runs: map[string]*run{},
+		env: env, files: content, runs: map[string]*run{},
 	}
 	if spec.Egress != sandbox.EgressNone {
 		b.Address = fmt.Sprintf("192.0.2.%d", m.next%254+1)
@@ -246,7 +246,7 @@ func (m *Memory) Restore(ctx context.Context, id, label string) (sandbox.Sandbox
 	again := *b
 	again.ID, again.State = "memory-"+strconv.Itoa(m.next), sandbox.Running
 	again.runs = map[string]*run{}
-	again.files = &files{content: maps.Clone(c.files)}
+	again.files = c.files.clone()
 	again.ctx, again.end = context.WithCancel(context.Background())
 	m.boxes[again.ID] = &again
 	return again.Sandbox, nil

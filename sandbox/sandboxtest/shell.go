@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"path"
 	"strings"
-	"sync"
 	"time"
 
 	"mvdan.cc/sh/v3/expand"
@@ -20,54 +18,6 @@ import (
 
 	"pixels/sandbox"
 )
-
-// files is a file system without folders: every folder exists.
-type files struct {
-	mu      sync.Mutex
-	content map[string]string // by absolute path
-}
-
-func (f *files) clone() map[string]string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return maps.Clone(f.content)
-}
-
-// open implements the redirections of the shell.
-func (f *files) open(name string, flag int) (io.ReadWriteCloser, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	text, ok := f.content[name]
-	switch {
-	case name == "/dev/null":
-		return &handle{files: f}, nil
-	case flag&os.O_CREATE != 0:
-		if flag&os.O_TRUNC != 0 || !ok {
-			f.content[name] = ""
-		}
-	case !ok:
-		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
-	}
-	return &handle{files: f, name: name, Reader: strings.NewReader(text)}, nil
-}
-
-// handle is an open file; writes go to its end.
-type handle struct {
-	io.Reader
-	files *files
-	name  string
-}
-
-func (h *handle) Write(b []byte) (int, error) {
-	h.files.mu.Lock()
-	defer h.files.mu.Unlock()
-	if h.name != "" {
-		h.files.content[h.name] += string(b)
-	}
-	return len(b), nil
-}
-
-func (h *handle) Close() error { return nil }
 
 // Exec implements sandbox.Backend.
 func (m *Memory) Exec(ctx context.Context, id string, c sandbox.Command) (int, error) {
@@ -144,7 +94,7 @@ func (b life) exec(ctx context.Context, c sandbox.Command) (int, error) {
 		interp.StdIO(stdin, orDiscard(c.Stdout), orDiscard(c.Stderr)), interp.Env(expand.ListEnviron(pairs...)),
 		interp.ExecHandlers(func(interp.ExecHandlerFunc) interp.ExecHandlerFunc { return b.program }),
 		interp.OpenHandler(func(ctx context.Context, name string, flag int, _ os.FileMode) (io.ReadWriteCloser, error) {
-			return b.files.open(absolute(interp.HandlerCtx(ctx).Dir, name), flag)
+			return b.redirect(absolute(interp.HandlerCtx(ctx).Dir, name), flag)
 		}),
 	)
 	if err != nil {
@@ -166,6 +116,14 @@ func (b life) exec(ctx context.Context, c sandbox.Command) (int, error) {
 		return int(status), nil
 	}
 	return 0, err
+}
+
+// redirect opens a file for the shell.
+func (b life) redirect(name string, flag int) (io.ReadWriteCloser, error) {
+	if name == "/dev/null" {
+		return &handle{files: b.files, node: &node{}}, nil
+	}
+	return b.files.open(name, flag&os.O_CREATE != 0, flag&os.O_TRUNC != 0, flag&os.O_APPEND != 0, 1000)
 }
 
 func absolute(dir, name string) string {
@@ -192,7 +150,7 @@ func (b life) program(ctx context.Context, args []string) error {
 			return err
 		}
 		for _, name := range args[1:] {
-			f, err := b.files.open(absolute(hc.Dir, name), os.O_RDONLY)
+			f, err := b.files.open(absolute(hc.Dir, name), false, false, false, 0)
 			if err != nil {
 				fmt.Fprintf(hc.Stderr, "cat: %s: No such file or directory\n", name)
 				return interp.ExitStatus(1)

@@ -1,0 +1,180 @@
+package incus
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lxc/incus/v6/shared/api"
+
+	"pixels/internal/guest"
+	"pixels/sandbox"
+)
+
+// The benchmark compares with calls of raw Incus in the same run, because a machine's speed changes from run to run. It is
+// for `make bench`: tests never assert times.
+const (
+	benchClones = 40
+	benchAtOnce = 8
+	benchRounds = 3
+)
+
+func TestBenchmark(t *testing.T) {
+	if os.Getenv("PIXELS_BENCH") == "" {
+		t.Skip("`make bench` runs it")
+	}
+	b := realBackend(t)
+	owner := fmt.Sprintf("bench-%d", os.Getpid())
+	m := sandbox.NewManager(b, sandbox.Defaults{Egress: sandbox.EgressUnrestricted})
+	clear := func() {
+		t.Helper()
+		list, err := b.List(context.Background(), owner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range list {
+			if err := b.Destroy(context.Background(), s.ID); err != nil {
+				t.Error(err)
+			}
+		}
+		b.background.Wait()
+	}
+	t.Cleanup(clear)
+	results := map[string][]time.Duration{}
+	took := func(what string, do func()) {
+		start := time.Now()
+		do()
+		results[what] = append(results[what], time.Since(start))
+	}
+	all := images(t, b)
+	for range benchRounds {
+		for _, kind := range []string{"base", "base-systemd"} {
+			base, err := m.Create(t.Context(), owner, sandbox.CreateRequest{Name: "base", Image: all[kind]})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := m.CreateCheckpoint(t.Context(), owner, "base", "ready", ""); err != nil {
+				t.Fatal(err)
+			}
+			took(kind+" clones", func() {
+				got, err := m.Clone(t.Context(), owner, sandbox.CloneRequest{Source: "base:ready", Count: benchClones, Command: &sandbox.ExecRequest{Shell: "hostname"}})
+				if err != nil || len(got) != benchClones {
+					t.Fatal(err)
+				}
+				for _, c := range got {
+					if c.Err != nil || c.ExecErr != nil || c.Exec.Stdout != c.Name+"\n" {
+						t.Errorf("%+v", c)
+					}
+				}
+			})
+			list, err := b.List(t.Context(), owner)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range list {
+				if s.ID != base.ID {
+					if err := b.Destroy(t.Context(), s.ID); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			b.background.Wait()
+			var ids []string
+			took(kind+" raw", func() { ids = rawClones(t, b, base.ID) })
+			removeAll(b, ids)
+			clear()
+		}
+	}
+	base, err := m.Create(t.Context(), owner, sandbox.CreateRequest{Name: "base", Image: all["base"]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 50 {
+		took("exec", func() {
+			if _, err := m.Exec(t.Context(), owner, sandbox.ExecRequest{Name: "base", Argv: []string{"true"}}); err != nil {
+				t.Fatal(err)
+			}
+		})
+		took("exec raw", func() {
+			if code, err := b.exec(t.Context(), base.ID, api.InstanceExecPost{Command: []string{"true"}}, nil, nil, nil); err != nil || code != 0 {
+				t.Fatal(code, err)
+			}
+		})
+	}
+	median := func(what string) time.Duration {
+		slices.Sort(results[what])
+		return results[what][len(results[what])/2]
+	}
+	line := func(what, ours, floor, bound string) {
+		a, z := median(ours), median(floor)
+		fmt.Printf("%-58s %8.0f ms %8.0f ms   %5.2f   %s\n", what, a.Seconds()*1000, z.Seconds()*1000, a.Seconds()/z.Seconds(), bound)
+	}
+	fmt.Printf("%-58s %11s %11s %7s   %s\n", "", "ours", "against", "ratio", "bound")
+	line(fmt.Sprintf("%d clones with a command, against raw Incus", benchClones), "base clones", "base raw", "1.10")
+	line(fmt.Sprintf("%d clones of base-systemd, against raw Incus", benchClones), "base-systemd clones", "base-systemd raw", "")
+	line(fmt.Sprintf("%d clones, against those of base-systemd", benchClones), "base clones", "base-systemd clones", "")
+	line("exec of true, against raw Incus", "exec", "exec raw", "1.20")
+}
+
+// rawClones makes clones of a checkpoint by hand, with a command in each, as quickly as Incus lets one.
+func rawClones(t *testing.T, b *Backend, base string) []string {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, benchAtOnce)
+	wait := `case $(readlink /proc/1/exe) in */systemd) until systemctl -q is-active systemd-tmpfiles-setup.service && systemctl -q is-active basic.target; do sleep 0.02; done ;; *) until [ -e ` +
+		guest.ReadyMark + ` ]; do sleep 0.01; done ;; esac; until grep -q '^eth0[[:space:]]*00000000' /proc/net/route; do sleep 0.02; done; hostname`
+	ids := make([]string, benchClones)
+	for i := range benchClones {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			id := fmt.Sprintf("bench-raw-%d-%d", os.Getpid(), i)
+			ids[i] = id
+			op, err := b.server.CreateInstance(api.InstancesPost{
+				Name: id, Type: api.InstanceTypeContainer, Source: api.InstanceSource{Type: "copy", Source: base + "/ready"},
+				InstancePut: api.InstancePut{Profiles: []string{}, Config: map[string]string{ownerKey: "", nameKey: "", "user.pixels.bench": "true", "security.idmap.isolated": "true"},
+					Devices: map[string]map[string]string{"eth0": {"type": "nic", "name": "eth0", "network": b.config.Network}}},
+			})
+			if _, err = finish(t.Context(), b.server, op, err); err != nil {
+				t.Errorf("raw create: %v", err)
+				return
+			}
+			op, err = b.server.UpdateInstanceState(id, api.InstanceStatePut{Action: "start", Timeout: -1}, "")
+			if _, err = finish(t.Context(), b.server, op, err); err != nil {
+				t.Errorf("raw start: %v", err)
+				return
+			}
+			for {
+				var out bytes.Buffer
+				code, err := b.exec(t.Context(), id, api.InstanceExecPost{Command: []string{"/bin/sh", "-c", wait}}, nil, &out, nil)
+				if err == nil && code == 0 {
+					return
+				}
+				if err == nil || !tooEarly(err) {
+					t.Errorf("raw exec: %d, %v", code, err)
+					return
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		})
+	}
+	wg.Wait()
+	return ids
+}
+
+func removeAll(b *Backend, ids []string) {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, benchAtOnce)
+	for _, id := range ids {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			_ = remove(context.Background(), b.server, id) // the next round's name would be taken, and say so
+		})
+	}
+	wg.Wait()
+}

@@ -1,0 +1,173 @@
+package incus
+
+import (
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/lxc/incus/v6/shared/api"
+	localtls "github.com/lxc/incus/v6/shared/tls"
+
+	"pixels/sandbox"
+	"pixels/sandbox/sandboxtest"
+)
+
+// overHTTPS makes the Incus of this machine answer on a port of the loopback, trust a certificate of the test, and have a
+// project for it. It returns how to reach all that. What was there before is there again afterwards.
+func overHTTPS(t *testing.T) Config {
+	t.Helper()
+	local := realBackend(t).server
+	server, etag, err := local.GetServer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := server.Config["core.https_address"]
+	if address == "" {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		address = l.Addr().String()
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		put := server.Writable()
+		put.Config["core.https_address"] = address
+		if err := local.UpdateServer(put, etag); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			server, etag, err := local.GetServer()
+			if err == nil {
+				put := server.Writable()
+				delete(put.Config, "core.https_address")
+				err = local.UpdateServer(put, etag)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key, err := localtls.GenerateMemCert(true, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(cert)
+	fingerprint, err := localtls.CertFingerprintStr(string(cert))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = local.CreateCertificate(api.CertificatesPost{
+		CertificatePut: api.CertificatePut{Name: "pixels-test", Type: api.CertificateTypeClient, Certificate: base64.StdEncoding.EncodeToString(block.Bytes)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := local.DeleteCertificate(fingerprint); err != nil {
+			t.Error(err)
+		}
+	})
+	c := Config{Remote: "https://127.0.0.1:" + port, Project: fmt.Sprintf("pixels-test-%d", os.Getpid())}
+	dir := t.TempDir()
+	for _, f := range []struct {
+		path    *string
+		name    string
+		content []byte
+	}{{&c.ClientCert, "client.crt", cert}, {&c.ClientKey, "client.key", key}, {&c.ServerCert, "server.crt", []byte(server.Environment.Certificate)}} {
+		*f.path = filepath.Join(dir, f.name)
+		if err := os.WriteFile(*f.path, f.content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err = local.CreateProject(api.ProjectsPost{Name: c.Project, ProjectPut: api.ProjectPut{Config: map[string]string{
+		// Its images and networks are those of the default project, its instances are its own.
+		"features.images": "false", "features.networks": "false", "features.profiles": "false", "features.storage.volumes": "false", "features.storage.buckets": "false",
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		own := local.UseProject(c.Project)
+		if left, err := own.GetInstanceNames(api.InstanceTypeAny); err != nil || len(left) > 0 {
+			t.Errorf("in the project are left %v, %v", left, err)
+			for _, id := range left {
+				_ = remove(t.Context(), own, id) // the project's deletion tells
+			}
+		}
+		if err := local.DeleteProject(c.Project); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func TestRemoteIncus(t *testing.T) {
+	c := overHTTPS(t)
+	b, err := OpenBackend(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	sandboxtest.Run(t, sandboxtest.Subject{Backend: b, Image: b.config.Image, Owner: "test-remote"})
+	live(t, b)
+	if _, err := OpenProvisioner(t.Context(), c); err != nil {
+		t.Errorf("set-up can't reach it: %v", err)
+	}
+	// Nothing of it is in the default project.
+	if list, err := realBackend(t).List(t.Context(), "test-remote"); err != nil || len(list) != 0 {
+		t.Errorf("in the default project there are %v, %v", list, err)
+	}
+
+	other, otherKey, err := localtls.GenerateMemCert(true, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(content []byte) string {
+		path := filepath.Join(t.TempDir(), "pem")
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	stranger, pinned, lacking := c, c, c
+	stranger.ClientCert, stranger.ClientKey = write(other), write(otherKey)
+	pinned.ServerCert = write(other)
+	lacking.ServerCert = ""
+	for name, wrong := range map[string]Config{"an unknown client": stranger, "another server's certificate": pinned} {
+		b, err := OpenBackend(wrong)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if list, err := b.List(t.Context(), "test-remote"); err == nil {
+			t.Errorf("with %s it lists %v", name, list)
+		}
+		if _, err := OpenProvisioner(t.Context(), wrong); err == nil {
+			t.Errorf("with %s it can be set up", name)
+		}
+		b.Close()
+	}
+	if _, err := OpenBackend(lacking); err == nil {
+		t.Error("without the server's certificate it connects")
+	}
+	gone := c
+	gone.Remote = "https://127.0.0.1:1"
+	nobody, err := OpenBackend(gone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nobody.Close()
+	if _, err := nobody.List(t.Context(), "test-remote"); !errors.Is(err, sandbox.ErrUnavailable) {
+		t.Errorf("where nobody listens: %v", err)
+	}
+}

@@ -1,0 +1,276 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+// CopyRequest asks for a file or folder to be copied between the host and a sandbox.
+type CopyRequest struct {
+	Name     string
+	Out      bool   // from the sandbox to the host
+	HostPath string // absolute, or below the first of the host's folders
+	Path     string
+}
+
+// CopyResult says what was copied.
+type CopyResult struct {
+	HostPath, Path string
+	Files          int
+	Bytes          int64
+	Skipped        []string // what is neither file, folder nor link
+}
+
+// CopyFiles copies a file or a folder with all that is in it. Permissions are kept, links stay links, and what is there is
+// written over. In a sandbox what is new belongs to DefaultUser; on the host to the process. On the host nothing outside
+// of the configured folders is touched, whatever links there say.
+func (m *Manager) CopyFiles(ctx context.Context, owner string, r CopyRequest) (CopyResult, error) {
+	root, below, err := m.hostPath(r.HostPath)
+	if err != nil {
+		return CopyResult{}, err
+	}
+	defer root.Close()
+	o, p, err := m.open(ctx, owner, r.Name, r.Path)
+	if err != nil {
+		return CopyResult{}, err
+	}
+	defer o.Close()
+	c := copying{ctx: ctx, box: o, host: root, result: CopyResult{HostPath: filepath.Join(root.Name(), below), Path: p}}
+	if r.Out {
+		err = c.out(p, below)
+	} else {
+		// As cp does: into a folder that is there.
+		if info, e := o.Stat(p); e == nil && info.Mode.IsDir() && below != "." {
+			if s, e := root.Stat(below); e == nil && !s.IsDir() || strings.HasSuffix(r.Path, "/") {
+				p = path.Join(p, filepath.Base(below))
+				c.result.Path = p
+			}
+		}
+		if err = o.makeFolders(path.Dir(p)); err == nil {
+			err = c.in(below, p)
+		}
+	}
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w (%w)", err, ErrNotFound)
+	}
+	if err != nil {
+		err = fmt.Errorf("copy files, of which %d were copied: %w", c.result.Files, err)
+	}
+	return c.result, err
+}
+
+// hostPath finds which of the host's folders a path lies in, and opens that.
+func (m *Manager) hostPath(p string) (root *os.Root, below string, err error) {
+	if p == "" || strings.ContainsRune(p, 0) {
+		return nil, "", fmt.Errorf("host_path %s is %w: give the path of a file or folder of this machine", quote(p), ErrInvalid)
+	}
+	folders := m.defaults.HostFolders
+	if len(folders) == 0 {
+		return nil, "", fmt.Errorf("copy_files is %w here: no folder of this machine is open to it; a human may name some as files.host_folders in the configuration", ErrUnsupported)
+	}
+	if !filepath.IsAbs(p) {
+		p = filepath.Join(folders[0], p)
+	}
+	p = filepath.Clean(p)
+	for _, folder := range folders {
+		below, err := filepath.Rel(folder, p)
+		if err != nil || !filepath.IsLocal(below) {
+			continue
+		}
+		root, err := os.OpenRoot(folder)
+		if err != nil {
+			return nil, "", fmt.Errorf("open the folder %s of this machine: %w", folder, err)
+		}
+		return root, below, nil
+	}
+	return nil, "", fmt.Errorf("host_path %s is %w: it lies in none of the folders of this machine that are open to sandboxes (%s)", quote(p), ErrInvalid, strings.Join(folders, ", "))
+}
+
+// copying is one copy under way.
+type copying struct {
+	ctx    context.Context
+	box    *opened
+	host   *os.Root
+	result CopyResult
+}
+
+// in copies from the host.
+func (c *copying) in(from, to string) error {
+	if err := c.ctx.Err(); err != nil {
+		return err
+	}
+	info, err := c.host.Lstat(from)
+	if err != nil {
+		return err
+	}
+	switch {
+	case info.IsDir():
+		return c.folderIn(from, to, info)
+	case info.Mode()&fs.ModeSymlink != 0:
+		target, err := c.host.Readlink(from)
+		if err != nil {
+			return err
+		}
+		if err := c.clear(to); err != nil {
+			return err
+		}
+		c.result.Files++
+		return named(to, c.box.Symlink(target, to))
+	case !info.Mode().IsRegular():
+		c.result.Skipped = append(c.result.Skipped, from)
+		return nil
+	}
+	source, err := c.host.Open(from)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	if err := c.clear(to); err != nil {
+		return err
+	}
+	f, err := c.box.Create(to)
+	if err != nil {
+		return named(to, err)
+	}
+	n, err := io.Copy(f, source)
+	err = errors.Join(err, f.Close(), c.box.Chmod(to, info.Mode().Perm()), c.box.Chown(to, c.box.uid, c.box.gid), c.box.Chtimes(to, info.ModTime()))
+	c.result.Bytes += n
+	c.result.Files++
+	return named(to, err)
+}
+
+func (c *copying) folderIn(from, to string, info fs.FileInfo) error {
+	if err := c.box.makeFolders(to); err != nil {
+		return named(to, err)
+	}
+	if err := c.box.Chmod(to, info.Mode().Perm()); err != nil {
+		return named(to, err)
+	}
+	d, err := c.host.Open(from)
+	if err != nil {
+		return err
+	}
+	entries, err := d.ReadDir(-1)
+	if err = errors.Join(err, d.Close()); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := c.in(filepath.Join(from, e.Name()), path.Join(to, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// clear takes a link away that lies where a file is to be written: the file must not be written to what it leads to.
+func (c *copying) clear(p string) error {
+	info, err := c.box.Lstat(p)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return named(p, err)
+	case info.Mode.IsDir():
+		return fmt.Errorf("%s is a folder in the sandbox, and a file is to take its place, which is %w", p, ErrInvalid)
+	case info.Mode&fs.ModeSymlink != 0:
+		return named(p, c.box.Remove(p))
+	}
+	return nil
+}
+
+// out copies to the host.
+func (c *copying) out(from, to string) error {
+	info, err := c.box.Stat(from) // what was named may be a link; what is below stays one
+	if err != nil {
+		return named(from, err)
+	}
+	if s, e := c.host.Stat(to); e == nil && s.IsDir() && !info.Mode.IsDir() {
+		to = filepath.Join(to, path.Base(from))
+		c.result.HostPath = filepath.Join(c.host.Name(), to)
+	}
+	if err := c.host.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		return err
+	}
+	return c.entryOut(from, to, info)
+}
+
+func (c *copying) entryOut(from, to string, info FileInfo) error {
+	if err := c.ctx.Err(); err != nil {
+		return err
+	}
+	// A link on the host where a file is to be written is taken away, not followed.
+	if s, err := c.host.Lstat(to); err == nil && s.Mode()&fs.ModeSymlink != 0 && to != "." {
+		if err := c.host.Remove(to); err != nil {
+			return err
+		}
+	}
+	switch {
+	case info.Mode.IsDir():
+		if err := c.host.MkdirAll(to, 0o755); err != nil {
+			return err
+		}
+		entries, err := c.box.ReadDir(from)
+		if err != nil {
+			return named(from, err)
+		}
+		for _, e := range entries {
+			if !filepath.IsLocal(e.Name) || strings.ContainsAny(e.Name, `/\`) {
+				c.result.Skipped = append(c.result.Skipped, path.Join(from, e.Name))
+				continue
+			}
+			if err := c.entryOut(path.Join(from, e.Name), filepath.Join(to, e.Name), e); err != nil {
+				return err
+			}
+		}
+		if to == "." {
+			return nil
+		}
+		return c.host.Chmod(to, info.Mode.Perm()|0o700) // or the next copy could not write to it
+	case info.Mode&fs.ModeSymlink != 0:
+		target, err := c.box.ReadLink(from)
+		if err != nil {
+			return named(from, err)
+		}
+		_ = c.host.Remove(to) // a file that is there; what it can't remove shows next
+		c.result.Files++
+		return c.host.Symlink(target, to)
+	case !info.Mode.IsRegular():
+		c.result.Skipped = append(c.result.Skipped, from)
+		return nil
+	}
+	source, err := c.box.Open(from)
+	if err != nil {
+		return named(from, err)
+	}
+	defer source.Close()
+	f, err := c.host.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	n, err := io.Copy(f, source)
+	if err == nil && n < info.Size {
+		err = fmt.Errorf("of %d bytes %d came", info.Size, n)
+	}
+	err = errors.Join(err, f.Chmod(info.Mode.Perm()), f.Close(), c.host.Chtimes(to, info.Modified, info.Modified))
+	c.result.Bytes += n
+	c.result.Files++
+	return named(from, err)
+}
+
+// named says which file of the sandbox an error is about.
+func named(p string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s in the sandbox: %w", p, err)
+}

@@ -1,0 +1,155 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"strings"
+	"time"
+)
+
+// Files is the file system of a sandbox, with the rights of root in it. Paths are absolute; links are followed inside the
+// sandbox and never lead out. Errors wrap fs.ErrNotExist, fs.ErrExist and the like. It may be used by one goroutine at a
+// time, and must be closed.
+type Files interface {
+	Stat(path string) (FileInfo, error)      // follows links
+	Lstat(path string) (FileInfo, error)     // does not
+	RealPath(path string) (string, error)    // without links; the last part need not exist
+	ReadDir(path string) ([]FileInfo, error) // in any order
+	ReadLink(path string) (string, error)
+	Open(path string) (io.ReadSeekCloser, error)
+	Create(path string) (io.WriteCloser, error) // empties one that is there
+	Append(path string) (io.WriteCloser, error) // makes one that isn't there
+	Mkdir(path string) error
+	Symlink(target, path string) error
+	Rename(from, to string) error // over what is there
+	Remove(path string) error     // a file, a link or an empty folder
+	Chmod(path string, mode fs.FileMode) error
+	Chown(path string, uid, gid uint32) error // not of what a link leads to, but for the last part
+	Chtimes(path string, modified time.Time) error
+	Close() error
+}
+
+// FileInfo is what is known of a file.
+type FileInfo struct {
+	Name     string // the last part of its path
+	Size     int64
+	Mode     fs.FileMode
+	Modified time.Time
+	UID, GID uint32
+}
+
+// FilesBackend is what the Manager needs of a Backend for files.
+type FilesBackend interface {
+	// OpenFiles opens the file system of a sandbox, which may be stopped or paused.
+	OpenFiles(ctx context.Context, id string) (Files, error)
+	// Account returns the numbers of a user of a sandbox by name, and its home; ErrNotFound.
+	Account(ctx context.Context, id, user string) (uid, gid uint32, home string, err error)
+}
+
+// opened is the file system of a sandbox, with whom new files belong to.
+type opened struct {
+	Files
+	uid, gid uint32
+	home     string
+}
+
+// open opens the files of a sandbox, and tells which file a caller means: a relative path begins at DefaultUser's home.
+func (m *Manager) open(ctx context.Context, owner, name, p string) (*opened, string, error) {
+	if p == "" || strings.ContainsRune(p, 0) || len(p) > 4096 {
+		return nil, "", fmt.Errorf("path %s is %w: give the path of a file in the sandbox", quote(p), ErrInvalid)
+	}
+	s, err := m.get(ctx, owner, name)
+	if err != nil {
+		return nil, "", err
+	}
+	o := &opened{}
+	if o.uid, o.gid, o.home, err = m.backend.Account(ctx, s.ID, DefaultUser); err != nil {
+		return nil, "", err
+	}
+	if o.Files, err = m.backend.OpenFiles(ctx, s.ID); err != nil {
+		return nil, "", err
+	}
+	if p == "~" || strings.HasPrefix(p, "~/") {
+		p = "." + p[1:]
+	}
+	if !path.IsAbs(p) {
+		p = path.Join(o.home, p)
+	}
+	return o, path.Clean(p), nil
+}
+
+// fileError gives an error of a file system the meaning that callers ask for, and says what was tried on which path.
+func fileError(what, p string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s %s: %w: there is no such file or folder in the sandbox; list_files shows what there is", what, p, ErrNotFound)
+	case errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("%s %s: it %w", what, p, ErrExists)
+	}
+	return fmt.Errorf("%s %s: %w", what, p, err)
+}
+
+// regular refuses what is no file, and says what it is.
+func (o *opened) regular(what, p string) (FileInfo, error) {
+	info, err := o.Stat(p)
+	if err != nil {
+		return info, fileError(what, p, err)
+	}
+	if info.Mode.IsDir() {
+		return info, fmt.Errorf("%s %s: it is a folder, which is %w here; list_files shows what is in it", what, p, ErrInvalid)
+	}
+	if !info.Mode.IsRegular() {
+		return info, fmt.Errorf("%s %s: it is no ordinary file, which is %w here", what, p, ErrInvalid)
+	}
+	return info, nil
+}
+
+// makeFolders makes a folder with those above it; new ones belong to DefaultUser.
+func (o *opened) makeFolders(p string) error {
+	info, err := o.Stat(p)
+	if err == nil && !info.Mode.IsDir() {
+		return fmt.Errorf("%s is no folder, which is %w here", p, ErrInvalid)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if p != "/" {
+		if err := o.makeFolders(path.Dir(p)); err != nil {
+			return err
+		}
+	}
+	if err := o.Mkdir(p); err != nil {
+		if info, e := o.Stat(p); e == nil && info.Mode.IsDir() {
+			return nil // someone else made it
+		}
+		return err
+	}
+	return errors.Join(o.Chmod(p, 0o755), o.Chown(p, o.uid, o.gid))
+}
+
+// readAll reads a file of up to most bytes.
+func (o *opened) readAll(what, p string, most int64) ([]byte, error) {
+	info, err := o.regular(what, p)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size > most {
+		return nil, fmt.Errorf("%s %s: it has %d bytes, and %d are the most, so that is %w: use exec with a tool inside", what, p, info.Size, most, ErrInvalid)
+	}
+	f, err := o.Open(p)
+	if err != nil {
+		return nil, fileError(what, p, err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(b)) > most {
+		err = fmt.Errorf("it grew over %d bytes meanwhile", most)
+	}
+	return b, fileError(what, p, err)
+}
