@@ -23,7 +23,6 @@ const (
 	ownerKey       = "user.pixels.owner"
 	fromKey        = "user.pixels.from"
 	egressKey      = "user.pixels.egress"
-	readyKey       = "user.pixels.ready"       // "true" once it was made whole; what lacks it is half-made
 	expiresKey     = "user.pixels.expires"     // when its lease ends, RFC 3339
 	createdKey     = "user.pixels.created"     // when the sandbox was made, where the instance is a later one
 	goingKey       = "user.pixels.going"       // "true" once it is to be removed; it is no sandbox any more then
@@ -163,9 +162,20 @@ func (b *Backend) Get(ctx context.Context, owner, name string) (sandbox.Sandbox,
 
 // claims asks Incus for the instances that bear a name for an owner.
 func (b *Backend) claims(owner, name string) ([]api.Instance, error) {
-	all := map[string]*known{}
-	err := b.cache.readAll(all, nil)
-	return claimsIn(all, owner, name), err
+	all, err := b.cache.fresh()
+	if err != nil {
+		return nil, err
+	}
+	if len(claimsIn(all, owner, name)) > 1 {
+		// How far the others are decides, and of that there may be no event yet.
+		for _, c := range claimsIn(all, owner, name) {
+			b.cache.touch(c.Name)
+		}
+		if all, err = b.cache.instances(); err != nil {
+			return nil, err
+		}
+	}
+	return claimsIn(all, owner, name), nil
 }
 
 // claimsIn returns the instances that bear a name for an owner: the whole one first, then the older before the newer. More
@@ -191,8 +201,8 @@ func shown(i api.Instance, all map[string]*known) bool {
 	return i.Config[nameKey] != "" && i.Config[goingKey] == "" && !replaced(i, all) && (whole(i) || i.Config[pastKey] == "")
 }
 
-// whole tells whether a sandbox was made to its end.
-func whole(i api.Instance) bool { return i.Config[readyKey] == "true" }
+// whole tells whether a sandbox was made to its end: it was started once, of which Incus keeps a note that no copy inherits.
+func whole(i api.Instance) bool { return i.Config["volatile.last_state.power"] != "" }
 
 // older orders claims the same way for everyone who looks.
 func older(a, b api.Instance) int {

@@ -98,6 +98,10 @@ func (c *cache) hear(event api.Event) {
 func (c *cache) touch(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.touchLocked(id)
+}
+
+func (c *cache) touchLocked(id string) {
 	if c.live {
 		if c.changed == nil {
 			c.changed = map[string]bool{}
@@ -145,6 +149,32 @@ func (c *cache) instances() (map[string]*known, error) {
 		}
 	}
 	return next, err
+}
+
+// fresh returns all instances, and misses none that was there when it was called: it asks which there are, and reads those
+// of which no event told yet.
+func (c *cache) fresh() (map[string]*known, error) {
+	ids, err := c.server.GetInstanceNames(api.InstanceTypeContainer)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	if c.live && c.known != nil {
+		there := map[string]bool{}
+		for _, id := range ids {
+			there[id] = true
+			if c.known[id] == nil {
+				c.touchLocked(id)
+			}
+		}
+		for id := range c.known {
+			if !there[id] {
+				c.touchLocked(id)
+			}
+		}
+	}
+	c.mu.Unlock()
+	return c.instances()
 }
 
 func (c *cache) readAll(into, before map[string]*known) error {

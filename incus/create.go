@@ -56,48 +56,29 @@ func (b *Backend) create(ctx context.Context, post api.InstancesPost, spec sandb
 	if _, err := b.rival(spec, post.Name, false); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	if err := b.boot(ctx, post.Name, spec.Egress != sandbox.EgressNone); err != nil {
-		return sandbox.Sandbox{}, err
-	}
-	if err := b.change(ctx, post.Name, makeWhole); err != nil {
+	if err := b.act(ctx, post.Name, "start"); err != nil {
 		return sandbox.Sandbox{}, err
 	}
 	if err := b.win(ctx, spec, post.Name); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	return b.look(post.Name)
+	return b.ready(ctx, post.Name, spec.Egress != sandbox.EgressNone)
 }
 
-// look returns a sandbox as Incus has it now.
-func (b *Backend) look(id string) (sandbox.Sandbox, error) {
+// ready returns an instance that was just started as a sandbox, once it is ready.
+func (b *Backend) ready(ctx context.Context, id string, network bool) (sandbox.Sandbox, error) {
+	address, err := b.awaitReady(ctx, id, network)
+	if err != nil {
+		return sandbox.Sandbox{}, err
+	}
 	inst, _, err := b.server.GetInstance(id)
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
 	b.cache.touch(id)
 	s := describe(inst)
-	if networked(*inst) {
-		state, _, err := b.server.GetInstanceState(id)
-		if err != nil {
-			return sandbox.Sandbox{}, err
-		}
-		s.Address = address(state)
-	}
+	s.Address = address
 	return s, nil
-}
-
-// makeWhole marks an instance as made to its end.
-func makeWhole(config map[string]string) error {
-	config[readyKey] = "true"
-	return nil
-}
-
-// boot starts an instance and returns when it is ready.
-func (b *Backend) boot(ctx context.Context, id string, network bool) error {
-	if err := b.act(ctx, id, "start"); err != nil {
-		return err
-	}
-	return b.awaitReady(ctx, id, network)
 }
 
 // newID makes up the name of an instance.
@@ -129,7 +110,7 @@ func taken(name string) error {
 }
 
 // rival decides between claims. Of several creations of one name at once, one wins. Each writes its claim (the instance with its keys), then looks: it
-// backs off before one that is older or already whole. Then it makes itself whole and looks again, because an older
+// backs off before one that is older or already whole. Then it becomes whole, by its start, and looks again, because an older
 // claim can appear later than a newer one looked. Before an older one that became whole it backs off, for that one may
 // have looked too early to see it; one that is not whole yet either will be, or backs off: the newer waits to see.
 //
@@ -180,7 +161,7 @@ func (b *Backend) win(ctx context.Context, spec sandbox.Spec, id string) error {
 // instance is what Incus is to make of a spec.
 func (b *Backend) instance(spec sandbox.Spec) (api.InstancesPost, error) {
 	config := map[string]string{
-		nameKey: spec.Name, ownerKey: spec.Owner, fromKey: spec.From, egressKey: string(spec.Egress), readyKey: "",
+		nameKey: spec.Name, ownerKey: spec.Owner, fromKey: spec.From, egressKey: string(spec.Egress),
 		expiresKey: spec.ExpiresAt.UTC().Format(time.RFC3339),
 		// No way to reach Incus from inside, and a map of user ids that no other sandbox has.
 		"security.guestapi": "false", "security.idmap.isolated": "true",

@@ -187,17 +187,17 @@ func TestKilledAtAnyPoint(t *testing.T) {
 			}
 			b.background.Wait()
 			all := ofOwner(t, b, owner)
-			whole := 0
+			made := 0
 			for _, i := range all {
-				if i.Config[readyKey] == "true" {
-					whole++
+				if whole(i) {
+					made++
 				}
 			}
-			if whole == len(all) && (len(all) == 1 || len(all) == 2 && stopped(all) == 1) {
+			if made == len(all) && (len(all) == 1 || len(all) == 2 && stopped(all) == 1) {
 				break
 			}
 			if time.Now().After(deadline) {
-				t.Fatalf("left are %d instances, %d of them whole, %d stopped", len(all), whole, stopped(all))
+				t.Fatalf("left are %d instances, %d of them whole, %d stopped", len(all), made, stopped(all))
 			}
 			time.Sleep(20 * time.Millisecond)
 		}

@@ -45,7 +45,7 @@ func (b *Backend) SetState(ctx context.Context, id string, state sandbox.State) 
 		err = b.act(bounded, id, "unfreeze")
 	case state == sandbox.Running:
 		if err = b.act(bounded, id, "start"); err == nil {
-			err = b.awaitReady(ctx, id, inst.Config[egressKey] != string(sandbox.EgressNone))
+			_, err = b.awaitReady(ctx, id, inst.Config[egressKey] != string(sandbox.EgressNone))
 		}
 	default:
 		err = b.stop(bounded, id, from == sandbox.Paused)

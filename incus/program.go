@@ -19,7 +19,7 @@ const programProperty = "user.pixels.program"
 // program returns the path of our program in an instance, and puts it there when it is made from an image, or a
 // checkpoint, that lacks it: an image of someone else's, or one of an older version.
 func (b *Backend) program(ctx context.Context, inst *api.Instance) (string, error) {
-	content, at, err := guestbin.Program()
+	at, err := guestbin.Path()
 	if err != nil || inst.Config["image."+programProperty] == at {
 		return at, err
 	}
@@ -32,6 +32,10 @@ func (b *Backend) program(ctx context.Context, inst *api.Instance) (string, erro
 	code, err := sh(`[ -x "$1" ]`, at)
 	if err == nil && code != 0 {
 		// Under another name first: a command may be run at the same time.
+		content, err := guestbin.Content()
+		if err != nil {
+			return "", err
+		}
 		part := at + "." + rand.Text()
 		if code, err = sh(`mkdir -p "$1"`, path.Dir(at)); err == nil && code == 0 {
 			err = b.server.CreateInstanceFile(inst.Name, part, client.InstanceFileArgs{Type: "file", Mode: 0o755, WriteMode: "overwrite", Content: bytes.NewReader(content)})

@@ -54,7 +54,7 @@ func (p *Provisioner) Image(name string) (*ProvisionImage, error) {
 
 // ImageProperties are the properties that an image of the given kind and recipe version carries. They say that it has the user pixel.
 func ImageProperties(kind, version, osName, release string) map[string]string {
-	_, program, _ := guestbin.Program() // a build without it makes no image
+	program, _ := guestbin.Path() // a build without it makes no image
 	return map[string]string{
 		programProperty:     program,
 		"description":       fmt.Sprintf("Pixels %s (%s %s)", kind, osName, release),

@@ -18,17 +18,21 @@ const readyTimeout = 60 * time.Second
 
 // readyScript waits inside until the sandbox is ready. "A command can be run" is too early: our own first process and
 // systemd have yet to set the host name and to mount /run. Of another one nothing is known, so that it counts as ready at
-// once. With an argument it also waits for the default route, which comes with the address.
+// once. With an argument it also waits for the default route, which comes with the address, and prints that.
 const readyScript = `
+address=
 case $(readlink /proc/1/exe) in
-` + guest.Dir + `/*) until [ -e ` + guest.ReadyMark + ` ]; do sleep 0.01; done ;;
+` + guest.Dir + `/*) until [ -e ` + guest.ReadyMark + ` ]; do sleep 0.01; done; read -r address <` + guest.ReadyMark + ` ;;
 */systemd) until systemctl -q is-active systemd-tmpfiles-setup.service && systemctl -q is-active basic.target; do sleep 0.02; done ;;
 esac
-[ -z "$1" ] || until grep -q '^eth0[[:space:]]*00000000' /proc/net/route; do sleep 0.02; done
+[ -n "$1" ] || exit 0
+until grep -q '^eth0[[:space:]]*00000000' /proc/net/route; do sleep 0.02; done
+[ -n "$address" ] || address=$(ip -4 -o addr show dev eth0 scope global | sed -n 's/.* inet \([0-9.]*\).*/\1/p;q')
+echo "$address"
 `
 
-// awaitReady returns when an instance that was just started is ready.
-func (b *Backend) awaitReady(ctx context.Context, id string, network bool) error {
+// awaitReady returns when an instance that was just started is ready, with its address when it has a network.
+func (b *Backend) awaitReady(ctx context.Context, id string, network bool) (address string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("it was not ready within %s", readyTimeout))
 	defer cancel()
 	argument := ""
@@ -36,21 +40,21 @@ func (b *Backend) awaitReady(ctx context.Context, id string, network bool) error
 		argument = "network"
 	}
 	for {
-		var stderr bytes.Buffer
-		code, err := b.exec(ctx, id, api.InstanceExecPost{Command: []string{"/bin/sh", "-c", readyScript, "sh", argument}}, nil, nil, &stderr)
+		var stdout, stderr bytes.Buffer
+		code, err := b.exec(ctx, id, api.InstanceExecPost{Command: []string{"/bin/sh", "-c", readyScript, "sh", argument}}, nil, &stdout, &stderr)
 		switch {
 		case ctx.Err() != nil:
-			return context.Cause(ctx)
+			return "", context.Cause(ctx)
 		case err == nil && code == 0:
-			return nil
+			return strings.TrimSpace(stdout.String()), nil
 		case err == nil:
-			return fmt.Errorf("it did not become ready: exit code %d: %s", code, bytes.TrimSpace(stderr.Bytes()))
+			return "", fmt.Errorf("it did not become ready: exit code %d: %s", code, bytes.TrimSpace(stderr.Bytes()))
 		case !tooEarly(err):
-			return err
+			return "", err
 		}
 		select {
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return "", context.Cause(ctx)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

@@ -19,8 +19,8 @@ import (
 // has to stop the instance first; it changes nothing until the copy is ready; and it works on ZFS too, which can't roll
 // back past newer snapshots. The instance that was the sandbox before stays, stopped, as the holder of the checkpoints
 // that it has, and the copy's pastKey leads to it. The copy's ID follows from that of the instance that it replaces, so
-// that Incus lets only one be made. It is the sandbox from the moment on when it is whole: that one change of a key is the
-// restore, and all before and after it can be done again.
+// that Incus lets only one be made. It is the sandbox from its start on: that is the restore, and all before and
+// after it can be done again.
 
 // nextID is the ID of the instance that replaces another one.
 func nextID(id string) string {
@@ -98,7 +98,7 @@ func (b *Backend) replace(ctx context.Context, old *api.Instance, holder, label,
 		}
 	}
 	maps.Copy(config, map[string]string{
-		pastKey: old.Name, nextKey: "", readyKey: "", createdKey: describe(old).CreatedAt.Format(time.RFC3339Nano),
+		pastKey: old.Name, nextKey: "", createdKey: describe(old).CreatedAt.Format(time.RFC3339Nano),
 	})
 	devices := maps.Clone(old.Devices)
 	op, err := b.server.CreateInstance(api.InstancesPost{
@@ -114,13 +114,10 @@ func (b *Backend) replace(ctx context.Context, old *api.Instance, holder, label,
 		}
 		return sandbox.Sandbox{}, err
 	}
-	if err := b.boot(ctx, next, old.Config[egressKey] != string(sandbox.EgressNone)); err != nil {
+	if err := b.act(ctx, next, "start"); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	if err := b.change(ctx, next, makeWhole); err != nil {
-		return sandbox.Sandbox{}, err
-	}
-	return b.look(next)
+	return b.ready(ctx, next, old.Config[egressKey] != string(sandbox.EgressNone))
 }
 
 // nameTaken tells whether Incus refused to make an instance because there is one of the name, or one is just being made.

@@ -122,6 +122,11 @@ func (b *Backend) sweep(ctx context.Context, owner string) (expired []sandbox.Sa
 			}
 		case replaced(inst, all):
 			b.retire(ctx, inst.Name)
+		case shown(inst, all) && b.now().Sub(inst.CreatedAt) >= b.stale && claimsIn(all, inst.Config[ownerKey], inst.Config[nameKey])[0].Name != inst.Name:
+			// Another one has the name, and the creation that should have given way was killed.
+			if err = b.remove(ctx, inst.Name); errors.Is(err, sandbox.ErrNotFound) {
+				err = nil
+			}
 		case whole(inst) && b.overdue(inst.Config):
 			err = b.condemn(ctx, inst.Name, func(config map[string]string) error {
 				if !b.overdue(config) {

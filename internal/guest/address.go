@@ -19,10 +19,10 @@ const card = "eth0"
 
 // keepAddress brings the card up whenever there is one, and keeps its address by DHCP. It calls first once, when it is
 // settled what the sandbox starts with: an address, or no card. A card may come, go and come back later.
-func keepAddress(ctx context.Context, first func()) {
-	once := func() {
+func keepAddress(ctx context.Context, first func(address string)) {
+	once := func(address string) {
 		if first != nil {
-			first()
+			first(address)
 			first = nil
 		}
 	}
@@ -35,13 +35,13 @@ func keepAddress(ctx context.Context, first func()) {
 	}
 	kept, stop := 0, func() {}
 	defer func() { stop() }()
-	got := make(chan struct{}, 1)
+	got := make(chan string, 1)
 	look := func() {
 		link, err := netlink.LinkByName(card)
 		if err != nil {
 			stop()
 			kept = 0
-			once()
+			once("")
 			return
 		}
 		if index := link.Attrs().Index; index != kept {
@@ -63,14 +63,14 @@ func keepAddress(ctx context.Context, first func()) {
 				continue
 			}
 			look()
-		case <-got:
-			once()
+		case address := <-got:
+			once(address)
 		}
 	}
 }
 
 // lease keeps a card's address until ctx ends. got hears of each one.
-func lease(ctx context.Context, link netlink.Link, got chan<- struct{}) {
+func lease(ctx context.Context, link netlink.Link, got chan<- string) {
 	_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+card+"/accept_ra", []byte("0"), 0) // nothing here sends one
 	if err := netlink.LinkSetUp(link); err != nil {
 		fmt.Fprintln(os.Stderr, "init: bring up the card:", err)
@@ -86,7 +86,7 @@ func lease(ctx context.Context, link netlink.Link, got chan<- struct{}) {
 			// Half of its time is when RFC 2131 has a client renew it.
 			pause = max(ack.IPAddressLeaseTime(time.Hour)/2, time.Second)
 			select {
-			case got <- struct{}{}:
+			case got <- ack.YourIPAddr.String():
 			default:
 			}
 		} else if text := err.Error(); text != last && ctx.Err() == nil {

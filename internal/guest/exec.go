@@ -110,6 +110,8 @@ func (o order) run(stdin, stdout, stderr *os.File, started func(pid int)) (code 
 		return refuse(exitFailed, "run the command: %v", err)
 	}
 	signals := make(chan os.Signal, 8)
+	orphans := make(chan os.Signal, 1)
+	signal.Notify(orphans, syscall.SIGCHLD)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, cancelSignal)
 	path, err := exec.LookPath(o.argv[0])
 	switch {
@@ -140,13 +142,11 @@ func (o order) run(stdin, stdout, stderr *os.File, started func(pid int)) (code 
 	if o.timeout > 0 {
 		timeout = time.After(o.timeout)
 	}
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
 	for {
 		select {
 		case <-done:
 			return exitCode(cmd.ProcessState), byItself
-		case <-tick.C:
+		case <-orphans:
 			reapOrphans(cmd.Process.Pid)
 			continue
 		case <-timeout:

@@ -22,7 +22,7 @@ import (
 const Dir = "/usr/lib/pixels"
 
 // ReadyMark is the file that is there once the sandbox has its host name and its mounts, and its address when it has a
-// network card. It lies on a file system in memory, so that neither a restart nor a copy inherits it.
+// network card; it holds that. It lies on a file system in memory, so that neither a restart nor a copy inherits it.
 const ReadyMark = "/run/pixels/ready"
 
 // grace is how long processes have to end by themselves when the sandbox is stopped.
@@ -85,13 +85,12 @@ func run() error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	first := make(chan struct{})
-	go keepAddress(ctx, func() { close(first) })
+	first := make(chan string, 1)
+	go keepAddress(ctx, func(address string) { first <- address })
 	for {
 		select {
-		case <-first:
-			first = nil
-			if err := markReady(); err != nil {
+		case address := <-first:
+			if err := markReady(address); err != nil {
 				fmt.Fprintln(os.Stderr, "init:", err)
 			}
 		case s := <-signals:
@@ -147,9 +146,13 @@ func alone() bool {
 	return true
 }
 
-func markReady() error {
+// markReady writes the ready mark, which is there with all its content or not at all.
+func markReady(address string) error {
 	if err := os.MkdirAll(filepath.Dir(ReadyMark), 0o755); err != nil {
 		return err
 	}
-	return os.WriteFile(ReadyMark, nil, 0o644)
+	if err := os.WriteFile(ReadyMark+".new", []byte(address+"\n"), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(ReadyMark+".new", ReadyMark)
 }

@@ -81,11 +81,13 @@ func newRecipe(ctx context.Context, h host, kind string) (recipe, error) {
 	if kind == kindSystemd {
 		r.packages = slices.Concat(basePackages, systemdPackages)
 	}
-	program, at, err := guestbin.Program()
+	at, err := guestbin.Path()
 	if err != nil {
 		return r, err
 	}
-	r.files[at] = program
+	if r.files[at], err = guestbin.Content(); err != nil {
+		return r, err
+	}
 	r.id, r.codename, r.release = h.id, h.codename, h.version
 	all, err := readSources("/")
 	if err != nil {
