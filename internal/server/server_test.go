@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/jsonschema-go/jsonschema"
+	"github.com/mark3labs/mcp-go/mcp"
 	"github.com/rs/zerolog"
 
 	"pixels/sandbox"
@@ -283,6 +284,43 @@ func TestACommandInTheBackground(t *testing.T) {
 	}
 	if want := strings.Repeat("0123456789", 2401) + "\n"; all != want {
 		t.Errorf("read by cursor it is %d bytes, want %d", len(all), len(want))
+	}
+}
+
+func TestOutputIsToldAsItComes(t *testing.T) {
+	c := serve(t)
+	if _, err := answer(t, c, "create_sandbox", map[string]any{"name": "box"}); err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan string, 100)
+	c.mcp.OnNotification(func(n mcp.JSONRPCNotification) {
+		if n.Method == "notifications/progress" && n.Params.AdditionalFields["progressToken"] == "mine" {
+			told <- n.Params.AdditionalFields["message"].(string)
+		}
+	})
+	var request mcp.CallToolRequest
+	request.Params.Name = "exec"
+	request.Params.Arguments = map[string]any{"name": "box", "command": "echo first; sleep 1; echo second; sleep 1; echo last"}
+	request.Params.Meta = &mcp.Meta{ProgressToken: "mine"}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.mcp.CallTool(t.Context(), request)
+		ended <- err
+	}()
+	for _, want := range []string{"first\n", "second\n"} {
+		select {
+		case got := <-told:
+			if got != want {
+				t.Errorf("told %q, want %q", got, want)
+			}
+		case err := <-ended:
+			t.Fatalf("the call ended (%v) before it told %q", err, want)
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%q is not told", want)
+		}
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 
