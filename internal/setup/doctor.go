@@ -30,6 +30,7 @@ func Doctor(ctx context.Context, o Options) (ok bool) {
 	}
 	if p := j.checkServer(ctx); p != nil {
 		j.checkPool(p)
+		j.checkQuotas(p)
 		j.checkNetwork(ctx, p)
 		j.checkImage(ctx, p, kindBase, p.Config().Image, false)
 		j.checkImage(ctx, p, kindSystemd, p.Config().Image+systemdSuffix, true)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -91,5 +92,50 @@ func execCancelled(t *testing.T, s Subject) {
 	cancel()
 	if _, err := s.Exec(ended, box.ID, sandbox.Command{Shell: "echo x >never"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled before it began: %v", err)
+	}
+}
+
+// firstWrite tells when something was first written to it.
+type firstWrite struct {
+	once  sync.Once
+	first chan time.Time
+	text  strings.Builder
+}
+
+func (w *firstWrite) Write(b []byte) (int, error) {
+	w.once.Do(func() { w.first <- time.Now() })
+	return w.text.Write(b)
+}
+
+func execStreams(t *testing.T, s Subject) {
+	box := s.create(t, sandbox.Spec{Name: "box"})
+	w := &firstWrite{first: make(chan time.Time, 1)}
+	code, err := s.Exec(t.Context(), box.ID, sandbox.Command{Shell: "echo early; sleep 2; echo late", Stdout: w})
+	if err != nil || code != 0 || w.text.String() != "early\nlate\n" {
+		t.Fatalf("exit code %d, %v, %q", code, err, w.text.String())
+	}
+	if before := time.Since(<-w.first); before < time.Second {
+		t.Errorf("what is written early comes %s before the end", before)
+	}
+	m := sandbox.NewManager(s, sandbox.Defaults{})
+	line := "x=0123456789; for i in 1 2 3 4 5 6 7; do x=$x$x$x$x; done; echo first; echo $x; printf 'last\\377\\376'"
+	r, err := m.Exec(t.Context(), s.Owner, sandbox.ExecRequest{Name: "box", Shell: line})
+	if err != nil || !r.Truncated || len(r.Stdout) > 25_000 || !strings.HasPrefix(r.Stdout, "first\n0123") || !strings.HasSuffix(r.Stdout, "789\nlast\uFFFD") ||
+		!strings.Contains(r.Stdout, "bytes cut here") {
+		t.Errorf("%d bytes, %.60q ... %q, %v", len(r.Stdout), r.Stdout, r.Stdout[max(0, len(r.Stdout)-30):], err)
+	}
+	// One that takes long holds nobody up.
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := s.Exec(ctx, box.ID, sandbox.Command{Shell: "sleep 60"})
+		ended <- err
+	}()
+	if got := s.output(t, box.ID, "echo meanwhile"); got != "meanwhile" {
+		t.Errorf("beside a long one it is %q", got)
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("the long one: %v", err)
 	}
 }

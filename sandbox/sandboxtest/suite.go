@@ -31,6 +31,7 @@ func Run(t *testing.T, s Subject) {
 		{"a sandbox is created, found and destroyed", createFindDestroy},
 		{"a command gets what it was given and gives back what it did", execWhole},
 		{"what can't be run is a result or says why", execFailures},
+		{"output comes as it is written, and long output keeps its ends", execStreams},
 		{"a command that is cancelled ends with all it started", execCancelled},
 		{"a run goes on behind the call and can be looked at", runsGoOn},
 		{"a run ends at its timeout, when it is cancelled and with its sandbox", runsEnd},
