@@ -29,13 +29,13 @@ func (b *Backend) program(ctx context.Context, inst *api.Instance) (string, erro
 	sh := func(line, argument string) (int, error) {
 		return b.exec(ctx, inst.Name, api.InstanceExecPost{Command: []string{"/bin/sh", "-c", line, "sh", argument}}, nil, nil, nil)
 	}
+	content, err := guestbin.Content()
+	if err != nil {
+		return "", err
+	}
 	code, err := sh(`[ -x "$1" ]`, at)
 	if err == nil && code != 0 {
 		// Under another name first: a command may be run at the same time.
-		content, err := guestbin.Content()
-		if err != nil {
-			return "", err
-		}
 		part := at + "." + rand.Text()
 		if code, err = sh(`mkdir -p "$1"`, path.Dir(at)); err == nil && code == 0 {
 			err = b.server.CreateInstanceFile(inst.Name, part, client.InstanceFileArgs{Type: "file", Mode: 0o755, WriteMode: "overwrite", Content: bytes.NewReader(content)})

@@ -108,7 +108,7 @@ func (d *Demo) job(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	err = d.step("edit the file, then restore", func() (string, error) {
+	err = d.step("edit the file, then restore it", func() (string, error) {
 		err := d.client.Call(ctx, "edit_file", map[string]any{"name": "base", "path": "primes", "old_text": "NF == 2", "new_text": "NF == 3"}, nil)
 		if err != nil {
 			return "", err
@@ -121,7 +121,7 @@ func (d *Demo) job(ctx context.Context) (err error) {
 			return "", err
 		}
 		whole, err := d.run(ctx, "./primes 100", "25")
-		return broken + " after the edit, " + whole + " again after it", err
+		return broken + " after the edit, " + whole + " again after the restore", err
 	})
 	if err != nil {
 		return err

@@ -141,15 +141,14 @@ func use(link netlink.Link, ack *dhcpv4.DHCPv4) error {
 			return fmt.Errorf("set the MTU %d: %w", mtu, err)
 		}
 	}
-	for _, router := range ack.Router() {
-		route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: router}
-		if !want.Contains(router) { // as on a wire with an address of its own alone
+	if routers := ack.Router(); len(routers) > 0 {
+		route := &netlink.Route{LinkIndex: link.Attrs().Index, Gw: routers[0]}
+		if !want.Contains(routers[0]) { // as on a wire with an address of its own alone
 			route.Flags = int(netlink.FLAG_ONLINK)
 		}
 		if err := netlink.RouteReplace(route); err != nil {
-			return fmt.Errorf("set the default route by %s: %w", router, err)
+			return fmt.Errorf("set the default route by %s: %w", routers[0], err)
 		}
-		break
 	}
 	return resolver(ack)
 }

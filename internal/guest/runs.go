@@ -105,18 +105,22 @@ func (d runFolder) alive() bool {
 	return unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
 }
 
-// runSpawn starts a run whose input is what stdin has, and returns when its command was started or refused.
-func runSpawn(args []string) error {
-	var o order
-	var id string
-	f := flag.NewFlagSet("spawn", flag.ContinueOnError)
+// parseRun reads what the commands that make a run are called with.
+func parseRun(command string, args []string) (o order, id string, d runFolder, err error) {
+	f := flag.NewFlagSet(command, flag.ContinueOnError)
 	o.flags(f)
 	f.StringVar(&id, "id", "", "of the run")
 	if err := f.Parse(args); err != nil {
-		return err
+		return o, "", "", err
 	}
 	o.argv = f.Args()
-	d, err := folderOf(id)
+	d, err = folderOf(id)
+	return o, id, d, err
+}
+
+// runSpawn starts a run whose input is what stdin has, and returns when its command was started or refused.
+func runSpawn(args []string) error {
+	o, id, d, err := parseRun("spawn", args)
 	if err != nil {
 		return err
 	}
@@ -181,16 +185,7 @@ func (d runFolder) fill(stdin io.Reader) error {
 func runRunner(args []string) error {
 	tell := os.NewFile(3, "tell")
 	unix.CloseOnExec(3)
-	var o order
-	var id string
-	f := flag.NewFlagSet("runner", flag.ContinueOnError)
-	o.flags(f)
-	f.StringVar(&id, "id", "", "of the run")
-	if err := f.Parse(args); err != nil {
-		return err
-	}
-	o.argv = f.Args()
-	d, err := folderOf(id)
+	o, _, d, err := parseRun("runner", args)
 	if err != nil {
 		return err
 	}
