@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"pixels/internal/units"
 )
 
 // SetState starts, stops or pauses a sandbox, and returns it when it is so.
@@ -48,7 +50,7 @@ func (m *Manager) expiry(ttl time.Duration) (time.Time, error) {
 		ttl = m.defaults.Lease
 	}
 	if ttl < MinTTL || ttl > m.defaults.MaxLease {
-		return time.Time{}, fmt.Errorf("ttl %s is %w: give %s to %s", ttl, ErrInvalid, MinTTL, m.defaults.MaxLease)
+		return time.Time{}, fmt.Errorf("ttl %s is %w: give %s to %s", units.Duration(ttl), ErrInvalid, units.Duration(MinTTL), units.Duration(m.defaults.MaxLease))
 	}
 	return time.Now().Add(ttl).UTC().Truncate(time.Second), nil
 }

@@ -31,5 +31,18 @@ func ParseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// Duration writes a duration: 30m, 2h30m, 1w.
-func Duration(d time.Duration) string { return str2duration.String(d) }
+// Duration writes a duration: 30m, 2h30m, 30d.
+func Duration(d time.Duration) string {
+	const day = 24 * time.Hour
+	if d >= 2*day && d%day == 0 {
+		return fmt.Sprintf("%dd", d/day)
+	}
+	text := d.String() // as 2h30m0s
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
