@@ -20,7 +20,7 @@ const neverDrop = 8
 
 // quotaState is what the kernel tells of a pool's quotas.
 type quotaState struct {
-	dir          string // in /sys
+	dir          string // in /sys; it is there once quotas are on
 	inconsistent bool
 	threshold    int
 }
@@ -48,7 +48,7 @@ func (j *job) quotaState(p *incus.Provisioner) (q quotaState, ok bool) {
 		return n
 	}
 	q.inconsistent, q.threshold = number("inconsistent") == 1, number("drop_subtree_threshold")
-	return q, exists(q.dir)
+	return q, true
 }
 
 // btrfsID reads a file system's id from the first super block of the file or device that holds it.
@@ -69,7 +69,25 @@ func btrfsID(source string) (string, error) {
 func (j *job) quotas(ctx context.Context, p *incus.Provisioner) error {
 	start := time.Now()
 	q, ok := j.quotaState(p)
-	if !ok || !j.root || !q.inconsistent && (q.threshold < 0 || q.threshold >= neverDrop) {
+	if !ok || !j.root {
+		return nil
+	}
+	// btrfs works on where the pool is mounted.
+	btrfs := func(args ...string) error {
+		out, err := exec.CommandContext(ctx, "btrfs", append(args, filepath.Join("/var/lib/incus/storage-pools", p.Config().Pool))...).CombinedOutput()
+		if err != nil && ctx.Err() == nil {
+			j.warn("btrfs "+strings.Join(args, " ")+" by hand", "disk limits may not be enforced: %s", strings.TrimSpace(string(out)))
+		}
+		return ctx.Err()
+	}
+	if !exists(q.dir) {
+		// Incus does it with the first limit, too late for what follows.
+		if err := btrfs("quota", "enable"); err != nil {
+			return err
+		}
+		q, _ = j.quotaState(p)
+	}
+	if !q.inconsistent && (q.threshold < 0 || q.threshold >= neverDrop) {
 		return nil
 	}
 	if q.threshold >= 0 && q.threshold < neverDrop {
@@ -78,10 +96,8 @@ func (j *job) quotas(ctx context.Context, p *incus.Provisioner) error {
 		}
 	}
 	if q.inconsistent {
-		out, err := exec.CommandContext(ctx, "btrfs", "quota", "rescan", "-w", filepath.Join("/var/lib/incus/storage-pools", p.Config().Pool)).CombinedOutput()
-		if err != nil {
-			j.warn("btrfs quota rescan", "disk limits are not enforced, and counting anew failed: %s", strings.TrimSpace(string(out)))
-			return ctx.Err()
+		if err := btrfs("quota", "rescan", "-w"); err != nil {
+			return err
 		}
 	}
 	j.did(start, "disk quotas of the pool kept and right")
