@@ -40,5 +40,5 @@ bench: build
 clean-incus: build
 	$(BIN) clean --all
 
-install:
+install: build
 	$(GO) install -trimpath -ldflags "$(LDFLAGS)" ./cmd/pixels-mcp

@@ -34,9 +34,9 @@ func secondBackend(t *testing.T, c Config) *Backend {
 // soon waits until what must become true does.
 func soon(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("within 10 s it does not come true that %s", what)
+			t.Fatalf("within 30 s it does not come true that %s", what)
 		}
 	}
 }
