@@ -29,6 +29,7 @@ func box(t *testing.T, b *Backend, name string) sandbox.Sandbox {
 		if err := b.Destroy(context.Background(), made.ID); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
 			t.Error(err)
 		}
+		b.background.Wait() // the next test has the machine to itself
 	})
 	return made
 }
