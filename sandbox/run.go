@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -115,20 +114,24 @@ func (m *Manager) WaitRun(ctx context.Context, owner string, r WaitRequest) (Run
 	out.Duration = max(ended.Sub(got.Started), 0)
 	cutOut, cutErr := false, false
 	var atOut, atErr int64
-	out.Stdout, atOut, cutOut = got.Stdout.text(q.Stdout)
-	out.Stderr, atErr, cutErr = got.Stderr.text(q.Stderr)
+	// What is missing in the middle of one output is read from there on, without the other one again.
+	out.Stdout, atOut, cutOut = got.Stdout.text(q.Stdout, cursor(int64(len(got.Stdout.Head)), got.Stderr.Size))
+	out.Stderr, atErr, cutErr = got.Stderr.text(q.Stderr, cursor(got.Stdout.Size, int64(len(got.Stderr.Head))))
 	if r.Cursor == "" {
 		out.Truncated = cutOut || cutErr
 	} else {
 		out.More = cutOut || cutErr
 	}
-	out.Cursor = strconv.FormatInt(atOut, 10) + ":" + strconv.FormatInt(atErr, 10)
+	out.Cursor = cursor(atOut, atErr)
 	return out, nil
 }
 
+// cursor names a place in both outputs of a run.
+func cursor(stdout, stderr int64) string { return fmt.Sprintf("%d:%d", stdout, stderr) }
+
 // text returns an output that was asked for from a place on, where to read on, and whether something is missing: in its
-// middle when from is negative, at its end else.
-func (o RunOutput) text(from int64) (text string, next int64, missing bool) {
+// middle when from is negative, at its end else. middle is the cursor of what is missing in its middle.
+func (o RunOutput) text(from int64, middle string) (text string, next int64, missing bool) {
 	if from >= 0 {
 		next = from + int64(len(o.Head))
 		return valid(o.Head), next, next < o.Size
@@ -137,5 +140,5 @@ func (o RunOutput) text(from int64) (text string, next int64, missing bool) {
 	if shown >= o.Size {
 		return valid(append(o.Head[:len(o.Head):len(o.Head)], o.Tail...)), o.Size, false
 	}
-	return cutText(o.Head, o.Tail, o.Size-shown, fmt.Sprintf("read them by wait, from the cursor %d on", len(o.Head))), o.Size, true
+	return cutText(o.Head, o.Tail, o.Size-shown, fmt.Sprintf("wait with the cursor %q reads on from here", middle)), o.Size, true
 }

@@ -62,7 +62,7 @@ type Sandbox struct {
 	CreatedAt time.Time         `json:"created_at"`
 	ExpiresAt time.Time         `json:"expires_at" jsonschema:"when it is destroyed by itself; extend_sandbox moves it"`
 
-	ID string `json:"-"` // the backend's own name for it, stable for its life
+	ID string `json:"-"` // the backend's own name for it; a restore may change it
 }
 
 // Checkpoint is a labelled snapshot of a sandbox's file system.

@@ -24,9 +24,7 @@ func session(t *testing.T) (s Session, end context.CancelFunc) {
 		cancel()
 		s.Operations.Wait()
 	})
-	for tool, arguments := range map[string]string{"create_sandbox": `{"name":"base"}`} {
-		must(t, s, tool, arguments)
-	}
+	must(t, s, "create_sandbox", `{"name":"base"}`)
 	must(t, s, "create_checkpoint", `{"name":"base","label":"ready"}`)
 	return s, cancel
 }

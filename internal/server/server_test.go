@@ -271,8 +271,11 @@ func TestACommandInTheBackground(t *testing.T) {
 	}
 	id = out["operation"].(string)
 	got = first(map[string]any{"ids": []string{id}})
-	if ran := got["exec"].(map[string]any); ran["truncated"] != true || !strings.Contains(ran["stdout"].(string), "4011 bytes cut here") {
+	if ran := got["exec"].(map[string]any); ran["truncated"] != true || !strings.Contains(ran["stdout"].(string), `4011 bytes cut here; wait with the cursor "10000:0"`) {
 		t.Errorf("long output: %.100v", got)
+	}
+	if got := first(map[string]any{"ids": []string{id}, "cursor": "10000:0"}); !strings.HasPrefix(got["exec"].(map[string]any)["stdout"].(string), "0123456789") {
+		t.Errorf("read on where it was cut: %.100v", got)
 	}
 	all, cursor := "", "0:0"
 	for range 10 {
