@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
-	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
 	"golang.org/x/sys/unix"
 
@@ -109,13 +108,8 @@ func (b *Backend) exec(ctx context.Context, id string, post api.InstanceExecPost
 	select {
 	case <-r.ended:
 	case <-ctx.Done():
-		select {
-		case control := <-r.control:
-			// That it fails means that the command has ended, or that Incus has; both show below.
-			_ = control.WriteJSON(api.InstanceExecControl{Command: "signal", Signal: int(unix.SIGTERM)})
-		case <-r.ended:
-		case <-time.After(endTimeout):
-		}
+		// That it fails means that the command has ended, or that Incus has; both show below.
+		_ = r.control.WriteJSON(api.InstanceExecControl{Command: "signal", Signal: int(unix.SIGTERM)})
 		select {
 		case <-r.ended:
 		case <-time.After(endTimeout):
@@ -124,17 +118,19 @@ func (b *Backend) exec(ctx context.Context, id string, post api.InstanceExecPost
 		}
 	}
 	// The streams end with the operation, but for what is on its way. A server that died leaves them open for ever.
+	broken := errors.New("its output did not come to an end")
 	select {
-	case <-r.streams:
+	case broken = <-r.output:
 	case <-time.After(5 * time.Second):
-		if r.err == nil {
-			r.err = errors.New("its output did not come to an end")
-		}
 	}
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	return exitCode(r.op, r.err)
+	code, err := exitCode(r.op, r.err)
+	if err == nil && broken != nil {
+		return 0, broken
+	}
+	return code, err
 }
 
 // running is a command under way.
@@ -142,30 +138,27 @@ type running struct {
 	ended   chan struct{} // closed when op and err say how it ended
 	op      *api.Operation
 	err     error
-	streams chan bool // closed when its output has come
-	control chan *websocket.Conn
+	output  chan error // tells once whether all output has come
+	control *websocket.Conn
 	giveUp  func() // stops waiting for its end
 }
 
 // start starts a command and waits for its end in the background.
 func (b *Backend) start(id string, post api.InstanceExecPost, stdin io.Reader, stdout, stderr io.Writer) (*running, error) {
-	if stdin == nil {
-		stdin = strings.NewReader("")
-	}
-	post.WaitForWS = true
-	r := &running{ended: make(chan struct{}), streams: make(chan bool), control: make(chan *websocket.Conn, 1)}
-	op, err := b.server.ExecInstance(id, post, &client.InstanceExecArgs{
-		Stdin: stdin, Stdout: discardIfNil(stdout), Stderr: discardIfNil(stderr), DataDone: r.streams,
-		Control: func(conn *websocket.Conn) { r.control <- conn },
-	})
+	op, streams, err := b.command(id, post)
 	if err != nil {
 		if strings.Contains(err.Error(), "Instance is not running") {
 			return nil, errNotRunning
 		}
 		return nil, err
 	}
-	var patient context.Context
-	patient, r.giveUp = context.WithCancel(context.Background())
+	r := &running{ended: make(chan struct{}), output: make(chan error, 1), control: streams.control}
+	patient, stop := context.WithCancel(context.Background())
+	r.giveUp = func() {
+		stop()
+		streams.close()
+	}
+	go func() { r.output <- streams.carry(stdin, stdout, stderr) }()
 	go func() {
 		defer close(r.ended)
 		r.op, r.err = wait(patient, b.server, op)
@@ -187,13 +180,6 @@ func exitCode(op *api.Operation, err error) (int, error) {
 		return 0, err
 	}
 	return 0, fmt.Errorf("how the command ended is not in its operation (%v)", op.Metadata)
-}
-
-func discardIfNil(w io.Writer) io.Writer {
-	if w == nil {
-		return io.Discard
-	}
-	return w
 }
 
 // account is who a command runs as.

@@ -1,0 +1,137 @@
+package incus
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/gorilla/websocket"
+	client "github.com/lxc/incus/v6/client"
+	"github.com/lxc/incus/v6/shared/api"
+)
+
+// Incus carries each stream of a command over a websocket of its own: binary messages, and an empty text message at the
+// end. The client's ExecInstance takes a connection that broke for one that ended, and breaks it itself: it answers the
+// ping that the server sends first with a pong, and when the server has ended the command and closed by then, the pong's
+// failure drops all that the server had sent before. So the connections are read here.
+const (
+	stdinStream  = "0"
+	stdoutStream = "1"
+	stderrStream = "2"
+)
+
+// streams are the connections of a command under way.
+type streams struct {
+	control, stdin, stdout, stderr *websocket.Conn
+}
+
+// command starts a command in an instance. It begins to run once its streams are attached.
+func (b *Backend) command(id string, post api.InstanceExecPost) (client.Operation, *streams, error) {
+	post.WaitForWS = true
+	op, _, err := b.server.RawOperation(http.MethodPost, "/instances/"+url.PathEscape(id)+"/exec", post, "")
+	if err != nil {
+		return nil, nil, err
+	}
+	secrets, _ := op.Get().Metadata["fds"].(map[string]any)
+	s := &streams{}
+	// Control comes first: the others start the command, which can have ended before a fourth is there.
+	for _, stream := range []struct {
+		name string
+		conn **websocket.Conn
+	}{{api.SecretNameControl, &s.control}, {stdinStream, &s.stdin}, {stdoutStream, &s.stdout}, {stderrStream, &s.stderr}} {
+		secret, _ := secrets[stream.name].(string)
+		conn, err := b.server.GetOperationWebsocket(op.Get().ID, secret)
+		if err != nil {
+			s.close()
+			return nil, nil, fmt.Errorf("attach stream %s of the command: %w", stream.name, err)
+		}
+		conn.SetPingHandler(func(data string) error {
+			// Its failure is no reason to read no further.
+			_ = conn.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(time.Second))
+			return nil
+		})
+		*stream.conn = conn
+	}
+	return op, s, nil
+}
+
+// close drops the connections. A command that still runs then is killed by Incus.
+func (s *streams) close() {
+	for _, conn := range []*websocket.Conn{s.control, s.stdin, s.stdout, s.stderr} {
+		if conn != nil {
+			_ = conn.Close()
+		}
+	}
+}
+
+// carry feeds the command and takes its output, and returns once all output has come. When an output breaks off it fails,
+// and drops the command.
+func (s *streams) carry(stdin io.Reader, stdout, stderr io.Writer) error {
+	// Nothing comes on these two but pings, which have to be read to be answered.
+	go drain(s.control)
+	go drain(s.stdin)
+	go send(s.stdin, stdin)
+	ended := make(chan error)
+	go func() { ended <- receive(s.stdout, stdout) }()
+	go func() { ended <- receive(s.stderr, stderr) }()
+	var first error
+	for range 2 {
+		if err := <-ended; err != nil && first == nil {
+			first = err
+			s.close()
+		}
+	}
+	return first
+}
+
+func drain(conn *websocket.Conn) {
+	_, _, _ = conn.ReadMessage()
+}
+
+// send sends all of r and its end. A command that ends without reading it is no failure.
+func send(conn *websocket.Conn, r io.Reader) {
+	if r == nil {
+		r = strings.NewReader("")
+	}
+	_, err := io.Copy(messages{conn}, r)
+	if err == nil {
+		_ = conn.WriteMessage(websocket.TextMessage, nil)
+		return
+	}
+	// What was to come doesn't: the command must not take what did for all of it.
+	_ = conn.Close()
+}
+
+// messages sends each write as a message.
+type messages struct{ conn *websocket.Conn }
+
+func (m messages) Write(p []byte) (int, error) {
+	if err := m.conn.WriteMessage(websocket.BinaryMessage, p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// receive writes what comes to w (nil drops it) until the stream's end. A stream that stops without saying so is a failure.
+func receive(conn *websocket.Conn, w io.Writer) error {
+	// A command whose output nobody takes must notice.
+	defer conn.Close()
+	if w == nil {
+		w = io.Discard
+	}
+	for {
+		kind, message, err := conn.NextReader()
+		if err != nil {
+			return fmt.Errorf("its output broke off: %w", err)
+		}
+		if kind == websocket.TextMessage {
+			return nil
+		}
+		if _, err := io.Copy(w, message); err != nil {
+			return fmt.Errorf("its output broke off: %w", err)
+		}
+	}
+}
