@@ -66,8 +66,8 @@ func TestASandboxIsConfined(t *testing.T) {
 	}
 }
 
-// countAnew does what set-up does where the kernel gave up the accounts of a btrfs, as it may when others delete from it:
-// without them no disk limit holds, which SECURITY.md says.
+// countAnew does what set-up does where the kernel gave up the accounts of a btrfs, as it may where it knows no simple
+// quotas: no disk limit holds then, which SECURITY.md says. Simple quotas need no counting, and refuse it.
 func countAnew(t *testing.T, b *Backend) {
 	t.Helper()
 	pool, _, err := b.server.GetStoragePool(b.config.Pool)

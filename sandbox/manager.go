@@ -149,7 +149,7 @@ func checkLimits(l Limits) error {
 	case l.Memory < 0 || l.Memory > 0 && l.Memory < 128<<20:
 		return fmt.Errorf("memory is %w: give 128MiB or more", ErrInvalid)
 	case l.Disk < 0 || l.Disk > 0 && l.Disk < 1<<30:
-		return fmt.Errorf("disk is %w: give 1GiB or more, for the base image counts", ErrInvalid)
+		return fmt.Errorf("disk is %w: give 1GiB or more, for the base image may count", ErrInvalid)
 	case l.Processes < 0:
 		return fmt.Errorf("processes %d is %w", l.Processes, ErrInvalid)
 	}

@@ -46,7 +46,7 @@ const (
 type Limits struct {
 	CPU       int   // cores
 	Memory    int64 // bytes
-	Disk      int64 // bytes of the root file system, the base image counted in
+	Disk      int64 // bytes of the root file system, the base image may count
 	Processes int   // tasks
 }
 

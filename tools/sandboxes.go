@@ -16,7 +16,7 @@ type createInput struct {
 	Egress sandbox.Egress    `json:"egress,omitempty" jsonschema:"none: no network at all; unrestricted: the host's network by NAT; left out: the configured default, or that of from"`
 	CPU    int               `json:"cpu,omitempty" jsonschema:"cores"`
 	Memory string            `json:"memory,omitempty" jsonschema:"such as 2GiB"`
-	Disk   string            `json:"disk,omitempty" jsonschema:"such as 10GiB; the image counts"`
+	Disk   string            `json:"disk,omitempty" jsonschema:"such as 10GiB; the image may count"`
 	TTL    string            `json:"ttl,omitempty" jsonschema:"when it is destroyed by itself, as 30m, 2h or 7d from now; 24h unless configured otherwise"`
 	Labels map[string]string `json:"labels,omitempty" jsonschema:"to tell sandboxes apart by"`
 	Env    map[string]string `json:"env,omitempty" jsonschema:"environment of every command run in it, and of its clones"`
