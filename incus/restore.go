@@ -60,10 +60,10 @@ func (b *Backend) Restore(ctx context.Context, id, label string) (sandbox.Sandbo
 	} else if !missing(err) {
 		return sandbox.Sandbox{}, b.failed(err, "restore checkpoint %s", label)
 	}
-	made, err := b.replace(ctx, old, holder, label, next)
-	if errors.Is(err, errRestoring) {
-		return sandbox.Sandbox{}, fmt.Errorf("sandbox %q: %w", name, err) // the copy is the other call's
+	if err := b.copyCheckpoint(ctx, old, holder, label, next); err != nil {
+		return sandbox.Sandbox{}, b.failed(err, "restore checkpoint %s of sandbox %s", label, name)
 	}
+	made, err := b.takeOver(ctx, old, next)
 	if err != nil {
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
@@ -79,11 +79,11 @@ func (b *Backend) Restore(ctx context.Context, id, label string) (sandbox.Sandbo
 // errRestoring means that another restore of the sandbox is under way.
 var errRestoring = fmt.Errorf("it is being restored by another call, which is the %w: wait for it", sandbox.ErrState)
 
-// replace makes a copy of a checkpoint ready to be the sandbox, and then makes it that.
-func (b *Backend) replace(ctx context.Context, old *api.Instance, holder, label, next string) (sandbox.Sandbox, error) {
+// copyCheckpoint makes the copy of a checkpoint that is to be the sandbox. When it fails, any copy there is another call's.
+func (b *Backend) copyCheckpoint(ctx context.Context, old *api.Instance, holder, label, next string) error {
 	snapshot, _, err := b.server.GetInstanceSnapshot(holder, label)
 	if err != nil {
-		return sandbox.Sandbox{}, err
+		return err
 	}
 	// All that is the sandbox's and not the file system's comes from the instance as it is now.
 	config := map[string]string{}
@@ -105,13 +105,19 @@ func (b *Backend) replace(ctx context.Context, old *api.Instance, holder, label,
 		Name: next, Type: api.InstanceTypeContainer, Source: api.InstanceSource{Type: "copy", Source: holder + "/" + label},
 		InstancePut: api.InstancePut{Profiles: []string{}, Config: config, Devices: devices},
 	})
-	if err != nil && nameTaken(err) {
-		return sandbox.Sandbox{}, errRestoring
+	ended, err := finish(ctx, b.server, op, err)
+	switch {
+	case err == nil || ended != nil && ended.StatusCode == api.Success:
+		return nil // a call that was given up meanwhile learns it from what comes next
+	case nameTaken(err):
+		return errRestoring
 	}
-	if _, err = finish(ctx, b.server, op, err); err != nil {
-		if nameTaken(err) {
-			err = errRestoring
-		}
+	return err
+}
+
+// takeOver starts the copy of a checkpoint, which makes it the sandbox.
+func (b *Backend) takeOver(ctx context.Context, old *api.Instance, next string) (sandbox.Sandbox, error) {
+	if err := ctx.Err(); err != nil {
 		return sandbox.Sandbox{}, err
 	}
 	if err := b.act(ctx, next, "start"); err != nil {

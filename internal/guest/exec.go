@@ -62,7 +62,7 @@ func runExec(args []string) int {
 		return exitFailed
 	}
 	o.argv = f.Args()
-	code, _ := o.run(os.Stdin, os.Stdout, os.Stderr, func(int) {})
+	code, _ := o.run(os.Stdin, os.Stdout, os.Stderr, func() {})
 	drained(os.Stdout, os.Stderr)
 	return code
 }
@@ -97,8 +97,8 @@ const (
 	bySignal // as when the sandbox is stopped
 )
 
-// run runs a command to its end. started hears of its process id.
-func (o order) run(stdin, stdout, stderr *os.File, started func(pid int)) (code int, ended how) {
+// run runs a command to its end. started is called once it runs.
+func (o order) run(stdin, stdout, stderr *os.File, started func()) (code int, ended how) {
 	refuse := func(code int, format string, args ...any) (int, how) {
 		fmt.Fprintf(stderr, format+"\n", args...)
 		return code, byItself
@@ -132,7 +132,7 @@ func (o order) run(stdin, stdout, stderr *os.File, started func(pid int)) (code 
 		}
 		return refuse(exitNotExecutable, "%s: %v (may the user %s run it, and enter the cwd %s?)", o.argv[0], errors.Unwrap(err), o.user, cmd.Dir)
 	}
-	started(cmd.Process.Pid)
+	started()
 	done := make(chan struct{})
 	go func() {
 		_ = cmd.Wait() // its state says all
