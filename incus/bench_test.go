@@ -21,7 +21,7 @@ import (
 const (
 	benchClones = 40
 	benchAtOnce = 8
-	benchRounds = 2
+	benchRounds = 3
 )
 
 func TestBenchmark(t *testing.T) {

@@ -20,11 +20,11 @@ type cache struct {
 	reading sync.Mutex // one reads anew at a time
 
 	mu      sync.Mutex
-	live    bool // events come, so that what isn't marked as changed is right
-	known   map[string]*known
-	changed map[string]bool // IDs of instances to be read anew
-	all     bool            // all of them are
-	read    time.Time       // when all were
+	live    bool              // events come, so that what isn't marked as changed is right
+	known   map[string]*known // nil until all are read
+	changed map[string]bool   // IDs of instances to be read anew
+	busy    map[string]bool   // what was changed and is just being read, by the one who holds reading
+	read    time.Time         // when all were
 }
 
 // known is what is known of one instance. It is never written to once others can see it.
@@ -73,7 +73,7 @@ func (c *cache) listen(ctx context.Context, config Config) {
 		return
 	}
 	c.mu.Lock()
-	c.live, c.all = true, true
+	c.live = true
 	c.mu.Unlock()
 	_ = events.Wait() // however it ended: the cache knows nothing from here on
 }
@@ -116,11 +116,11 @@ func (c *cache) instances() (map[string]*known, error) {
 	defer c.reading.Unlock()
 	c.mu.Lock()
 	live := c.live
-	changed, all := c.changed, c.all || c.known == nil || len(c.changed) >= manyChanged || time.Since(c.read).Abs() > maxAge
+	changed, all := c.changed, c.known == nil || len(c.changed) >= manyChanged || time.Since(c.read).Abs() > maxAge
 	now := c.known
 	if live {
 		// What changes from here on is read the next time.
-		c.changed, c.all = nil, false
+		c.changed, c.busy = nil, changed
 	}
 	c.mu.Unlock()
 	if live && !all && len(changed) == 0 {
@@ -139,9 +139,10 @@ func (c *cache) instances() (map[string]*known, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.busy = nil
 	switch {
 	case err != nil && c.live:
-		c.all = true
+		c.known = nil
 	case err == nil && live && c.live:
 		c.known = next
 		if all {
@@ -149,6 +150,29 @@ func (c *cache) instances() (map[string]*known, error) {
 		}
 	}
 	return next, err
+}
+
+// lately returns all instances as they were when someone last asked, without a call; nil while no events come.
+func (c *cache) lately() map[string]*known {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.live {
+		return nil
+	}
+	return c.known
+}
+
+// instance returns one instance, nil when there is none. It does not wait until others that changed were read.
+func (c *cache) instance(id string) (*known, error) {
+	c.mu.Lock()
+	k := c.known[id]
+	good := c.live && !c.changed[id] && !c.busy[id] && time.Since(c.read).Abs() <= maxAge
+	c.mu.Unlock()
+	if k != nil && good {
+		return k, nil
+	}
+	all, err := c.instances()
+	return all[id], err
 }
 
 // fresh returns all instances, and misses none that was there when it was called: it asks which there are, and reads those

@@ -23,7 +23,7 @@ func (b *Backend) CreateCheckpoint(ctx context.Context, id, label, description s
 		return sandbox.Checkpoint{}, b.failed(err, "checkpoint %s", label)
 	}
 	taken := fmt.Errorf("checkpoint %q of sandbox %q %w: choose another label", label, inst.Config[nameKey], sandbox.ErrExists)
-	if _, err := b.holder(id, label); err == nil {
+	if _, _, err := b.checkpoint(id, label); err == nil {
 		return sandbox.Checkpoint{}, taken
 	} else if !errors.Is(err, sandbox.ErrNotFound) {
 		return sandbox.Checkpoint{}, b.failed(err, "checkpoint %s", label)
@@ -102,7 +102,7 @@ func (b *Backend) DeleteCheckpoint(ctx context.Context, id, label string) error 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	holder, err := b.holder(id, label)
+	holder, _, err := b.checkpoint(id, label)
 	if err != nil {
 		return b.failed(err, "delete checkpoint %s", label)
 	}

@@ -51,6 +51,12 @@ func TestASandboxIsConfined(t *testing.T) {
 	if got, err := strconv.Atoi(count); err != nil || got < 100 || got >= 200 {
 		t.Errorf("%d processes of 400 run where 200 are allowed (%v)", got, err)
 	}
+	soon(t, "the processes have ended", func() bool {
+		var out bytes.Buffer
+		code, err := b.Exec(t.Context(), made.ID, sandbox.Command{Shell: "ls -d /proc/[0-9]* | wc -l", User: "root", Stdout: &out})
+		n, _ := strconv.Atoi(strings.TrimSpace(out.String()))
+		return err == nil && code == 0 && n < 20
+	})
 	countAnew(t, b)
 	got, err := strconv.Atoi(sh(t, b, made.ID, "head -c 1200M /dev/zero >/root/big 2>/dev/null; sync; stat -c %s /root/big"))
 	if err != nil || got >= 1<<30 {

@@ -71,12 +71,15 @@ func (b *Backend) ready(ctx context.Context, id string, network bool) (sandbox.S
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	inst, _, err := b.server.GetInstance(id)
+	inst, err := b.cache.instance(id)
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	b.cache.touch(id)
-	s := describe(inst)
+	if inst == nil {
+		return sandbox.Sandbox{}, fmt.Errorf("instance %s %w", id, sandbox.ErrNotFound)
+	}
+	b.cache.setAddress(inst, address)
+	s := describe(&inst.Instance)
 	s.Address = address
 	return s, nil
 }
@@ -90,6 +93,10 @@ func newID() string {
 
 // refuseTaken returns ErrExists when the name is in use, and removes what a killed process left half-made under it.
 func (b *Backend) refuseTaken(ctx context.Context, owner, name string) error {
+	// What no one has read yet is found once the claim is made; most names are free.
+	if all := b.cache.lately(); all != nil && len(claimsIn(all, owner, name)) == 0 {
+		return nil
+	}
 	all, err := b.cache.instances()
 	if err != nil {
 		return b.failed(err, "find sandbox %s", name)
@@ -231,11 +238,7 @@ func (b *Backend) copied(id, label string) (map[string]string, api.InstanceSourc
 		}
 		return inst.Config, api.InstanceSource{Type: "copy", Source: id, InstanceOnly: true}, nil
 	}
-	holder, err := b.holder(id, label)
-	if err != nil {
-		return nil, api.InstanceSource{}, err
-	}
-	snapshot, _, err := b.server.GetInstanceSnapshot(holder, label)
+	holder, snapshot, err := b.checkpoint(id, label)
 	if err != nil {
 		return nil, api.InstanceSource{}, err
 	}

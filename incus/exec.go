@@ -77,11 +77,11 @@ func (b *Backend) execInstance(ctx context.Context, id string) (*api.Instance, e
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	all, err := b.cache.instances()
+	k, err := b.cache.instance(id)
 	if err != nil {
 		return nil, b.failed(err, "exec")
 	}
-	if k := all[id]; k != nil && k.StatusCode == api.Running {
+	if k != nil && k.StatusCode == api.Running {
 		return &k.Instance, nil
 	}
 	inst, _, err := b.server.GetInstance(id)

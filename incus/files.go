@@ -41,11 +41,10 @@ func (b *Backend) Account(ctx context.Context, id, user string) (uid, gid uint32
 	if err := ctx.Err(); err != nil {
 		return 0, 0, "", err
 	}
-	all, err := b.cache.instances()
+	k, err := b.cache.instance(id)
 	if err != nil {
 		return 0, 0, "", b.failed(err, "look up user %s", user)
 	}
-	k := all[id]
 	if k == nil {
 		return 0, 0, "", fmt.Errorf("instance %s %w", id, sandbox.ErrNotFound)
 	}

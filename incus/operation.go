@@ -24,12 +24,15 @@ func wait(ctx context.Context, server client.InstanceServer, op client.Operation
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		// It fails when the second is over, which is no failure of the operation; what it became says the next call.
+		// It fails when the second is over, which is no failure of the operation.
 		started := time.Now()
-		_, _, waitErr := server.RawQuery(http.MethodGet, "/1.0/operations/"+id+"/wait?timeout=1", nil, "")
-		now, _, err := server.GetOperation(id)
-		if err != nil {
-			return nil, errors.Join(err, waitErr)
+		answer, _, waitErr := server.RawQuery(http.MethodGet, "/1.0/operations/"+id+"/wait?timeout=1", nil, "")
+		now := &api.Operation{}
+		if waitErr != nil || answer.MetadataAsStruct(now) != nil {
+			var err error
+			if now, _, err = server.GetOperation(id); err != nil {
+				return nil, errors.Join(err, waitErr)
+			}
 		}
 		if now.StatusCode.IsFinal() {
 			if now.Err != "" {

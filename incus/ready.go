@@ -18,11 +18,12 @@ const readyTimeout = 60 * time.Second
 
 // readyScript waits inside until the sandbox is ready. "A command can be run" is too early: our own first process and
 // systemd have yet to set the host name and to mount /run. Of another one nothing is known, so that it counts as ready at
-// once. With an argument it also waits for the default route, which comes with the address, and prints that.
+// once. Where many boot at once it looks less often, for each look costs a process. With an argument it also waits for the
+// default route, which comes with the address, and prints that.
 const readyScript = `
-address=
+address= n=0
 case $(readlink /proc/1/exe) in
-` + guest.Dir + `/*) until [ -e ` + guest.ReadyMark + ` ]; do sleep 0.01; done; read -r address <` + guest.ReadyMark + ` ;;
+` + guest.Dir + `/*) until [ -e ` + guest.ReadyMark + ` ]; do n=$((n + 1)); [ $n -lt 10 ] && sleep 0.01 || sleep 0.05; done; read -r address <` + guest.ReadyMark + ` ;;
 */systemd) until systemctl -q is-active systemd-tmpfiles-setup.service && systemctl -q is-active basic.target; do sleep 0.02; done ;;
 esac
 [ -n "$1" ] || exit 0

@@ -41,7 +41,7 @@ func (b *Backend) Restore(ctx context.Context, id, label string) (sandbox.Sandbo
 	if err := ctx.Err(); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	holder, err := b.holder(id, label)
+	holder, snapshot, err := b.checkpoint(id, label)
 	if err != nil {
 		return sandbox.Sandbox{}, b.failed(err, "find checkpoint %s", label)
 	}
@@ -60,7 +60,7 @@ func (b *Backend) Restore(ctx context.Context, id, label string) (sandbox.Sandbo
 	} else if !missing(err) {
 		return sandbox.Sandbox{}, b.failed(err, "restore checkpoint %s", label)
 	}
-	if err := b.copyCheckpoint(ctx, old, holder, label, next); err != nil {
+	if err := b.copyCheckpoint(ctx, old, holder, snapshot, next); err != nil {
 		return sandbox.Sandbox{}, b.failed(err, "restore checkpoint %s of sandbox %s", label, name)
 	}
 	made, err := b.takeOver(ctx, old, next)
@@ -80,11 +80,7 @@ func (b *Backend) Restore(ctx context.Context, id, label string) (sandbox.Sandbo
 var errRestoring = fmt.Errorf("it is being restored by another call, which is the %w: wait for it", sandbox.ErrState)
 
 // copyCheckpoint makes the copy of a checkpoint that is to be the sandbox. When it fails, any copy there is another call's.
-func (b *Backend) copyCheckpoint(ctx context.Context, old *api.Instance, holder, label, next string) error {
-	snapshot, _, err := b.server.GetInstanceSnapshot(holder, label)
-	if err != nil {
-		return err
-	}
+func (b *Backend) copyCheckpoint(ctx context.Context, old *api.Instance, holder string, snapshot *api.InstanceSnapshot, next string) error {
 	// All that is the sandbox's and not the file system's comes from the instance as it is now.
 	config := map[string]string{}
 	for key := range snapshot.Config {
@@ -102,7 +98,7 @@ func (b *Backend) copyCheckpoint(ctx context.Context, old *api.Instance, holder,
 	})
 	devices := maps.Clone(old.Devices)
 	op, err := b.server.CreateInstance(api.InstancesPost{
-		Name: next, Type: api.InstanceTypeContainer, Source: api.InstanceSource{Type: "copy", Source: holder + "/" + label},
+		Name: next, Type: api.InstanceTypeContainer, Source: api.InstanceSource{Type: "copy", Source: holder + "/" + snapshot.Name},
 		InstancePut: api.InstancePut{Profiles: []string{}, Config: config, Devices: devices},
 	})
 	ended, err := finish(ctx, b.server, op, err)
@@ -174,10 +170,13 @@ func (b *Backend) retire(ctx context.Context, id string) {
 	}
 }
 
+// maxLine ends a line that keys edited by hand made a circle.
+const maxLine = 1000
+
 // line returns the IDs of an instance and of those that it replaced, the newest first.
 func (b *Backend) line(id string) ([]string, error) {
 	ids := []string{}
-	for id != "" && len(ids) < 1000 {
+	for id != "" && len(ids) < maxLine {
 		inst, _, err := b.server.GetInstance(id)
 		if missing(err) && len(ids) > 0 {
 			break // removed behind our back, and its checkpoints with it
@@ -191,20 +190,24 @@ func (b *Backend) line(id string) ([]string, error) {
 	return ids, nil
 }
 
-// holder returns the ID of the instance in a sandbox's line that has a checkpoint; sandbox.ErrNotFound.
-func (b *Backend) holder(id, label string) (string, error) {
-	ids, err := b.line(id)
-	if err != nil {
-		return "", err
-	}
-	for _, id := range ids {
-		_, _, err := b.server.GetInstanceSnapshot(id, label)
+// checkpoint finds a checkpoint in a sandbox's line, and the ID of the instance that has it; sandbox.ErrNotFound.
+func (b *Backend) checkpoint(id, label string) (holder string, snapshot *api.InstanceSnapshot, err error) {
+	for n := 0; id != "" && n < maxLine; n++ {
+		snapshot, _, err := b.server.GetInstanceSnapshot(id, label)
 		if err == nil {
-			return id, nil
+			return id, snapshot, nil
 		}
 		if !missing(err) {
-			return "", err
+			return "", nil, err
 		}
+		inst, _, err := b.server.GetInstance(id)
+		if missing(err) && n > 0 {
+			break // as in line
+		}
+		if err != nil {
+			return "", nil, err
+		}
+		id = inst.Config[pastKey]
 	}
-	return "", fmt.Errorf("checkpoint %q %w", label, sandbox.ErrNotFound)
+	return "", nil, fmt.Errorf("checkpoint %q %w", label, sandbox.ErrNotFound)
 }
