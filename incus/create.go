@@ -12,6 +12,7 @@ import (
 
 	"github.com/lxc/incus/v6/shared/api"
 
+	"pixels/internal/guestbin"
 	"pixels/sandbox"
 )
 
@@ -62,7 +63,20 @@ func (b *Backend) create(ctx context.Context, post api.InstancesPost, spec sandb
 	if err := b.win(ctx, spec, post.Name); err != nil {
 		return sandbox.Sandbox{}, err
 	}
+	if spec.Early {
+		inst, err := b.cache.instance(post.Name)
+		if err == nil && inst != nil && commandsWait(inst) {
+			return describe(&inst.Instance), nil
+		}
+	}
 	return b.ready(ctx, post.Name, spec.Egress != sandbox.EgressNone)
+}
+
+// commandsWait tells whether a command that is given to an instance while it boots waits until it is ready: the program
+// that runs it does, where it is the first process too.
+func commandsWait(inst *known) bool {
+	at, err := guestbin.Path()
+	return err == nil && inst.Config["image."+programProperty] == at && inst.Config["image."+provisionKindKey] == KindBase
 }
 
 // ready returns an instance that was just started as a sandbox, once it is ready.

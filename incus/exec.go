@@ -24,6 +24,9 @@ const shellScript = `[ -x /bin/bash ] && exec /bin/bash -c "$0"; exec /bin/sh -c
 // errNotRunning means that the instance has no processes to be joined.
 var errNotRunning = errors.New("it is not running")
 
+// youth is how long after its start an instance may refuse a command that it takes a moment later.
+const youth = 5 * time.Second
+
 // Exec implements sandbox.Backend.
 func (b *Backend) Exec(ctx context.Context, id string, c sandbox.Command) (int, error) {
 	inst, err := b.execInstance(ctx, id)
@@ -35,8 +38,14 @@ func (b *Backend) Exec(ctx context.Context, id string, c sandbox.Command) (int, 
 	if err != nil {
 		return 0, b.failed(err, "exec in sandbox %s", name)
 	}
-	code, err := b.exec(ctx, id, api.InstanceExecPost{Command: argv, Environment: env, Cwd: "/"}, c.Stdin, c.Stdout, c.Stderr)
-	return code, b.failed(err, "exec in sandbox %s", name)
+	for {
+		code, err := b.exec(ctx, id, api.InstanceExecPost{Command: argv, Environment: env, Cwd: "/"}, c.Stdin, c.Stdout, c.Stderr)
+		// The command did not run. In one that was just started it may the next time.
+		if err == nil || !tooEarly(err) || c.Stdin != nil || time.Since(inst.LastUsedAt).Abs() > youth || ctx.Err() != nil {
+			return code, b.failed(err, "exec in sandbox %s", name)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // order is how the program in the sandbox is told to run a command, and in which environment. extra are flags of its own

@@ -177,3 +177,31 @@ func TestHalfMadeMakesWay(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A command that is given to a sandbox while it boots finds it ready, with either first process.
+func TestAnEarlyCommandFindsItReady(t *testing.T) {
+	b := realBackend(t)
+	for kind, image := range images(t, b) {
+		t.Run(kind, func(t *testing.T) {
+			for n := range 3 {
+				made, err := b.Create(t.Context(), sandbox.Spec{
+					Name: "early", Owner: fmt.Sprintf("test-early-%d", os.Getpid()), Image: image, Egress: sandbox.EgressUnrestricted, Early: true,
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if made.Name != "early" || made.State != sandbox.Running {
+					t.Errorf("it is %+v", made)
+				}
+				got := sh(t, b, made.ID, "hostname; grep -c '^eth0[[:space:]]*00000000' /proc/net/route; findmnt -no FSTYPE /run")
+				if got != "early\n1\ntmpfs" {
+					t.Errorf("round %d: a command finds %q", n, got)
+				}
+				if err := b.Destroy(t.Context(), made.ID); err != nil {
+					t.Error(err)
+				}
+			}
+			b.background.Wait()
+		})
+	}
+}

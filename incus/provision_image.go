@@ -52,6 +52,9 @@ func (p *Provisioner) Image(name string) (*ProvisionImage, error) {
 	}, nil
 }
 
+// KindBase is the kind of image that has our program as its first process.
+const KindBase = "base"
+
 // ImageProperties are the properties that an image of the given kind and recipe version carries. They say that it has the user pixel.
 func ImageProperties(kind, version, osName, release string) map[string]string {
 	program, _ := guestbin.Path() // a build without it makes no image

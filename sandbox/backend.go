@@ -18,6 +18,9 @@ type Spec struct {
 	Env         map[string]string // environment of every command run in it; a copy keeps its source's beside these
 	Limits      Limits
 	ExpiresAt   time.Time
+	// Early asks to return as soon as commands can be given, which then wait until the sandbox is ready. Its address may
+	// not be known by then.
+	Early bool
 }
 
 // Command is one program to run in a sandbox.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -62,9 +63,31 @@ func runExec(args []string) int {
 		return exitFailed
 	}
 	o.argv = f.Args()
+	if err := awaitReady(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return exitFailed
+	}
 	code, _ := o.run(os.Stdin, os.Stdout, os.Stderr, func() {})
 	drained(os.Stdout, os.Stderr)
 	return code
+}
+
+// bootTimeout bounds the boot of a sandbox.
+const bootTimeout = 60 * time.Second
+
+// awaitReady returns when the sandbox is ready. Of one with another first process it is not known.
+func awaitReady() error {
+	for deadline := time.Now().Add(bootTimeout); ; time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(ReadyMark); err == nil {
+			return nil
+		}
+		if first, err := os.Readlink("/proc/1/exe"); err != nil || filepath.Dir(first) != Dir {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the sandbox was not ready within %s", bootTimeout)
+		}
+	}
 }
 
 // drained returns when all that lies in the pipes was read, or after a second. Incus reads them with a poll that times out

@@ -25,7 +25,7 @@ var customizeScript []byte
 
 // Kinds of images. They differ in their first process.
 const (
-	kindBase    = "base"         // our own: it starts a clone in a third of the time
+	kindBase    = incus.KindBase // our own: it starts a clone in a third of the time
 	kindSystemd = "base-systemd" // systemd, for who needs services
 )
 
