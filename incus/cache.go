@@ -244,7 +244,7 @@ func keptAddress(before *known, now api.Instance) string {
 func (c *cache) setAddress(k *known, address string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.known[k.Name] == k && address != "" {
+	if k != nil && c.known[k.Name] == k && address != "" {
 		with := *k
 		with.address = address
 		// Others may be reading the map.

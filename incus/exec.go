@@ -2,11 +2,13 @@ package incus
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -34,18 +36,53 @@ func (b *Backend) Exec(ctx context.Context, id string, c sandbox.Command) (int, 
 		return 0, err
 	}
 	name := inst.Config[nameKey]
-	argv, env, err := b.order(ctx, inst, c, "exec")
+	var extra []string
+	stderr := c.Stderr
+	if k := b.cache.lately()[id]; k != nil && addressless(k) && commandsWait(k) {
+		extra = []string{"-address"}
+		stderr = &firstLine{rest: c.Stderr, heard: func(line string) {
+			if address, err := netip.ParseAddr(line); err == nil {
+				b.cache.setAddress(b.cache.lately()[id], address.String())
+			}
+		}}
+	}
+	argv, env, err := b.order(ctx, inst, c, "exec", extra...)
 	if err != nil {
 		return 0, b.failed(err, "exec in sandbox %s", name)
 	}
 	for {
-		code, err := b.exec(ctx, id, api.InstanceExecPost{Command: argv, Environment: env, Cwd: "/"}, c.Stdin, c.Stdout, c.Stderr)
+		code, err := b.exec(ctx, id, api.InstanceExecPost{Command: argv, Environment: env, Cwd: "/"}, c.Stdin, c.Stdout, stderr)
 		// The command did not run. In one that was just started it may the next time.
 		if err == nil || !tooEarly(err) || c.Stdin != nil || time.Since(inst.LastUsedAt).Abs() > youth || ctx.Err() != nil {
 			return code, b.failed(err, "exec in sandbox %s", name)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// firstLine takes the first line out of what is written to it, and passes on the rest.
+type firstLine struct {
+	line  []byte
+	ended bool
+	heard func(line string)
+	rest  io.Writer // nil drops it
+}
+
+func (f *firstLine) Write(p []byte) (int, error) {
+	rest := p
+	if !f.ended {
+		head, tail, ended := bytes.Cut(p, []byte("\n"))
+		f.line, rest, f.ended = append(f.line, head...), tail, ended
+		if !ended {
+			return len(p), nil
+		}
+		f.heard(string(f.line))
+	}
+	if f.rest == nil || len(rest) == 0 {
+		return len(p), nil
+	}
+	n, err := f.rest.Write(rest)
+	return len(p) - len(rest) + n, err
 }
 
 // order is how the program in the sandbox is told to run a command, and in which environment. extra are flags of its own

@@ -96,10 +96,31 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 		}
 		return c
 	}
+	var results []CloneResult
 	if len(r.Names) > 0 {
-		return createNamed(r.Names, clone), nil
+		results = createNamed(r.Names, clone)
+	} else if results, err = m.createNumbered(ctx, owner, source.Name, max(r.Count, 1), clone); err != nil {
+		return nil, err
 	}
-	return m.createNumbered(ctx, owner, source.Name, max(r.Count, 1), clone)
+	if r.Command != nil {
+		m.addresses(ctx, owner, results)
+	}
+	return results, nil
+}
+
+// addresses fills in those that were not known yet when the clones were made.
+func (m *Manager) addresses(ctx context.Context, owner string, clones []CloneResult) {
+	list, err := m.backend.List(ctx, owner)
+	if err != nil {
+		return // a list of the sandboxes says it, and the clones are good
+	}
+	known := map[string]string{}
+	for _, s := range list {
+		known[s.ID] = s.Address
+	}
+	for i := range clones {
+		clones[i].Sandbox.Address = known[clones[i].Sandbox.ID]
+	}
 }
 
 // createNamed makes one sandbox a name, side by side.
