@@ -54,6 +54,9 @@ func (b *Backend) Exec(ctx context.Context, id string, c sandbox.Command) (int, 
 		code, err := b.exec(ctx, id, api.InstanceExecPost{Command: argv, Environment: env, Cwd: "/"}, c.Stdin, c.Stdout, stderr)
 		// The command did not run. In one that was just started it may the next time.
 		if err == nil || !tooEarly(err) || c.Stdin != nil || time.Since(inst.LastUsedAt).Abs() > youth || ctx.Err() != nil {
+			if errors.Is(err, errNotRunning) {
+				err = notForExec(name, sandbox.Stopped)
+			}
 			return code, b.failed(err, "exec in sandbox %s", name)
 		}
 		time.Sleep(20 * time.Millisecond)
@@ -135,9 +138,13 @@ func (b *Backend) execInstance(ctx context.Context, id string) (*api.Instance, e
 		return nil, b.failed(err, "exec in %s", id)
 	}
 	if inst.StatusCode != api.Running && inst.StatusCode != api.Ready {
-		return nil, fmt.Errorf("sandbox %q is %s, which is the %w for exec: set_sandbox_state with the state running mends it", inst.Config[nameKey], describe(inst).State, sandbox.ErrState)
+		return nil, notForExec(inst.Config[nameKey], describe(inst).State)
 	}
 	return inst, nil
+}
+
+func notForExec(name string, state sandbox.State) error {
+	return fmt.Errorf("sandbox %q is %s, which is the %w for exec: set_sandbox_state with the state running mends it", name, state, sandbox.ErrState)
 }
 
 // endTimeout bounds how long a command has to end once it is told to.
