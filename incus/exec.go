@@ -2,7 +2,6 @@ package incus
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,14 +30,14 @@ const youth = 5 * time.Second
 
 // Exec implements sandbox.Backend.
 func (b *Backend) Exec(ctx context.Context, id string, c sandbox.Command) (int, error) {
-	inst, err := b.execInstance(ctx, id)
+	k, err := b.execInstance(ctx, id)
 	if err != nil {
 		return 0, err
 	}
-	name := inst.Config[nameKey]
+	name := k.Config[nameKey]
 	var extra []string
 	stderr := c.Stderr
-	if k := b.cache.lately()[id]; k != nil && addressless(k) && commandsWait(k) {
+	if addressless(k) && commandsWait(k) {
 		extra = []string{"-address"}
 		stderr = &firstLine{rest: c.Stderr, heard: func(line string) {
 			if address, err := netip.ParseAddr(line); err == nil {
@@ -46,14 +45,14 @@ func (b *Backend) Exec(ctx context.Context, id string, c sandbox.Command) (int, 
 			}
 		}}
 	}
-	argv, env, err := b.order(ctx, inst, c, "exec", extra...)
+	argv, env, err := b.order(ctx, &k.Instance, c, "exec", extra...)
 	if err != nil {
 		return 0, b.failed(err, "exec in sandbox %s", name)
 	}
 	for {
 		code, err := b.exec(ctx, id, api.InstanceExecPost{Command: argv, Environment: env, Cwd: "/"}, c.Stdin, c.Stdout, stderr)
 		// The command did not run. In one that was just started it may the next time.
-		if err == nil || !tooEarly(err) || c.Stdin != nil || time.Since(inst.LastUsedAt).Abs() > youth || ctx.Err() != nil {
+		if err == nil || !tooEarly(err) || c.Stdin != nil || time.Since(k.LastUsedAt).Abs() > youth || ctx.Err() != nil {
 			if errors.Is(err, errNotRunning) {
 				err = notForExec(name, sandbox.Stopped)
 			}
@@ -61,31 +60,6 @@ func (b *Backend) Exec(ctx context.Context, id string, c sandbox.Command) (int, 
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-}
-
-// firstLine takes the first line out of what is written to it, and passes on the rest.
-type firstLine struct {
-	line  []byte
-	ended bool
-	heard func(line string)
-	rest  io.Writer // nil drops it
-}
-
-func (f *firstLine) Write(p []byte) (int, error) {
-	rest := p
-	if !f.ended {
-		head, tail, ended := bytes.Cut(p, []byte("\n"))
-		f.line, rest, f.ended = append(f.line, head...), tail, ended
-		if !ended {
-			return len(p), nil
-		}
-		f.heard(string(f.line))
-	}
-	if f.rest == nil || len(rest) == 0 {
-		return len(p), nil
-	}
-	n, err := f.rest.Write(rest)
-	return len(p) - len(rest) + n, err
 }
 
 // order is how the program in the sandbox is told to run a command, and in which environment. extra are flags of its own
@@ -122,7 +96,7 @@ func (b *Backend) order(ctx context.Context, inst *api.Instance, c sandbox.Comma
 }
 
 // execInstance returns an instance that runs: as it is known, or as it is now where it isn't known to run.
-func (b *Backend) execInstance(ctx context.Context, id string) (*api.Instance, error) {
+func (b *Backend) execInstance(ctx context.Context, id string) (*known, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -131,7 +105,7 @@ func (b *Backend) execInstance(ctx context.Context, id string) (*api.Instance, e
 		return nil, b.failed(err, "exec")
 	}
 	if k != nil && k.StatusCode == api.Running {
-		return &k.Instance, nil
+		return k, nil
 	}
 	inst, _, err := b.server.GetInstance(id)
 	if err != nil {
@@ -140,7 +114,7 @@ func (b *Backend) execInstance(ctx context.Context, id string) (*api.Instance, e
 	if inst.StatusCode != api.Running && inst.StatusCode != api.Ready {
 		return nil, notForExec(inst.Config[nameKey], describe(inst).State)
 	}
-	return inst, nil
+	return &known{Instance: *inst}, nil
 }
 
 func notForExec(name string, state sandbox.State) error {

@@ -23,7 +23,7 @@ func (b *Backend) StartRun(ctx context.Context, id string, c sandbox.Command, ti
 		return "", err
 	}
 	name, run := inst.Config[nameKey], strings.ToLower(rand.Text())
-	argv, env, err := b.order(ctx, inst, c, "spawn", "-id", run, "-timeout", timeout.String())
+	argv, env, err := b.order(ctx, &inst.Instance, c, "spawn", "-id", run, "-timeout", timeout.String())
 	if err != nil {
 		return "", b.failed(err, "start a run in sandbox %s", name)
 	}
@@ -42,7 +42,7 @@ func (b *Backend) LookAtRun(ctx context.Context, id, run string, q sandbox.RunQu
 		return sandbox.Run{}, err
 	}
 	name := inst.Config[nameKey]
-	program, err := b.program(ctx, inst)
+	program, err := b.program(ctx, &inst.Instance)
 	if err != nil {
 		return sandbox.Run{}, b.failed(err, "look at a run in sandbox %s", name)
 	}

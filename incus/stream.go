@@ -1,11 +1,11 @@
 package incus
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -91,18 +91,12 @@ func drain(conn *websocket.Conn) {
 	_, _, _ = conn.ReadMessage()
 }
 
-// send sends all of r and its end. A command that ends without reading it is no failure.
+// send sends all of r (nil is empty) and its end. A command that ends without reading it is no failure.
 func send(conn *websocket.Conn, r io.Reader) {
-	if r == nil {
-		r = strings.NewReader("")
+	if r != nil {
+		_, _ = io.Copy(messages{conn}, r)
 	}
-	_, err := io.Copy(messages{conn}, r)
-	if err == nil {
-		_ = conn.WriteMessage(websocket.TextMessage, nil)
-		return
-	}
-	// What was to come doesn't: the command must not take what did for all of it.
-	_ = conn.Close()
+	_ = conn.WriteMessage(websocket.TextMessage, nil)
 }
 
 // messages sends each write as a message.
@@ -134,4 +128,29 @@ func receive(conn *websocket.Conn, w io.Writer) error {
 			return fmt.Errorf("its output broke off: %w", err)
 		}
 	}
+}
+
+// firstLine takes the first line out of what is written to it, and passes on the rest.
+type firstLine struct {
+	line  []byte
+	ended bool
+	heard func(line string)
+	rest  io.Writer // nil drops it
+}
+
+func (f *firstLine) Write(p []byte) (int, error) {
+	rest := p
+	if !f.ended {
+		head, tail, ended := bytes.Cut(p, []byte("\n"))
+		f.line, rest, f.ended = append(f.line, head...), tail, ended
+		if !ended {
+			return len(p), nil
+		}
+		f.heard(string(f.line))
+	}
+	if f.rest == nil || len(rest) == 0 {
+		return len(p), nil
+	}
+	n, err := f.rest.Write(rest)
+	return len(p) - len(rest) + n, err
 }

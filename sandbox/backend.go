@@ -18,8 +18,8 @@ type Spec struct {
 	Env         map[string]string // environment of every command run in it; a copy keeps its source's beside these
 	Limits      Limits
 	ExpiresAt   time.Time
-	// Early asks to return as soon as commands can be given, which then wait until the sandbox is ready. Its address is
-	// known after the first of them.
+	// Early asks to return as soon as Exec can be called, which then waits until the sandbox is ready. Its address is
+	// known after the first such call.
 	Early bool
 }
 
