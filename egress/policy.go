@@ -1,0 +1,114 @@
+package egress
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Mode says how far a sandbox may reach at all.
+type Mode string
+
+// The modes, from closed to open.
+const (
+	None         Mode = "none"         // no network
+	Agent        Mode = "agent"        // what the preset `agent` names, and the sandbox's own rules
+	Allowlist    Mode = "allowlist"    // the sandbox's own rules alone
+	Unrestricted Mode = "unrestricted" // everything but other sandboxes
+)
+
+// Modes are all modes, from closed to open.
+var Modes = []Mode{None, Agent, Allowlist, Unrestricted}
+
+// ErrMode is the error of an unknown mode.
+var ErrMode = errors.New("unknown egress mode")
+
+// Check returns an error that names the modes when m is none of them.
+func (m Mode) Check() error {
+	if !slices.Contains(Modes, m) {
+		return fmt.Errorf("%w %q: use one of %v", ErrMode, string(m), Modes)
+	}
+	return nil
+}
+
+// Grant is a rule that a sandbox has, and who gave it.
+type Grant struct {
+	Rule Rule `json:"rule"`
+	// From says where the rule came from, in words for people: "create_sandbox", "preset agent: npm registry (npm, Inc.)".
+	From string `json:"from"`
+}
+
+// Policy is what the gateway enforces for one sandbox.
+type Policy struct {
+	Mode  Mode    `json:"mode"`
+	Rules []Grant `json:"rules,omitempty"`
+}
+
+// For returns the policy of a sandbox: its mode, the preset's rules where the mode has one, and its own.
+// A sandbox that may reach all or nothing has no rules in force.
+func (p Presets) For(mode Mode, own []Grant) Policy {
+	switch mode {
+	case Agent:
+		return Policy{Mode: mode, Rules: slices.Concat(p.Rules(string(Agent)), own)}
+	case Allowlist:
+		return Policy{Mode: mode, Rules: own}
+	}
+	return Policy{Mode: mode}
+}
+
+// Allows tells whether a connection to port of a name may leave, and by which rule; name is in the form that Name gives.
+func (p Policy) Allows(name string, port uint16) (Grant, bool) {
+	return p.find(func(r Rule) bool { return r.Covers(name, port) })
+}
+
+// AllowsAddress tells whether a connection to an address that has no name for this sandbox may leave: only a rule for
+// addresses lets it.
+func (p Policy) AllowsAddress(addr netip.Addr, port uint16) (Grant, bool) {
+	return p.find(func(r Rule) bool { return r.CoversAddress(addr, port) })
+}
+
+func (p Policy) find(covers func(Rule) bool) (Grant, bool) {
+	switch p.Mode {
+	case Unrestricted:
+		return Grant{From: "mode unrestricted"}, true
+	case Agent, Allowlist:
+		if i := slices.IndexFunc(p.Rules, func(g Grant) bool { return covers(g.Rule) }); i >= 0 {
+			return p.Rules[i], true
+		}
+	}
+	return Grant{}, false
+}
+
+// maxRules bounds a sandbox's own rules: they are looked through for every connection, and kept in its instance's keys.
+const maxRules = 500
+
+// ErrTooMany is the error of Add when a sandbox would have more rules than it may.
+var ErrTooMany = errors.New("too many rules")
+
+// Add returns own with rules added that are not there yet. The rules that were there keep who gave them.
+func Add(own []Grant, from string, rules ...Rule) ([]Grant, error) {
+	out := slices.Clone(own)
+	for _, r := range rules {
+		if !slices.ContainsFunc(out, func(g Grant) bool { return g.Rule.Equal(r) }) {
+			out = append(out, Grant{r, from})
+		}
+	}
+	if len(out) > maxRules {
+		return nil, fmt.Errorf("%w: %d, of %d that a sandbox may have; use *.DOMAIN, or take some back", ErrTooMany, len(out), maxRules)
+	}
+	return out, nil
+}
+
+// Remove returns own without rules, and those of rules that were not there.
+func Remove(own []Grant, rules ...Rule) (left []Grant, missing []Rule) {
+	left = slices.Clone(own)
+	for _, r := range rules {
+		before := len(left)
+		left = slices.DeleteFunc(left, func(g Grant) bool { return g.Rule.Equal(r) })
+		if len(left) == before {
+			missing = append(missing, r)
+		}
+	}
+	return left, missing
+}
