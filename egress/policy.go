@@ -112,3 +112,20 @@ func Remove(own []Grant, rules ...Rule) (left []Grant, missing []Rule) {
 	}
 	return left, missing
 }
+
+// Both returns a policy that allows what p and next have in common, as far as they have the same rules.
+func (p Policy) Both(next Policy) Policy {
+	if slices.Index(Modes, next.Mode) > slices.Index(Modes, p.Mode) {
+		next, p = p, next
+	}
+	if p.Mode == Unrestricted {
+		return next
+	}
+	both := Policy{Mode: next.Mode}
+	for _, g := range next.Rules {
+		if slices.ContainsFunc(p.Rules, func(o Grant) bool { return o.Rule.Equal(g.Rule) }) {
+			both.Rules = append(both.Rules, g)
+		}
+	}
+	return both
+}

@@ -1,0 +1,105 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+)
+
+// Client speaks to a gateway over its control channel. Its methods may be called at once.
+type Client struct {
+	conn   io.ReadWriteCloser
+	events func(Event)
+
+	mu      sync.Mutex
+	next    uint64
+	waiting map[uint64]chan Reply
+	err     error // why it ended
+	done    chan struct{}
+}
+
+// ErrGone is the error of a request when the channel has ended. What was asked for may have been done.
+var ErrGone = errors.New("the gateway is gone")
+
+// NewClient takes over a channel. events, unless it is nil, hears of each event, one after the other.
+func NewClient(conn io.ReadWriteCloser, events func(Event)) *Client {
+	c := &Client{conn: conn, events: events, waiting: map[uint64]chan Reply{}, done: make(chan struct{})}
+	go c.read()
+	return c
+}
+
+// Done is closed when the channel has ended.
+func (c *Client) Done() <-chan struct{} { return c.done }
+
+// Close ends the channel.
+func (c *Client) Close() error { return c.conn.Close() }
+
+func (c *Client) read() {
+	lines := bufio.NewScanner(c.conn)
+	lines.Buffer(make([]byte, 4096), 16<<20)
+	err := io.EOF
+	for lines.Scan() {
+		var r Reply
+		if err = json.Unmarshal(lines.Bytes(), &r); err != nil {
+			break
+		}
+		if r.Event != nil {
+			if c.events != nil {
+				c.events(*r.Event)
+			}
+			continue
+		}
+		c.mu.Lock()
+		if waiting := c.waiting[r.ID]; waiting != nil {
+			waiting <- r
+			delete(c.waiting, r.ID)
+		}
+		c.mu.Unlock()
+	}
+	if failed := lines.Err(); failed != nil {
+		err = failed
+	}
+	_ = c.conn.Close()
+	c.mu.Lock()
+	c.err = fmt.Errorf("%w: %w", ErrGone, err)
+	c.mu.Unlock()
+	close(c.done)
+}
+
+// Do asks one thing and waits for the answer. The error is the gateway's, or ErrGone, or ctx's.
+func (c *Client) Do(ctx context.Context, r Request) (Reply, error) {
+	answer := make(chan Reply, 1)
+	c.mu.Lock()
+	if c.err != nil {
+		defer c.mu.Unlock()
+		return Reply{}, c.err
+	}
+	c.next++
+	r.ID = c.next
+	c.waiting[r.ID] = answer
+	line, err := json.Marshal(r)
+	if err == nil {
+		_, err = c.conn.Write(append(line, '\n'))
+	}
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		delete(c.waiting, r.ID)
+		c.mu.Unlock()
+	}()
+	if err != nil {
+		return Reply{}, fmt.Errorf("%w: %w", ErrGone, err)
+	}
+	select {
+	case reply := <-answer:
+		return reply, reply.Err()
+	case <-c.done:
+		return Reply{}, c.err
+	case <-ctx.Done():
+		return Reply{}, ctx.Err()
+	}
+}

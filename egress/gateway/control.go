@@ -1,0 +1,209 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"sync"
+
+	"pixels/egress"
+)
+
+// Request is one line to the control channel. Each is answered by one line with the same ID.
+type Request struct {
+	ID      uint64         `json:"id"`
+	Op      Op             `json:"op"`
+	Sandbox string         `json:"sandbox,omitempty"`
+	Policy  *egress.Policy `json:"policy,omitempty"` // of Take and Set
+	Since   uint64         `json:"since,omitempty"`  // of Denials: events after that number
+}
+
+// Op is what a request asks for.
+type Op string
+
+// What can be asked for. Watch has events come as lines of their own from then on.
+const (
+	Take    Op = "take"
+	Set     Op = "set"
+	Drop    Op = "drop"
+	Wires   Op = "wires"
+	Denials Op = "denials"
+	Watch   Op = "watch"
+)
+
+// Reply is one line from the control channel: the answer to a request, or an event.
+type Reply struct {
+	ID      uint64  `json:"id,omitempty"`
+	Error   string  `json:"error,omitempty"`
+	Code    string  `json:"code,omitempty"` // of errors that a caller tells apart
+	Wire    *Wire   `json:"wire,omitempty"`
+	Wires   []Wire  `json:"wires,omitempty"`
+	Denials []Event `json:"denials,omitempty"`
+	Cut     int     `json:"cut,omitempty"` // connections that a change ended
+	Seq     uint64  `json:"seq,omitempty"` // number of the latest event
+	Event   *Event  `json:"event,omitempty"`
+}
+
+// codes are the errors that cross the channel as what they are.
+var codes = map[string]error{"no_wire": ErrNoWire, "no_sandbox": ErrNoSandbox}
+
+// Err returns the error that a reply carries.
+func (r Reply) Err() error {
+	if r.Error == "" {
+		return nil
+	}
+	if known := codes[r.Code]; known != nil {
+		return fmt.Errorf("gateway: %s (%w)", r.Error, known)
+	}
+	return fmt.Errorf("gateway: %s", r.Error)
+}
+
+// Relay joins stdin and stdout to a gateway's control socket, until either ends. It is what a server runs in the gateway.
+func Relay(socket string, in io.Reader, out io.Writer) error {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	go func() {
+		_, _ = io.Copy(conn, in)
+		_ = conn.(*net.UnixConn).CloseWrite()
+	}()
+	_, err = io.Copy(out, conn)
+	return err
+}
+
+func (g *Gateway) serveControl(ctx context.Context) error {
+	_ = os.Remove(g.config.Socket) // left by one that was killed
+	listener, err := net.Listen("unix", g.config.Socket)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	context.AfterFunc(ctx, func() { _ = listener.Close() })
+	if err := os.Chmod(g.config.Socket, 0o600); err != nil {
+		return err
+	}
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return err
+		}
+		go g.converse(ctx, conn)
+	}
+}
+
+// converse answers one client of the control channel.
+func (g *Gateway) converse(ctx context.Context, conn net.Conn) {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	var mu sync.Mutex
+	encoder := json.NewEncoder(conn)
+	send := func(r Reply) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return encoder.Encode(r)
+	}
+	var watcher chan Event
+	defer func() {
+		if watcher != nil {
+			g.mu.Lock()
+			delete(g.watchers, watcher)
+			g.mu.Unlock()
+			close(watcher)
+		}
+	}()
+	lines := bufio.NewScanner(conn)
+	lines.Buffer(make([]byte, 4096), 1<<20)
+	for lines.Scan() {
+		var request Request
+		if err := json.Unmarshal(lines.Bytes(), &request); err != nil {
+			_ = send(Reply{Error: "not a request: " + err.Error()})
+			return
+		}
+		if request.Op == Watch && watcher == nil {
+			watcher = make(chan Event, 1024)
+			g.mu.Lock()
+			g.watchers[watcher] = struct{}{}
+			g.mu.Unlock()
+			go func() {
+				for e := range watcher {
+					if send(Reply{Event: &e}) != nil {
+						_ = conn.Close() // and the loop below ends
+					}
+				}
+			}()
+		}
+		if send(g.do(request)) != nil {
+			return
+		}
+	}
+}
+
+func (g *Gateway) do(r Request) (reply Reply) {
+	var err error
+	switch {
+	case (r.Op == Take || r.Op == Set) && (r.Policy == nil || r.Sandbox == ""):
+		err = errors.New("sandbox and policy are needed")
+	case r.Op == Take:
+		var w Wire
+		if w, err = g.Take(r.Sandbox, *r.Policy); err == nil {
+			reply.Wire = &w
+		}
+	case r.Op == Set:
+		reply.Cut, err = g.Set(r.Sandbox, *r.Policy)
+	case r.Op == Drop:
+		err = g.Drop(r.Sandbox)
+	case r.Op == Wires:
+		reply.Wires = g.list()
+	case r.Op == Denials:
+		reply.Denials, err = g.denials(r.Sandbox, r.Since)
+	case r.Op == Watch:
+	default:
+		err = fmt.Errorf("the request %q is unknown", r.Op)
+	}
+	g.mu.Lock()
+	reply.ID, reply.Seq = r.ID, g.seq
+	g.mu.Unlock()
+	if err != nil {
+		reply.Error = err.Error()
+		for code, known := range codes {
+			if errors.Is(err, known) {
+				reply.Code = code
+			}
+		}
+	}
+	return reply
+}
+
+func (g *Gateway) list() []Wire {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	all := make([]Wire, 0, len(g.wires))
+	for _, w := range g.wires {
+		all = append(all, w.shown())
+	}
+	slices.SortFunc(all, func(a, b Wire) int { return a.Number - b.Number })
+	return all
+}
+
+func (g *Gateway) denials(sandbox string, since uint64) (out []Event, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	w := g.bySandbox[sandbox]
+	if w == nil {
+		return nil, fmt.Errorf("%w: %s", ErrNoSandbox, sandbox)
+	}
+	for _, e := range w.denials {
+		if e.Seq > since {
+			out = append(out, e)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,87 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"pixels/egress"
+)
+
+// refusedError is why a name that is allowed is not connected to all the same.
+type refusedError struct{ reason string }
+
+func (e *refusedError) Error() string { return e.reason }
+
+// dial connects to a name, which it resolves now, or to target when there is no name.
+func (g *Gateway) dial(ctx context.Context, policy egress.Policy, name string, target netip.AddrPort) (net.Conn, error) {
+	addresses := []netip.Addr{target.Addr()}
+	if name != "" {
+		var err error
+		if addresses, err = g.resolve(ctx, policy, name, target.Port()); err != nil {
+			return nil, err
+		}
+	}
+	var last error
+	for _, a := range addresses {
+		var dialer net.Dialer
+		conn, err := dialer.DialContext(ctx, "tcp4", netip.AddrPortFrom(a, target.Port()).String())
+		if err == nil {
+			return conn, nil
+		}
+		last = err
+	}
+	return nil, last
+}
+
+// maxAddresses is how many addresses of a name are tried.
+const maxAddresses = 4
+
+// resolve returns the addresses of a name that may be connected to: those on the internet, and those that a rule for
+// addresses names. A name of a stranger's that leads into a private network is how that would be reached otherwise.
+func (g *Gateway) resolve(ctx context.Context, policy egress.Policy, name string, port uint16) ([]netip.Addr, error) {
+	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, network, g.config.Resolver.String())
+	}}
+	all, err := resolver.LookupNetIP(ctx, "ip4", name+".") // with the dot no search domain is tried
+	var failed *net.DNSError
+	if errors.As(err, &failed) && failed.IsNotFound {
+		return nil, fmt.Errorf("%s: there is no such name", name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s can't be resolved: %w", name, err)
+	}
+	var private netip.Addr
+	var good []netip.Addr
+	for _, a := range all {
+		a = a.Unmap()
+		if _, named := policy.AllowsAddress(a, port); a.Is4() && (named && policy.Mode != egress.Unrestricted || g.public(a)) {
+			good = append(good, a)
+		} else {
+			private = a
+		}
+	}
+	if len(good) == 0 {
+		return nil, &refusedError{fmt.Sprintf("it leads to %s, which is not on the internet; a human can allow that address with `pixels-mcp network allow NAME %s/32`", private, private)}
+	}
+	return good[:min(len(good), maxAddresses)], nil
+}
+
+// reserved are the networks that are not the internet's, after IANA's registry of special-purpose addresses. The networks
+// for documentation are not among them: closed networks use them.
+var reserved = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"),
+	netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("172.16.0.0/12"),
+	netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("192.88.99.0/24"), netip.MustParsePrefix("192.168.0.0/16"),
+	synthetic, netip.MustParsePrefix("224.0.0.0/3"),
+}
+
+// public tells whether an IPv4 address is the internet's, and not the gateway's own network.
+func (g *Gateway) public(a netip.Addr) bool {
+	return a.Is4() && !g.config.Address.Masked().Contains(a) &&
+		!slices.ContainsFunc(reserved, func(p netip.Prefix) bool { return p.Contains(a) })
+}

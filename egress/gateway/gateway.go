@@ -1,0 +1,226 @@
+// Package gateway is the one way out of sandboxes: a program that stands between wires, one network interface for each
+// sandbox, and an uplink. It answers every name with an address of its own making, takes every TCP connection, checks it
+// against the policy of the sandbox on whose wire it came, and connects it to where the name really is. All else is
+// refused by nftables. It decides nothing: policies come over its control channel, and what is on no wire that it was
+// told of gets nothing.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"pixels/egress"
+)
+
+// Config is what a gateway must know of the place it stands in.
+type Config struct {
+	Uplink    string         // interface to the outside
+	Address   netip.Prefix   // of the uplink, with the network that it is in
+	Host      netip.Addr     // router of that network; it alone may open connections to sandboxes
+	Resolver  netip.AddrPort // DNS server that is asked for the addresses of allowed names
+	First     netip.Addr     // address of the sandbox on wire 0; wire n has the n-th after it
+	Dir       string         // folder where policies are kept, on a disk that outlasts a restart
+	Socket    string         // path of the control socket
+	StrictECH bool           // refuse TLS with an Encrypted Client Hello, real or feigned
+}
+
+// Gateway holds what is on which wire, and with which policy.
+type Gateway struct {
+	config Config
+	log    zerolog.Logger
+	store  store
+	filter *filter
+
+	mu        sync.Mutex
+	wires     map[int]*wire        // by number
+	byAddress map[netip.Addr]*wire // those that a sandbox is on
+	bySandbox map[string]*wire     // the same
+	watchers  map[chan Event]struct{}
+	seq       uint64
+}
+
+// Run is the life of a gateway: until ctx ends, or it fails. It begins closed: rules are in force before any interface is
+// up, and wires get what its disk says and nothing else.
+func Run(ctx context.Context, config Config, log zerolog.Logger) error {
+	g := &Gateway{
+		config: config, log: log, store: store{filepath.Clean(config.Dir)},
+		wires: map[int]*wire{}, byAddress: map[netip.Addr]*wire{}, bySandbox: map[string]*wire{}, watchers: map[chan Event]struct{}{},
+	}
+	if err := os.MkdirAll(config.Dir, 0o700); err != nil {
+		return fmt.Errorf("gateway: keep policies: %w", err)
+	}
+	var err error
+	if g.filter, err = newFilter(config); err != nil {
+		return fmt.Errorf("gateway: load rules: %w", err)
+	}
+	if err := uplink(config); err != nil {
+		return fmt.Errorf("gateway: uplink %s: %w", config.Uplink, err)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for what, serve := range map[string]func(context.Context) error{
+		"watch wires": g.watchWires, "DNS": g.serveDNS, "proxy": g.serveProxy, "DHCP": g.serveDHCP, "control": g.serveControl,
+	} {
+		group.Go(func() error {
+			if err := serve(ctx); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("gateway: %s: %w", what, err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// on returns the wire that an address is on, nil when no sandbox has it. That a packet with a sandbox's address came over
+// its wire is what nftables made sure of before any socket saw it.
+func (g *Gateway) on(remote net.Addr) *wire {
+	var from netip.AddrPort
+	switch a := remote.(type) {
+	case *net.TCPAddr:
+		from = a.AddrPort()
+	case *net.UDPAddr:
+		from = a.AddrPort()
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.byAddress[from.Addr().Unmap()]
+}
+
+// What a caller of the control channel did wrong, or can't have.
+var (
+	ErrNoWire    = errors.New("no wire is free")
+	ErrNoSandbox = errors.New("no such sandbox on a wire")
+)
+
+// Take puts a sandbox with its policy on a free wire. A wire that was taken is never free again, until its interface was
+// made anew. A sandbox that is on one already gets that one, with the policy given now.
+func (g *Gateway) Take(sandbox string, policy egress.Policy) (Wire, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if w := g.bySandbox[sandbox]; w != nil {
+		_, err := g.change(w, policy)
+		return w.shown(), err
+	}
+	var w *wire
+	for _, each := range g.wires {
+		if each.state == Free && (w == nil || each.number < w.number) {
+			w = each
+		}
+	}
+	if w == nil {
+		return Wire{}, ErrNoWire
+	}
+	if err := g.store.save(w.number, kept{Sandbox: sandbox, Policy: policy}); err != nil {
+		return Wire{}, fmt.Errorf("keep the policy of %s: %w", sandbox, err)
+	}
+	if err := g.attach(w, sandbox, policy); err != nil {
+		return Wire{}, errors.Join(err, g.detach(w))
+	}
+	return w.shown(), nil
+}
+
+// Set changes the policy of a sandbox and cuts its connections that the new one doesn't allow, which it counts. When the
+// policy can't be kept on disk, what was taken away is taken away all the same, and nothing is added.
+func (g *Gateway) Set(sandbox string, policy egress.Policy) (cut int, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	w := g.bySandbox[sandbox]
+	if w == nil {
+		return 0, fmt.Errorf("%w: %s", ErrNoSandbox, sandbox)
+	}
+	return g.change(w, policy)
+}
+
+// Drop ends the stay of a sandbox on its wire, and all its connections. One that is on none is no error.
+func (g *Gateway) Drop(sandbox string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if w := g.bySandbox[sandbox]; w != nil {
+		return g.detach(w)
+	}
+	return nil
+}
+
+func (g *Gateway) attach(w *wire, sandbox string, policy egress.Policy) error {
+	w.state, w.sandbox, w.policy = Taken, sandbox, policy
+	w.names = newNames()
+	g.byAddress[w.address], g.bySandbox[sandbox] = w, w
+	return g.filter.admit(w, policy.Mode == egress.Unrestricted)
+}
+
+func (g *Gateway) detach(w *wire) error {
+	err := errors.Join(g.filter.expel(w), g.store.remove(w.number))
+	delete(g.byAddress, w.address)
+	delete(g.bySandbox, w.sandbox)
+	w.state, w.policy = Used, egress.Policy{}
+	for f := range w.flows {
+		g.end(w, f)
+	}
+	w.sandbox = ""
+	return err
+}
+
+func (g *Gateway) change(w *wire, policy egress.Policy) (cut int, err error) {
+	if err := g.store.save(w.number, kept{Sandbox: w.sandbox, Policy: policy}); err != nil {
+		// After a restart nothing is better than what was taken back just now.
+		policy = w.policy.Both(policy)
+		err = errors.Join(fmt.Errorf("keep the policy of %s: %w", w.sandbox, err), g.store.remove(w.number))
+		cut, err2 := g.enforce(w, policy)
+		return cut, errors.Join(err, err2)
+	}
+	return g.enforce(w, policy)
+}
+
+func (g *Gateway) enforce(w *wire, policy egress.Policy) (cut int, err error) {
+	was := w.policy.Mode
+	w.policy = policy
+	if open := policy.Mode == egress.Unrestricted; open != (was == egress.Unrestricted) {
+		err = g.filter.open(w, open)
+	}
+	for f := range w.flows {
+		if !f.allowed(policy) && g.end(w, f) {
+			cut++
+		}
+	}
+	return cut, err
+}
+
+// end resets a connection, and says so. It tells whether there was anything to reset.
+func (g *Gateway) end(w *wire, f *flow) bool {
+	was := f.cut()
+	if was {
+		g.tell(w, Event{Verdict: Cut, Domain: f.name, Address: f.address, Port: f.port, Reason: "no longer allowed"})
+	}
+	return was
+}
+
+// tell sends an event about a sandbox to all who watch, and keeps it when it is a denial. g.mu is held.
+func (g *Gateway) tell(w *wire, e Event) {
+	g.seq++
+	e.Seq, e.Time, e.Sandbox = g.seq, time.Now().UTC(), w.sandbox
+	if e.Verdict == Denied {
+		w.remember(e)
+	}
+	for watcher := range g.watchers {
+		select {
+		case watcher <- e:
+		default: // who doesn't read misses some; the numbers show it
+		}
+	}
+}
+
+// report is tell for those who don't hold g.mu.
+func (g *Gateway) report(w *wire, e Event) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.tell(w, e)
+}

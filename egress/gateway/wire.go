@@ -1,0 +1,260 @@
+package gateway
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"pixels/egress"
+)
+
+// State is what a wire is good for.
+type State string
+
+// The states of a wire. A used one had a sandbox on it; it is good for nothing until it was made anew.
+const (
+	Free  State = "free"
+	Taken State = "taken"
+	Used  State = "used"
+)
+
+// Wire is a wire as the control channel shows it.
+type Wire struct {
+	Number  int        `json:"number"`
+	State   State      `json:"state"`
+	Address netip.Addr `json:"address"`
+	Sandbox string     `json:"sandbox,omitempty"`
+	Plugged bool       `json:"plugged"` // whether the other end is in a sandbox that runs
+}
+
+// Verdict is what became of a connection.
+type Verdict string
+
+// The verdicts. Failed is a connection that was allowed and couldn't be made.
+const (
+	Allowed Verdict = "allowed"
+	Denied  Verdict = "denied"
+	Cut     Verdict = "cut"
+	Failed  Verdict = "failed"
+	Ended   Verdict = "ended"
+)
+
+// Event is one connection's fate. Events of one gateway are numbered.
+type Event struct {
+	Seq      uint64    `json:"seq"`
+	Time     time.Time `json:"time"`
+	Sandbox  string    `json:"sandbox"`
+	Verdict  Verdict   `json:"verdict"`
+	Domain   string    `json:"domain,omitempty"`
+	Address  string    `json:"address,omitempty"` // where it went, or was to go when it had no name
+	Port     uint16    `json:"port"`
+	Reason   string    `json:"reason,omitempty"`
+	Rule     string    `json:"rule,omitempty"`
+	Sent     int64     `json:"sent,omitempty"`     // bytes out of the sandbox
+	Received int64     `json:"received,omitempty"` // bytes into it
+	Count    int       `json:"count,omitempty"`    // of denials: how often in a row
+}
+
+// wire is one interface to one sandbox. All of it is guarded by Gateway.mu, but for names, which guards itself.
+type wire struct {
+	number  int
+	index   int // of the interface
+	plugged bool
+	address netip.Addr // of the sandbox
+	state   State
+	sandbox string
+	policy  egress.Policy
+	names   *names
+	flows   map[*flow]struct{}
+	denials []Event
+}
+
+func (w *wire) name() string { return wirePrefix + strconv.Itoa(w.number) }
+
+func (w *wire) shown() Wire {
+	return Wire{Number: w.number, State: w.state, Address: w.address, Sandbox: w.sandbox, Plugged: w.plugged}
+}
+
+// keptDenials is how many different denials are remembered for each sandbox.
+const keptDenials = 64
+
+func (w *wire) remember(e Event) {
+	e.Count = 1
+	for i, old := range w.denials {
+		if old.Domain == e.Domain && old.Address == e.Address && old.Port == e.Port && old.Reason == e.Reason {
+			e.Count += old.Count
+			w.denials = append(w.denials[:i], w.denials[i+1:]...)
+			break
+		}
+	}
+	if len(w.denials) == keptDenials {
+		w.denials = w.denials[1:]
+	}
+	w.denials = append(w.denials, e)
+}
+
+// wirePrefix is how the names of wires begin; a number follows.
+const wirePrefix = "w"
+
+// router is the gateway's address on every wire. It is link-local, so that it means nothing elsewhere.
+var router = netip.AddrFrom4([4]byte{169, 254, 1, 1})
+
+// maxWires bounds the numbers of wires, and so the addresses in use.
+const maxWires = 1024
+
+func wireNumber(name string) (int, bool) {
+	digits, ok := strings.CutPrefix(name, wirePrefix)
+	n, err := strconv.Atoi(digits)
+	return n, ok && err == nil && n >= 0 && n < maxWires && strconv.Itoa(n) == digits
+}
+
+// address returns the n-th address after first.
+func address(first netip.Addr, n int) netip.Addr {
+	b := first.As4()
+	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])+uint32(n))
+	return netip.AddrFrom4(b)
+}
+
+// watchWires brings up the wires that are there and those that come, until ctx ends.
+func (g *Gateway) watchWires(ctx context.Context) error {
+	changes := make(chan netlink.LinkUpdate, 256)
+	done := make(chan struct{})
+	defer close(done)
+	failed := make(chan error, 1)
+	err := netlink.LinkSubscribeWithOptions(changes, done, netlink.LinkSubscribeOptions{
+		ListExisting: true, ReceiveBufferSize: 4 << 20, ReceiveBufferForceSize: true,
+		ErrorCallback: func(err error) { failed <- err },
+	})
+	if err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return err
+		case change := <-changes:
+			number, ok := wireNumber(change.Link.Attrs().Name)
+			if !ok {
+				continue
+			}
+			if change.Header.Type == unix.RTM_DELLINK {
+				g.gone(number, change.Link.Attrs().Index)
+			} else if err := g.here(number, change.Link); err != nil {
+				g.log.Error().Err(err).Int("wire", number).Msg("bring up a wire")
+			}
+		}
+	}
+}
+
+// here takes note of a wire's interface, and brings it up when it is new. A policy that the disk has for its number is in
+// force before it is up.
+func (g *Gateway) here(number int, link netlink.Link) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	attrs := link.Attrs()
+	plugged := attrs.OperState == netlink.OperUp
+	if w := g.wires[number]; w != nil && w.index == attrs.Index {
+		w.plugged = plugged
+		return nil
+	} else if w != nil {
+		g.forget(w) // its interface went without a word of it
+	}
+	w := &wire{number: number, index: attrs.Index, plugged: plugged, address: address(g.config.First, number), state: Free, flows: map[*flow]struct{}{}}
+	g.wires[number] = w
+	if k, ok, err := g.store.load(number); err != nil {
+		g.log.Error().Err(err).Int("wire", number).Msg("read a policy; the wire stays closed")
+	} else if ok && g.bySandbox[k.Sandbox] == nil {
+		if err := g.attach(w, k.Sandbox, k.Policy); err != nil {
+			return err
+		}
+	}
+	return bringUp(link, w)
+}
+
+func (g *Gateway) gone(number, index int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if w := g.wires[number]; w != nil && w.index == index {
+		g.forget(w)
+	}
+}
+
+func (g *Gateway) forget(w *wire) {
+	if w.state == Taken {
+		if err := g.detach(w); err != nil {
+			g.log.Error().Err(err).Int("wire", w.number).Msg("forget what was on a wire")
+		}
+	}
+	delete(g.wires, w.number)
+}
+
+// bringUp gives an interface the router's address and a route to the sandbox's, and no IPv6.
+func bringUp(link netlink.Link, w *wire) error {
+	if err := setting("ipv6/conf/"+w.name()+"/disable_ipv6", "1"); err != nil {
+		return err
+	}
+	own := &net.IPNet{IP: router.AsSlice(), Mask: net.CIDRMask(32, 32)}
+	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: own, Scope: unix.RT_SCOPE_LINK}); err != nil {
+		return fmt.Errorf("give it an address: %w", err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set it up: %w", err)
+	}
+	to := &net.IPNet{IP: w.address.AsSlice(), Mask: net.CIDRMask(32, 32)}
+	if err := netlink.RouteReplace(&netlink.Route{LinkIndex: w.index, Dst: to, Scope: netlink.SCOPE_LINK, Src: router.AsSlice()}); err != nil {
+		return fmt.Errorf("route to %s: %w", w.address, err)
+	}
+	return nil
+}
+
+// uplink brings up the interface to the outside. It answers there for the sandboxes' addresses (proxy ARP), so that the
+// network sees each as a machine of its own.
+func uplink(c Config) error {
+	for key, value := range map[string]string{
+		"ipv6/conf/all/disable_ipv6": "1", "ipv6/conf/default/disable_ipv6": "1", "ipv4/ip_forward": "1",
+		"ipv4/conf/all/send_redirects": "0", "ipv4/conf/all/accept_redirects": "0",
+		"ipv4/conf/" + c.Uplink + "/proxy_arp": "1", "ipv4/neigh/" + c.Uplink + "/proxy_delay": "0",
+	} {
+		if err := setting(key, value); err != nil {
+			return err
+		}
+	}
+	if lo, err := netlink.LinkByName("lo"); err == nil {
+		_ = netlink.LinkSetUp(lo) // the container has it up already, as a rule
+	}
+	link, err := netlink.LinkByName(c.Uplink)
+	if err != nil {
+		return err
+	}
+	own := &net.IPNet{IP: c.Address.Addr().AsSlice(), Mask: net.CIDRMask(c.Address.Bits(), 32)}
+	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: own}); err != nil {
+		return fmt.Errorf("give it the address %s: %w", c.Address, err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return err
+	}
+	if err := netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: c.Host.AsSlice()}); err != nil {
+		return fmt.Errorf("set the default route by %s: %w", c.Host, err)
+	}
+	return nil
+}
+
+// setting writes a network setting of the kernel. A kernel without IPv6 has none to switch off.
+func setting(key, value string) error {
+	err := os.WriteFile("/proc/sys/net/"+key, []byte(value), 0)
+	if os.IsNotExist(err) && strings.HasPrefix(key, "ipv6/") {
+		return nil
+	}
+	return err
+}
