@@ -37,7 +37,8 @@ type flow struct {
 	address string         // set when name is empty
 	port    uint16
 
-	greeted int64 // bytes that the server said before the client said anything
+	heard   *opening // how the client began, once that is known
+	greeted int64    // bytes that the server said before the client said anything
 
 	mu       sync.Mutex
 	upstream []net.Conn
@@ -93,12 +94,12 @@ func (g *Gateway) serve(ctx context.Context, client *net.TCPConn) {
 	}
 	switch {
 	case full:
-		f.deny(nil, fmt.Sprintf("it has %d connections, as many as it may", maxFlows))
+		f.deny(fmt.Sprintf("it has %d connections, as many as it may", maxFlows))
 	case sandbox == "":
 	case !f.allowed(policy) && f.name == "":
-		f.deny(nil, "an address that stands for no name; connect by name")
+		f.deny("an address that stands for no name; connect by name")
 	case !f.allowed(policy):
-		f.deny(nil, "no rule allows it")
+		f.deny("no rule allows it")
 	default:
 		stop := context.AfterFunc(ctx, func() { f.cut() })
 		defer stop()
@@ -136,15 +137,16 @@ func (f *flow) pass(ctx context.Context, policy egress.Policy) {
 		}
 		o = f.listenBoth(up)
 	}
+	f.heard = &o
 	switch o.kind {
 	case silent:
 		return
 	case broken:
-		f.deny(&o, fmt.Sprintf("what came on port %d is not %s, or can't be checked", f.port, map[bool]string{true: "HTTP", false: "TLS"}[f.port == 80]))
+		f.deny(fmt.Sprintf("what came on port %d is not %s, or can't be checked", f.port, map[bool]string{true: "HTTP", false: "TLS"}[f.port == 80]))
 		return
 	case overTLS:
 		if reason := f.checkTLS(o); reason != "" {
-			f.deny(&o, reason)
+			f.deny(reason)
 			return
 		}
 	case overHTTP:
@@ -228,7 +230,7 @@ func (f *flow) connect(ctx context.Context) net.Conn {
 	var refused *refusedError
 	switch {
 	case errors.As(err, &refused):
-		f.deny(nil, refused.reason)
+		f.deny(refused.reason)
 	case err != nil:
 		f.tell(Event{Verdict: Failed, Reason: err.Error()})
 		_ = f.client.SetLinger(0)
@@ -293,19 +295,18 @@ func (f *flow) tell(e Event) {
 	f.g.report(f.w, e)
 }
 
-// deny tells those who watch, then the client: in the protocol that it speaks, or by a reset. heard is how it began, when
-// that was looked at already.
-func (f *flow) deny(heard *opening, reason string) {
+// deny tells those who watch, then the client: in the protocol that it speaks, or by a reset.
+func (f *flow) deny(reason string) {
 	f.tell(Event{Verdict: Denied, Reason: reason})
 	f.mu.Lock()
 	f.over = true // there is nothing left to cut
 	f.mu.Unlock()
-	if heard == nil {
+	if f.heard == nil {
 		o := listen(f.client, listening{patience: time.Second})
-		heard = &o
+		f.heard = &o
 	}
 	_ = f.client.SetWriteDeadline(time.Now().Add(time.Second))
-	switch heard.kind {
+	switch f.heard.kind {
 	case overTLS:
 		_, _ = f.client.Write([]byte{21, 3, 3, 0, 2, 2, 49}) // a fatal alert: access denied (RFC 8446, 6)
 	case overHTTP:

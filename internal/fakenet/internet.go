@@ -21,7 +21,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Addresses of the internet's servers. Each has HTTP on 80, TLS on 443 and 8443, an echo on 7, and a server that speaks
+// Addresses of the internet's servers. Each has HTTP on 80 and 8080, TLS on 443 and 8443, an echo on 7, and a server that speaks
 // first on 22.
 const (
 	Site      = "198.51.100.10"
@@ -51,8 +51,7 @@ func NewInternet(t testing.TB) *Internet {
 		in.listen(a+":7", in.echo)
 		in.listen(a+":22", in.first)
 		in.listen(a+":853", in.echo)
-		web := http.HandlerFunc(in.web)
-		in.web80(a, web)
+		in.webServers(a, http.HandlerFunc(in.web))
 	}
 	return in
 }
@@ -172,10 +171,12 @@ func (in *Internet) first(c net.Conn) {
 	in.echo(c)
 }
 
-func (in *Internet) web80(address string, handler http.Handler) {
+func (in *Internet) webServers(address string, handler http.Handler) {
 	plain, secure := &http.Server{Handler: handler}, &http.Server{Handler: handler}
-	l := in.listener(address + ":80")
-	go func() { _ = plain.Serve(l) }()
+	for _, port := range []string{":80", ":8080"} {
+		l := in.listener(address + port)
+		go func() { _ = plain.Serve(l) }()
+	}
 	for _, port := range []string{":443", ":8443"} {
 		l := tls.NewListener(in.listener(address+port), &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 			in.saw("tls %s", h.ServerName)

@@ -1,0 +1,168 @@
+package gateway_test
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+	"github.com/vishvananda/netlink"
+
+	"pixels/egress"
+	"pixels/egress/gateway"
+	"pixels/internal/fakenet"
+)
+
+func TestASandboxLearnsItsAddress(t *testing.T) {
+	l := newLab(t)
+	for i, name := range []string{"one", "two"} {
+		b := &box{Space: fakenet.NewSpace(t), lab: l, name: name}
+		l.addWire(i, b.Space)
+		b.Up("eth0")
+		p := policy(t, egress.Allowlist, "allowed.example.com")
+		want := l.do(gateway.Request{Op: gateway.Take, Sandbox: name, Policy: &p}).Wire.Address
+		ack := b.lease(t, nil)
+		if ack == nil || !ack.YourIPAddr.Equal(want.AsSlice()) || len(ack.Router()) != 1 || len(ack.ClasslessStaticRoute()) != 2 {
+			t.Fatalf("%s gets the lease %v, not %s", name, ack, want)
+		}
+		ones, _ := ack.SubnetMask().Size()
+		if b.configure(want); ones != 32 || b.resolve("allowed.example.com") == (netip.Addr{}) {
+			t.Errorf("%s gets a network of /%d", name, ones)
+		}
+	}
+	// A clone that asks for its source's address is refused, and then gets its own.
+	b := &box{Space: fakenet.NewSpace(t), lab: l, name: "three"}
+	l.addWire(2, b.Space)
+	b.Up("eth0")
+	if ack := b.lease(t, nil); ack != nil {
+		t.Errorf("what is on no wire that was taken gets the lease %v", ack)
+	}
+	p := policy(t, egress.Allowlist)
+	want := l.do(gateway.Request{Op: gateway.Take, Sandbox: "three", Policy: &p}).Wire.Address
+	if ack := b.lease(t, net.IPv4(10, 99, 0, 128)); ack != nil {
+		t.Errorf("a clone gets its source's address: %v", ack)
+	}
+	if ack := b.lease(t, nil); ack == nil || !ack.YourIPAddr.Equal(want.AsSlice()) {
+		t.Errorf("a clone gets the lease %v, not %s", ack, want)
+	}
+}
+
+// lease asks for an address by DHCP, nil when there is none.
+func (b *box) lease(t *testing.T, wanted net.IP) (ack *dhcpv4.DHCPv4) {
+	t.Helper()
+	b.Do(func() {
+		client, err := nclient4.New("eth0", nclient4.WithTimeout(300*time.Millisecond), nclient4.WithRetry(2))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer client.Close()
+		lease, err := client.Request(t.Context(), func(d *dhcpv4.DHCPv4) {
+			if wanted != nil {
+				d.UpdateOption(dhcpv4.OptRequestedIPAddress(wanted))
+			}
+		})
+		if err == nil {
+			ack = lease.ACK
+		}
+	})
+	return ack
+}
+
+func TestAnotherSandboxesAddressLeadsNowhere(t *testing.T) {
+	l := newLab(t)
+	one, two := l.box("one", egress.Allowlist), l.box("two", egress.Allowlist, "allowed.example.com")
+	at := two.resolve("allowed.example.com")
+	link, err := one.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := one.AddrDel(link, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(10, 99, 0, 128).To4(), Mask: net.CIDRMask(32, 32)}}); err != nil {
+		t.Fatal(err)
+	}
+	one.configure(netip.MustParseAddr("10.99.0.129")) // and its hardware address means nothing on a wire of one's own
+	if conn, err := one.Dial(short(t), "tcp4", at.String()+":443"); err == nil {
+		t.Errorf("mac-ip-spoof: a connection to %s", conn.RemoteAddr())
+	}
+	if _, err := two.secure(two.dial("allowed.example.com", 443), "allowed.example.com"); err != nil {
+		t.Errorf("arp-poison: the other one: %v", err)
+	}
+	for _, line := range l.inet.Seen() {
+		if strings.HasPrefix(line, "tcp") {
+			t.Errorf("the internet saw %q", line)
+		}
+	}
+}
+
+func TestTheHostReachesASandboxAndNobodyElseDoes(t *testing.T) {
+	l := newLab(t)
+	b := l.box("one", egress.None)
+	b.Do(func() {
+		listener, err := net.Listen("tcp4", ":9000")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		t.Cleanup(func() { _ = listener.Close() })
+		go func() {
+			for {
+				c, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = c.Write([]byte("here"))
+				_ = c.Close()
+			}
+		}()
+	})
+	l.inet.Address("up0", "10.99.0.77/24")
+	for from, good := range map[string]bool{"10.99.0.1": true, "10.99.0.77": false} {
+		var got string
+		l.inet.Do(func() {
+			dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+			conn, err := dialer.DialContext(short(t), "tcp4", "10.99.0.128:9000")
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			b := make([]byte, 4)
+			n, _ := conn.Read(b)
+			got = string(b[:n])
+		})
+		if (got == "here") != good {
+			t.Errorf("from %s it answers %q", from, got)
+		}
+	}
+}
+
+func TestUnrestrictedReachesEverythingAndEndsWithItsMode(t *testing.T) {
+	l := newLab(t)
+	b := l.box("one", egress.Unrestricted)
+	if reply := b.ask(1, "denied.example.com"); len(reply.Answer) != 1 || !strings.HasSuffix(reply.Answer[0].String(), fakenet.Site) {
+		t.Fatalf("a name is answered with %v", reply)
+	}
+	conn := b.dialAddress(fakenet.Site + ":7")
+	if _, err := conn.Write([]byte("a")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if !ping(t, b, fakenet.Site) {
+		t.Error("ping gets no answer")
+	}
+	b.set(egress.Allowlist)
+	l.inet.Seen()
+	_, _ = conn.Write([]byte("b"))
+	_ = conn.SetReadDeadline(time.Now().Add(time.Second))
+	if n, err := conn.Read(make([]byte, 1)); n > 0 {
+		t.Errorf("a connection outlives the mode: %v", err)
+	}
+	if ping(t, b, fakenet.Site) {
+		t.Error("ping gets an answer after the mode")
+	}
+	l.quiet()
+}
