@@ -6,10 +6,12 @@ LDFLAGS := -X main.version=$(VERSION)
 .DEFAULT_GOAL := build
 .PHONY: build setup demo test lint bench clean-incus install
 
-# The first process of a sandbox is embedded, and names the base image by its content: the same source must give the
-# same bytes.
+# The programs of instances are embedded, and name the images by their content: the same source must give the same bytes.
+STATIC := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -buildid="
+
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -buildid=" -o internal/guestbin/program/pixels-init ./cmd/pixels-init
+	$(STATIC) -o internal/guestbin/program/pixels-init ./cmd/pixels-init
+	$(STATIC) -o internal/guestbin/program/pixels-gateway ./cmd/pixels-gateway
 	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BIN) ./cmd/pixels-mcp
 
 # Everything sandboxes need on this machine; what is there already is left alone.

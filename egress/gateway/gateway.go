@@ -158,7 +158,7 @@ func (g *Gateway) attach(w *wire, sandbox string, policy egress.Policy) error {
 }
 
 func (g *Gateway) detach(w *wire) error {
-	err := errors.Join(g.filter.expel(w), g.store.remove(w.number))
+	err := errors.Join(g.filter.expel(w), g.store.save(w.number, kept{Used: w.index}))
 	delete(g.byAddress, w.address)
 	delete(g.bySandbox, w.sandbox)
 	w.state, w.policy = Used, egress.Policy{}
@@ -173,7 +173,7 @@ func (g *Gateway) change(w *wire, policy egress.Policy) (cut int, err error) {
 	if err := g.store.save(w.number, kept{Sandbox: w.sandbox, Policy: policy}); err != nil {
 		// After a restart nothing is better than what was taken back just now.
 		policy = w.policy.Both(policy)
-		err = errors.Join(fmt.Errorf("keep the policy of %s: %w", w.sandbox, err), g.store.remove(w.number))
+		err = errors.Join(fmt.Errorf("keep the policy of %s: %w; what it had was taken from it", w.sandbox, err), g.store.remove(w.number))
 		cut, err2 := g.enforce(w, policy)
 		return cut, errors.Join(err, err2)
 	}

@@ -123,6 +123,15 @@ func TestAWireIsTakenOnce(t *testing.T) {
 	if _, err := l.Do(t.Context(), gateway.Request{Op: gateway.Take, Sandbox: "two", Policy: &p}); err == nil {
 		t.Fatal("a used wire is taken again")
 	}
+	if err := l.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = l.cmd.Wait()
+	l.start()
+	eventually(t, "the wire is known", func() bool { return len(l.do(gateway.Request{Op: gateway.Wires}).Wires) == 1 })
+	if _, err := l.Do(t.Context(), gateway.Request{Op: gateway.Take, Sandbox: "two", Policy: &p}); err == nil {
+		t.Fatal("a used wire is taken again after a restart")
+	}
 	if err := linkDel(l.space, "w0"); err != nil {
 		t.Fatal(err)
 	}

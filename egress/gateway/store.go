@@ -15,9 +15,11 @@ import (
 // store keeps, for each wire, who is on it and with which policy: one small file each. A file is there whole or not at all.
 type store struct{ dir string }
 
+// kept is what is known of a wire: its sandbox, or that it had one.
 type kept struct {
-	Sandbox string        `json:"sandbox"`
-	Policy  egress.Policy `json:"policy"`
+	Sandbox string        `json:"sandbox,omitempty"`
+	Policy  egress.Policy `json:"policy,omitzero"`
+	Used    int           `json:"used,omitempty"` // index of the interface that is used up
 }
 
 func (s store) path(wire int) string {
@@ -48,7 +50,7 @@ func (s store) load(wire int) (k kept, ok bool, err error) {
 	if err != nil {
 		return kept{}, false, fmt.Errorf("%s: %w", s.path(wire), err)
 	}
-	return k, k.Sandbox != "", nil
+	return k, true, nil
 }
 
 func (s store) remove(wire int) error {

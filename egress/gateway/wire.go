@@ -174,10 +174,12 @@ func (g *Gateway) here(number int, link netlink.Link) error {
 	g.wires[number] = w
 	if k, ok, err := g.store.load(number); err != nil {
 		g.log.Error().Err(err).Int("wire", number).Msg("read a policy; the wire stays closed")
-	} else if ok && g.bySandbox[k.Sandbox] == nil {
+	} else if ok && k.Sandbox != "" && g.bySandbox[k.Sandbox] == nil {
 		if err := g.attach(w, k.Sandbox, k.Policy); err != nil {
 			return err
 		}
+	} else if ok && k.Used == w.index { // another interface may have the index after a restart: then it is made anew for nothing
+		w.state = Used
 	}
 	return bringUp(link, w)
 }
@@ -195,6 +197,9 @@ func (g *Gateway) forget(w *wire) {
 		if err := g.detach(w); err != nil {
 			g.log.Error().Err(err).Int("wire", w.number).Msg("forget what was on a wire")
 		}
+	}
+	if err := g.store.remove(w.number); err != nil {
+		g.log.Error().Err(err).Int("wire", w.number).Msg("forget a wire")
 	}
 	delete(g.wires, w.number)
 }

@@ -41,7 +41,7 @@ var settings = []setting{
 }
 
 // notSettings are variables of ours that configure something else: the location of the file, the owner, the tests.
-var notSettings = []string{"PIXELS_CONFIG", "PIXELS_OWNER", "PIXELS_UPDATE_GOLDEN", "PIXELS_BENCH"}
+var notSettings = []string{"PIXELS_CONFIG", "PIXELS_OWNER", "PIXELS_UPDATE_GOLDEN", "PIXELS_BENCH", "PIXELS_GATEWAY"}
 
 // Env is the setting's environment variable.
 func (s setting) Env() string {

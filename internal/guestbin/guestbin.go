@@ -1,4 +1,5 @@
-// Package guestbin carries the program that runs inside sandboxes (cmd/pixels-init), built by make and embedded here.
+// Package guestbin carries the programs that run inside instances, built by make and embedded here: that of sandboxes
+// (cmd/pixels-init) and that of the gateway (cmd/pixels-gateway).
 package guestbin
 
 import (
@@ -16,15 +17,30 @@ import (
 var files embed.FS
 
 // errLacking is for builds without make.
-var errLacking = errors.New("this build of pixels-mcp lacks the program that runs in sandboxes: build it with `make`")
+var errLacking = errors.New("this build of pixels-mcp lacks the programs that run in instances: build it with `make`")
 
-// Content returns the program.
-func Content() ([]byte, error) {
-	content, err := files.ReadFile("program/pixels-init")
+// Content returns the program of sandboxes.
+func Content() ([]byte, error) { return read("pixels-init") }
+
+// Gateway returns the program of the gateway, and its version, which is a hash of it.
+func Gateway() (content []byte, version string, err error) {
+	if content, err = read("pixels-gateway"); err != nil {
+		return nil, "", err
+	}
+	return content, hash(content), nil
+}
+
+func read(name string) ([]byte, error) {
+	content, err := files.ReadFile("program/" + name)
 	if err != nil {
 		return nil, errLacking
 	}
 	return content, nil
+}
+
+func hash(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:6])
 }
 
 // Path returns where the program lies in a sandbox. The path has its hash: a sandbox of an older image, which lacks it,
@@ -42,6 +58,5 @@ var where = sync.OnceValue(func() string {
 	if err != nil {
 		return ""
 	}
-	sum := sha256.Sum256(content)
-	return path.Join(guest.Dir, "pixels-init-"+hex.EncodeToString(sum[:6]))
+	return path.Join(guest.Dir, "pixels-init-"+hash(content))
 })
