@@ -42,6 +42,7 @@ type Backend struct {
 	server client.InstanceServer
 	config Config
 	cache  *cache
+	wires  *wires
 	end    context.CancelFunc // stops feeding the cache
 	stale  time.Duration      // staleAfter, but in tests
 	now    func() time.Time   // time.Now, but in tests
@@ -61,7 +62,7 @@ func OpenBackend(c Config) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{server: server, config: c, cache: &cache{server: server}, stale: staleAfter, now: time.Now}
+	b := &Backend{server: server, config: c, cache: &cache{server: server}, wires: &wires{server: server, name: c.Gateway()}, stale: staleAfter, now: time.Now}
 	var following context.Context
 	following, b.end = context.WithCancel(context.Background())
 	b.feeding.Go(func() { b.cache.follow(following, c) })

@@ -172,7 +172,7 @@ type running struct {
 
 // start starts a command and waits for its end in the background.
 func (b *Backend) start(id string, post api.InstanceExecPost, stdin io.Reader, stdout, stderr io.Writer) (*running, error) {
-	op, streams, err := b.command(id, post)
+	op, streams, err := command(b.server, id, post)
 	if err != nil {
 		if strings.Contains(err.Error(), "Instance is not running") {
 			return nil, errNotRunning

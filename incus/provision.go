@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -161,6 +162,11 @@ func (p *Provisioner) CreateNetwork(address string, mtu int) error {
 		// dnsmasq would ping each address for three seconds before it offers it; here it alone gives them out.
 		"raw.dnsmasq": "no-ping",
 	}
+	if prefix, err := netip.ParsePrefix(address); err == nil {
+		if config["ipv4.dhcp.ranges"], err = leases(prefix); err != nil {
+			return err
+		}
+	}
 	if mtu > 0 {
 		config["bridge.mtu"] = fmt.Sprint(mtu)
 	}
@@ -182,11 +188,11 @@ func (p *Provisioner) DeleteNetwork() error {
 	return nil
 }
 
-// RemoveAll deletes every instance of the configured project that carries a user.pixels key and, when all is set, our
-// images, network and pool too. It reports each removal to removed, goes on after a failure, and returns all of them.
+// RemoveAll deletes every instance of the configured project that carries a user.pixels key and, when all is set, the
+// gateway and our images, network and pool too. It reports each removal to removed, goes on after a failure, and returns all of them.
 // Nothing that lacks our mark is touched.
 func (p *Provisioner) RemoveAll(ctx context.Context, all bool, removed func(what string)) error {
-	errs := []error{p.removeInstances(ctx, removed)}
+	errs := []error{p.removeInstances(ctx, all, removed)}
 	if !all {
 		return errs[0]
 	}
@@ -212,15 +218,16 @@ func (p *Provisioner) RemoveAll(ctx context.Context, all bool, removed func(what
 	return errors.Join(errs...)
 }
 
-// removeInstances deletes, by force and one after another, the instances that carry a user.pixels key.
-func (p *Provisioner) removeInstances(ctx context.Context, removed func(string)) error {
+// removeInstances deletes, by force and one after another, the instances that carry a user.pixels key; the gateway too when
+// all is set.
+func (p *Provisioner) removeInstances(ctx context.Context, all bool, removed func(string)) error {
 	instances, err := p.server.GetInstances(api.InstanceTypeAny)
 	if err != nil {
 		return fmt.Errorf("list instances: %w", err)
 	}
 	var errs []error
 	for _, inst := range instances {
-		if !ours(inst.Config) {
+		if !ours(inst.Config) || inst.Config[gatewayKey] != "" && !all {
 			continue
 		}
 		if err := remove(ctx, p.server, inst.Name); err != nil && !errors.Is(err, sandbox.ErrNotFound) {

@@ -55,18 +55,21 @@ func (p *Provisioner) Image(name string) (*ProvisionImage, error) {
 // KindBase is the kind of image that has our program as its first process.
 const KindBase = "base"
 
-// ImageProperties are the properties that an image of the given kind and recipe version carries. They say that it has the user pixel.
+// ImageProperties are the properties that an image of the given kind and recipe version carries. Those of a sandbox say that it has
+// our program and the user pixel.
 func ImageProperties(kind, version, osName, release string) map[string]string {
-	program, _ := guestbin.Path() // a build without it makes no image
-	return map[string]string{
-		programProperty:     program,
+	properties := map[string]string{
 		"description":       fmt.Sprintf("Pixels %s (%s %s)", kind, osName, release),
 		"os":                osName,
 		"release":           release,
 		provisionKindKey:    kind,
-		userProperty:        "1000:1000:/home/pixel",
 		provisionVersionKey: version,
 	}
+	if kind != KindGateway {
+		properties[programProperty], _ = guestbin.Path() // a build without it makes no image
+		properties[userProperty] = "1000:1000:/home/pixel"
+	}
+	return properties
 }
 
 // AdoptImage points the alias name at an image of a kind and version that an interrupted set-up left without one, and tells whether
@@ -96,9 +99,13 @@ func (p *Provisioner) ImportImage(ctx context.Context, kind, name, metaPath, roo
 		return err
 	}
 	defer rootfs.Close()
-	op, err := p.server.CreateImage(api.ImagesPost{}, &client.ImageCreateArgs{
+	return p.importImage(ctx, kind, name, &client.ImageCreateArgs{
 		MetaFile: meta, MetaName: "meta.tar.gz", RootfsFile: rootfs, RootfsName: "rootfs.squashfs", Type: "container",
 	})
+}
+
+func (p *Provisioner) importImage(ctx context.Context, kind, name string, args *client.ImageCreateArgs) error {
+	op, err := p.server.CreateImage(api.ImagesPost{}, args)
 	var ended *api.Operation
 	if err == nil {
 		ended, err = wait(ctx, p.server, op)

@@ -29,9 +29,9 @@ type streams struct {
 }
 
 // command starts a command in an instance. It begins to run once its streams are attached.
-func (b *Backend) command(id string, post api.InstanceExecPost) (client.Operation, *streams, error) {
+func command(server client.InstanceServer, id string, post api.InstanceExecPost) (client.Operation, *streams, error) {
 	post.WaitForWS = true
-	op, _, err := b.server.RawOperation(http.MethodPost, "/instances/"+url.PathEscape(id)+"/exec", post, "")
+	op, _, err := server.RawOperation(http.MethodPost, "/instances/"+url.PathEscape(id)+"/exec", post, "")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -43,7 +43,7 @@ func (b *Backend) command(id string, post api.InstanceExecPost) (client.Operatio
 		conn **websocket.Conn
 	}{{api.SecretNameControl, &s.control}, {stdinStream, &s.stdin}, {stdoutStream, &s.stdout}, {stderrStream, &s.stderr}} {
 		secret, _ := secrets[stream.name].(string)
-		conn, err := b.server.GetOperationWebsocket(op.Get().ID, secret)
+		conn, err := server.GetOperationWebsocket(op.Get().ID, secret)
 		if err != nil {
 			s.close()
 			return nil, nil, fmt.Errorf("attach stream %s of the command: %w", stream.name, err)

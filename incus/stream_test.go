@@ -16,7 +16,7 @@ import (
 func TestOutputIsReadAfterIncusEnded(t *testing.T) {
 	b := realBackend(t)
 	made := box(t, b, "late")
-	op, streams, err := b.command(made.ID, api.InstanceExecPost{Command: []string{"/bin/sh", "-c", "cat; echo error >&2"}})
+	op, streams, err := command(b.server, made.ID, api.InstanceExecPost{Command: []string{"/bin/sh", "-c", "cat; echo error >&2"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +41,7 @@ func TestOutputIsReadAfterIncusEnded(t *testing.T) {
 func TestABrokenOutputIsAnError(t *testing.T) {
 	b := realBackend(t)
 	made := box(t, b, "cut")
-	op, streams, err := b.command(made.ID, api.InstanceExecPost{Command: []string{"/bin/sh", "-c", "echo some; sleep 60"}})
+	op, streams, err := command(b.server, made.ID, api.InstanceExecPost{Command: []string{"/bin/sh", "-c", "echo some; sleep 60"}})
 	if err != nil {
 		t.Fatal(err)
 	}

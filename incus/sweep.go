@@ -83,6 +83,7 @@ func (b *Backend) later(do func(ctx context.Context)) {
 // Close implements sandbox.Backend.
 func (b *Backend) Close() {
 	b.background.Wait()
+	b.wires.close()
 	b.end()
 	b.feeding.Wait()
 }

@@ -44,6 +44,7 @@ type Reply struct {
 	Code    string  `json:"code,omitempty"` // of errors that a caller tells apart
 	Wire    *Wire   `json:"wire,omitempty"`
 	Wires   []Wire  `json:"wires,omitempty"`
+	Limit   int     `json:"limit,omitempty"` // of Wires: how many there can be
 	Denials []Event `json:"denials,omitempty"`
 	Cut     int     `json:"cut,omitempty"` // connections that a change ended
 	Seq     uint64  `json:"seq,omitempty"` // number of the latest event
@@ -161,7 +162,7 @@ func (g *Gateway) do(r Request) (reply Reply) {
 	case r.Op == Drop:
 		err = g.Drop(r.Sandbox)
 	case r.Op == Wires:
-		reply.Wires = g.list()
+		reply.Wires, reply.Limit = g.list(), g.config.Wires
 	case r.Op == Denials:
 		reply.Denials, err = g.denials(r.Sandbox, r.Since)
 	case r.Op == Watch:

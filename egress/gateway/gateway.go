@@ -29,6 +29,7 @@ type Config struct {
 	Host      netip.Addr     // router of that network; it alone may open connections to sandboxes
 	Resolver  netip.AddrPort // DNS server that is asked for the addresses of allowed names
 	First     netip.Addr     // address of the sandbox on wire 0; wire n has the n-th after it
+	Wires     int            // how many addresses there are from First on
 	Dir       string         // folder where policies are kept, on a disk that outlasts a restart
 	Socket    string         // path of the control socket
 	StrictECH bool           // refuse TLS with an Encrypted Client Hello, real or feigned

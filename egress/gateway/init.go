@@ -2,9 +2,12 @@ package gateway
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -22,6 +25,13 @@ const Environment = "PIXELS_GATEWAY"
 // ControlCommand is the argument with which the program joins its stdin and stdout to the control channel.
 const ControlCommand = "control"
 
+// RenewCommand is the argument with which the program takes its successor from stdin, and has the first process become it.
+// The Version of the successor follows.
+const RenewCommand = "renew"
+
+// programPath is where the first process's program lies.
+const programPath = "/sbin/init"
+
 // memoryLimit is what the garbage collector aims at, in bytes: a gateway of 64 wires is to stay below 30 MB.
 const memoryLimit = 20 << 20
 
@@ -35,6 +45,8 @@ func Main(args []string) int {
 		err = fmt.Errorf("read the variable %s: %w", Environment, err)
 	case len(args) > 1 && args[1] == ControlCommand:
 		err = Relay(config.Socket, os.Stdin, os.Stdout)
+	case len(args) > 2 && args[1] == RenewCommand:
+		err = renew(os.Stdin, args[2])
 	case os.Getpid() == 1:
 		err = supervise()
 	default:
@@ -63,11 +75,13 @@ func supervise() error {
 		if err := worker.Start(); err != nil {
 			return fmt.Errorf("start the gateway: %w", err)
 		}
+		renewed := false
 		for alive := true; alive; {
 			switch <-signals {
 			case syscall.SIGCHLD:
 				alive = !reaped(worker.Process.Pid)
-			case syscall.SIGHUP: // the program was renewed
+			case syscall.SIGHUP:
+				renewed = true
 				_ = worker.Process.Signal(syscall.SIGTERM)
 			case syscall.SIGINT:
 				return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
@@ -75,11 +89,44 @@ func supervise() error {
 				return unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 			}
 		}
+		if renewed {
+			return fmt.Errorf("become the new program: %w", unix.Exec(programPath, []string{programPath}, os.Environ()))
+		}
 		fmt.Fprintln(os.Stderr, "gateway: it ended; it is started again")
 		if lived := time.Since(started); lived < time.Second { // what can't start is not tried without a pause
 			time.Sleep(time.Second - lived)
 		}
 	}
+}
+
+// Version names a program by its content.
+func Version(program []byte) string {
+	sum := sha256.Sum256(program)
+	return hex.EncodeToString(sum[:6])
+}
+
+// renew puts a program in the place of the first process's, whole or not at all, and has that become it.
+func renew(from io.Reader, version string) error {
+	program, err := io.ReadAll(from)
+	if err != nil {
+		return err
+	}
+	if got := Version(program); got != version {
+		return fmt.Errorf("what came is %s (%d bytes), not the new program %s", got, len(program), version)
+	}
+	next, err := os.OpenFile(programPath+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o755)
+	if err != nil {
+		return err
+	}
+	_, err = next.Write(program)
+	err = errors.Join(err, next.Sync(), next.Close())
+	if err == nil {
+		err = os.Rename(next.Name(), programPath)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(next.Name()))
+	}
+	return unix.Kill(1, unix.SIGHUP)
 }
 
 // reaped takes note of every process that ended, among them the orphans that the kernel hands to the first process, and

@@ -76,7 +76,7 @@ func newLab(t testing.TB) *lab {
 	dir := t.TempDir()
 	l := &lab{t: t, inet: fakenet.NewInternet(t), space: fakenet.NewSpace(t), config: gateway.Config{
 		Uplink: "eth0", Address: netip.MustParsePrefix("10.99.0.2/24"), Host: netip.MustParseAddr("10.99.0.1"),
-		Resolver: netip.MustParseAddrPort(fakenet.DNS + ":53"), First: netip.MustParseAddr("10.99.0.128"),
+		Resolver: netip.MustParseAddrPort(fakenet.DNS + ":53"), First: netip.MustParseAddr("10.99.0.128"), Wires: 100,
 		Dir: filepath.Join(dir, "policy"), Socket: filepath.Join(dir, "control"),
 	}}
 	fakenet.Wire(l.space, "eth0", l.inet.Space, "up0")

@@ -78,7 +78,7 @@ type wire struct {
 	denials []Event
 }
 
-func (w *wire) name() string { return wirePrefix + strconv.Itoa(w.number) }
+func (w *wire) name() string { return Interface(w.number) }
 
 func (w *wire) shown() Wire {
 	return Wire{Number: w.number, State: w.state, Address: w.address, Sandbox: w.sandbox, Plugged: w.plugged}
@@ -108,13 +108,13 @@ const wirePrefix = "w"
 // router is the gateway's address on every wire. It is link-local, so that it means nothing elsewhere.
 var router = netip.AddrFrom4([4]byte{169, 254, 1, 1})
 
-// maxWires bounds the numbers of wires, and so the addresses in use.
-const maxWires = 1024
+// Interface is the name of the gateway's interface to a wire.
+func Interface(number int) string { return wirePrefix + strconv.Itoa(number) }
 
 func wireNumber(name string) (int, bool) {
 	digits, ok := strings.CutPrefix(name, wirePrefix)
 	n, err := strconv.Atoi(digits)
-	return n, ok && err == nil && n >= 0 && n < maxWires && strconv.Itoa(n) == digits
+	return n, ok && err == nil && n >= 0 && strconv.Itoa(n) == digits
 }
 
 // address returns the n-th address after first.
@@ -131,7 +131,7 @@ func (g *Gateway) watchWires(ctx context.Context) error {
 	defer close(done)
 	failed := make(chan error, 1)
 	err := netlink.LinkSubscribeWithOptions(changes, done, netlink.LinkSubscribeOptions{
-		ListExisting: true, ReceiveBufferSize: 4 << 20, ReceiveBufferForceSize: true,
+		ListExisting:  true,
 		ErrorCallback: func(err error) { failed <- err },
 	})
 	if err != nil {
@@ -145,7 +145,7 @@ func (g *Gateway) watchWires(ctx context.Context) error {
 			return err
 		case change := <-changes:
 			number, ok := wireNumber(change.Link.Attrs().Name)
-			if !ok {
+			if !ok || number >= g.config.Wires {
 				continue
 			}
 			if change.Header.Type == unix.RTM_DELLINK {

@@ -10,6 +10,7 @@ import (
 	"path"
 	"sync"
 
+	"pixels/egress/gateway"
 	"pixels/internal/guest"
 )
 
@@ -27,7 +28,7 @@ func Gateway() (content []byte, version string, err error) {
 	if content, err = read("pixels-gateway"); err != nil {
 		return nil, "", err
 	}
-	return content, hash(content), nil
+	return content, gateway.Version(content), nil
 }
 
 func read(name string) ([]byte, error) {
@@ -36,11 +37,6 @@ func read(name string) ([]byte, error) {
 		return nil, errLacking
 	}
 	return content, nil
-}
-
-func hash(content []byte) string {
-	sum := sha256.Sum256(content)
-	return hex.EncodeToString(sum[:6])
 }
 
 // Path returns where the program lies in a sandbox. The path has its hash: a sandbox of an older image, which lacks it,
@@ -58,5 +54,6 @@ var where = sync.OnceValue(func() string {
 	if err != nil {
 		return ""
 	}
-	return path.Join(guest.Dir, "pixels-init-"+hash(content))
+	sum := sha256.Sum256(content)
+	return path.Join(guest.Dir, "pixels-init-"+hex.EncodeToString(sum[:6]))
 })

@@ -116,23 +116,28 @@ func importImage(ctx context.Context, p *incus.Provisioner, r recipe, name, root
 	return p.ImportImage(ctx, r.kind, name, meta.Name(), rootfs)
 }
 
-// writeMetadata writes the tarball that tells Incus what the image is, and to give each instance its own host name.
-func writeMetadata(f *os.File, r recipe) error {
+// describe is the beginning of an image's metadata: what it is.
+func describe(properties map[string]string) []byte {
 	arch := map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH]
 	if arch == "" {
 		arch = runtime.GOARCH
 	}
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "architecture: %s\ncreation_date: %d\nproperties:\n", arch, time.Now().Unix())
-	properties := incus.ImageProperties(r.kind, r.version(), r.id, r.codename)
 	for _, key := range slices.Sorted(maps.Keys(properties)) {
 		fmt.Fprintf(&b, "  %s: %q\n", key, properties[key])
 	}
+	return b.Bytes()
+}
+
+// writeMetadata writes the tarball that tells Incus what the image is, and to give each instance its own host name.
+func writeMetadata(f *os.File, r recipe) error {
+	b := bytes.NewBuffer(describe(incus.ImageProperties(r.kind, r.version(), r.id, r.codename)))
 	b.WriteString("templates:\n")
 	files := map[string][]byte{}
 	for path, content := range templates {
 		name := filepath.Base(path) + ".tpl"
-		fmt.Fprintf(&b, "  %s:\n    when: [create, copy]\n    template: %s\n", path, name)
+		fmt.Fprintf(b, "  %s:\n    when: [create, copy]\n    template: %s\n", path, name)
 		files["templates/"+name] = []byte(content)
 	}
 	files["metadata.yaml"] = b.Bytes()

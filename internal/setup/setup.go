@@ -1,5 +1,5 @@
 // Package setup brings a machine to where sandboxes can run on it: Incus installed and running, a storage pool, a
-// bridge and a base image of our own. It can be run again at any time, says what it did and what was there already, and
+// bridge, a base image of our own and the gateway. It can be run again at any time, says what it did and what was there already, and
 // touches no pool, network, image or profile that it did not make. It knows neither sandboxes nor policy.
 package setup
 
@@ -68,7 +68,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context, *incus.Provisioner) error{j.pool, j.quotas, j.network, j.images} {
+	for _, step := range []func(context.Context, *incus.Provisioner) error{j.pool, j.quotas, j.network, j.images, j.gateway} {
 		if err := step(ctx, p); err != nil {
 			return err
 		}

@@ -1,0 +1,118 @@
+package incus
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	client "github.com/lxc/incus/v6/client"
+	"github.com/lxc/incus/v6/shared/api"
+
+	"pixels/egress/gateway"
+	"pixels/internal/guestbin"
+)
+
+// gatewayProgram is where the gateway's program lies in its instance.
+const gatewayProgram = "/sbin/init"
+
+// speakToGateway opens the control channel of a gateway: a command in its instance that stays. events, unless it is nil,
+// hears of what the gateway reports.
+func speakToGateway(server client.InstanceServer, name string, events func(gateway.Event)) (*gateway.Client, error) {
+	_, s, err := command(server, name, api.InstanceExecPost{Command: []string{gatewayProgram, gateway.ControlCommand}})
+	if err != nil {
+		return nil, fmt.Errorf("speak to the gateway %s: %w", name, err)
+	}
+	requests, stdin := io.Pipe()
+	stdout, replies := io.Pipe()
+	go func() {
+		said := &bytes.Buffer{}
+		err := s.carry(requests, replies, said)
+		if text := strings.TrimSpace(said.String()); text != "" {
+			err = errors.New(text)
+		}
+		_ = replies.CloseWithError(err) // nil is an end
+		_ = requests.Close()
+		s.close()
+	}()
+	return gateway.NewClient(&channel{stdout, stdin}, events), nil
+}
+
+// channel is both directions of a command's streams.
+type channel struct {
+	*io.PipeReader
+	stdin *io.PipeWriter
+}
+
+func (c *channel) Write(p []byte) (int, error) { return c.stdin.Write(p) }
+func (c *channel) Close() error                { return errors.Join(c.stdin.Close(), c.PipeReader.Close()) }
+
+// gatewayStart bounds how long a gateway may take until it serves.
+const gatewayStart = 20 * time.Second
+
+// awaitGateway returns once the gateway answers.
+func (p *Provisioner) awaitGateway(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, gatewayStart)
+	defer cancel()
+	for {
+		_, err := p.AskGateway(ctx, gateway.Request{Op: gateway.Wires})
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the gateway does not answer; `incus console --show-log %s` has what it says: %w", p.config.Gateway(), err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// AskGateway asks the gateway one thing.
+func (p *Provisioner) AskGateway(ctx context.Context, r gateway.Request) (gateway.Reply, error) {
+	c, err := speakToGateway(p.server, p.config.Gateway(), nil)
+	if err != nil {
+		return gateway.Reply{}, err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return c.Do(ctx, r)
+}
+
+// RenewGateway gives the gateway the program of this version of pixels, and starts that in place of the old one: the
+// instance stays, and with it the wires, the rules and the policies.
+func (p *Provisioner) RenewGateway(ctx context.Context) error {
+	content, version, err := guestbin.Gateway()
+	if err != nil {
+		return err
+	}
+	name := p.config.Gateway()
+	_, s, err := command(p.server, name, api.InstanceExecPost{Command: []string{gatewayProgram, gateway.RenewCommand, version}})
+	if err != nil {
+		return fmt.Errorf("renew the gateway: %w", err)
+	}
+	defer s.close()
+	var said bytes.Buffer
+	if err := s.carry(bytes.NewReader(content), io.Discard, &said); err != nil {
+		return fmt.Errorf("renew the gateway: %w", err)
+	}
+	if said.Len() > 0 {
+		return fmt.Errorf("renew the gateway: %s", bytes.TrimSpace(said.Bytes()))
+	}
+	if err := p.awaitGateway(ctx); err != nil {
+		return err
+	}
+	inst, etag, err := p.server.GetInstance(name)
+	if err != nil {
+		return fmt.Errorf("renew the gateway: %w", err)
+	}
+	inst.Config[gatewayKey] = version
+	op, err := p.server.UpdateInstance(name, inst.InstancePut, etag)
+	if _, err = finish(ctx, p.server, op, err); err != nil {
+		return fmt.Errorf("note the gateway's version: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package incus
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/lxc/incus/v6/shared/api"
+
+	"pixels/egress"
+	"pixels/egress/gateway"
+)
+
+func TestWiresAreTakenOnceByManyServers(t *testing.T) {
+	a, b := realBackend(t), realBackend(t)
+	const each = 12
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	byNumber := map[int]string{}
+	for i, server := range []*Backend{a, b} {
+		for j := range each {
+			all.Go(func() {
+				id := "test-" + strings.Repeat("x", i+1) + string(rune('a'+j))
+				wire, err := server.wires.take(t.Context(), id, egress.Policy{Mode: egress.Allowlist})
+				if err != nil {
+					t.Errorf("%s: %v", id, err)
+					return
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if other := byNumber[wire.Number]; other != "" {
+					t.Errorf("%s and %s have both wire %d", other, id, wire.Number)
+				}
+				byNumber[wire.Number] = id
+			})
+		}
+	}
+	all.Wait()
+	if len(byNumber) != 2*each {
+		t.Fatalf("%d wires for %d sandboxes", len(byNumber), 2*each)
+	}
+	for _, id := range byNumber {
+		if _, err := b.wires.ask(t.Context(), gateway.Request{Op: gateway.Drop, Sandbox: id}); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := a.wires.tend(t.Context(), 1<<20, 4); err != nil {
+		t.Fatal(err)
+	}
+	reply, err := a.wires.ask(t.Context(), gateway.Request{Op: gateway.Wires})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, wire := range reply.Wires {
+		if wire.State == gateway.Used || strings.HasPrefix(wire.Sandbox, "test-") {
+			t.Errorf("after tending: %+v", wire)
+		}
+	}
+}
+
+// The wire as a sandbox has it: its card is there from the first moment, has the address that the gateway gives it, and
+// leads to the gateway alone.
+func TestASandboxOnAWire(t *testing.T) {
+	b := realBackend(t)
+	made := box(t, b, "wired")
+	policy := egress.Policy{Mode: egress.Allowlist}
+	if err := b.stop(t.Context(), made.ID, false); err != nil {
+		t.Fatal(err)
+	}
+	wire, err := b.wires.take(t.Context(), made.ID, policy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_, _ = b.wires.ask(context.Background(), gateway.Request{Op: gateway.Drop, Sandbox: made.ID})
+	})
+	inst, etag, err := b.server.GetInstance(made.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := inst.Writable()
+	put.Devices["eth0"] = b.wires.device(wire)
+	op, err := b.server.UpdateInstance(made.ID, put, etag)
+	if _, err = finish(t.Context(), b.server, op, err); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.act(t.Context(), made.ID, "start"); err != nil {
+		t.Fatal(err)
+	}
+	address, err := b.awaitReady(t.Context(), made.ID, true)
+	if err != nil || address != wire.Address.String() {
+		t.Fatalf("it has the address %q, not %s (%v)", address, wire.Address, err)
+	}
+	var out bytes.Buffer
+	code, err := b.exec(t.Context(), made.ID, api.InstanceExecPost{Command: []string{"/bin/bash", "-c",
+		"ip route show default; getent ahostsv4 somewhere.example.com | head -1; timeout 5 bash -c 'exec 3<>/dev/tcp/somewhere.example.com/80; printf \"GET / HTTP/1.1\\r\\nHost: somewhere.example.com\\r\\n\\r\\n\" >&3; cat <&3'"}}, nil, &out, &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"via 169.254.1.1", "198.18.0.1", "403 Forbidden", "somewhere.example.com:80 is denied", "allow_domain"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in what it says (exit code %d):\n%s", want, code, out.String())
+		}
+	}
+	reply, err := b.wires.ask(t.Context(), gateway.Request{Op: gateway.Denials, Sandbox: made.ID})
+	if err != nil || len(reply.Denials) != 1 || reply.Denials[0].Domain != "somewhere.example.com" {
+		t.Errorf("denials: %+v %v", reply.Denials, err)
+	}
+}
