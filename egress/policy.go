@@ -32,13 +32,6 @@ func (m Mode) Check() error {
 	return nil
 }
 
-// Grant is a rule that a sandbox has, and who gave it.
-type Grant struct {
-	Rule Rule `json:"rule"`
-	// From says where the rule came from, in words for people: "create_sandbox", "preset agent: npm registry (npm, Inc.)".
-	From string `json:"from"`
-}
-
 // Policy is what the gateway enforces for one sandbox.
 type Policy struct {
 	Mode  Mode    `json:"mode"`
@@ -68,49 +61,22 @@ func (p Policy) AllowsAddress(addr netip.Addr, port uint16) (Grant, bool) {
 	return p.find(func(r Rule) bool { return r.CoversAddress(addr, port) })
 }
 
-func (p Policy) find(covers func(Rule) bool) (Grant, bool) {
+func (p Policy) find(covers func(Rule) bool) (by Grant, allowed bool) {
 	switch p.Mode {
 	case Unrestricted:
 		return Grant{From: "mode unrestricted"}, true
 	case Agent, Allowlist:
-		if i := slices.IndexFunc(p.Rules, func(g Grant) bool { return covers(g.Rule) }); i >= 0 {
-			return p.Rules[i], true
+		for _, g := range p.Rules {
+			switch {
+			case !covers(g.Rule):
+			case g.Deny:
+				return Grant{}, false
+			case !allowed:
+				by, allowed = g, true
+			}
 		}
 	}
-	return Grant{}, false
-}
-
-// maxRules bounds a sandbox's own rules: they are looked through for every connection, and kept in its instance's keys.
-const maxRules = 500
-
-// ErrTooMany is the error of Add when a sandbox would have more rules than it may.
-var ErrTooMany = errors.New("too many rules")
-
-// Add returns own with rules added that are not there yet. The rules that were there keep who gave them.
-func Add(own []Grant, from string, rules ...Rule) ([]Grant, error) {
-	out := slices.Clone(own)
-	for _, r := range rules {
-		if !slices.ContainsFunc(out, func(g Grant) bool { return g.Rule.Equal(r) }) {
-			out = append(out, Grant{r, from})
-		}
-	}
-	if len(out) > maxRules {
-		return nil, fmt.Errorf("%w: %d, of %d that a sandbox may have; use *.DOMAIN, or take some back", ErrTooMany, len(out), maxRules)
-	}
-	return out, nil
-}
-
-// Remove returns own without rules, and those of rules that were not there.
-func Remove(own []Grant, rules ...Rule) (left []Grant, missing []Rule) {
-	left = slices.Clone(own)
-	for _, r := range rules {
-		before := len(left)
-		left = slices.DeleteFunc(left, func(g Grant) bool { return g.Rule.Equal(r) })
-		if len(left) == before {
-			missing = append(missing, r)
-		}
-	}
-	return left, missing
+	return by, allowed
 }
 
 // Both returns a policy that allows what p and next have in common, as far as they have the same rules.
@@ -123,7 +89,12 @@ func (p Policy) Both(next Policy) Policy {
 	}
 	both := Policy{Mode: next.Mode}
 	for _, g := range next.Rules {
-		if slices.ContainsFunc(p.Rules, func(o Grant) bool { return o.Rule.Equal(g.Rule) }) {
+		if g.Deny || slices.ContainsFunc(p.Rules, func(o Grant) bool { return !o.Deny && o.Rule.Equal(g.Rule) }) {
+			both.Rules = append(both.Rules, g)
+		}
+	}
+	for _, g := range p.Rules {
+		if g.Deny {
 			both.Rules = append(both.Rules, g)
 		}
 	}

@@ -63,7 +63,7 @@ func TestModesAndTheirRules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own, err := Add(nil, "create_sandbox", rules(t, "a.example", "10.0.0.0/8")...)
+	own, err := Allow(nil, "create_sandbox", rules(t, "a.example", "10.0.0.0/8")...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,11 +85,11 @@ func TestModesAndTheirRules(t *testing.T) {
 }
 
 func TestGrantsAreAddedOnceAndTakenBack(t *testing.T) {
-	own, err := Add(nil, "first", rules(t, "a.example", "b.example")...)
+	own, err := Allow(nil, "first", rules(t, "a.example", "b.example")...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if own, err = Add(own, "second", rules(t, "A.example.", "c.example")...); err != nil || len(own) != 3 || own[0].From != "first" || own[2].From != "second" {
+	if own, err = Allow(own, "second", rules(t, "A.example.", "c.example")...); err != nil || len(own) != 3 || own[0].From != "first" || own[2].From != "second" {
 		t.Fatalf("%v %v", own, err)
 	}
 	b, err := json.Marshal(own)
@@ -100,15 +100,81 @@ func TestGrantsAreAddedOnceAndTakenBack(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(own, back) {
 		t.Fatalf("%s is read back as %v (%v)", b, back, err)
 	}
-	left, missing := Remove(own, rules(t, "b.example", "a.example:22")...)
-	if len(left) != 2 || len(missing) != 1 || missing[0].String() != "a.example:22" || len(own) != 3 {
+	left, missing, err := Presets{}.Deny(Allowlist, own, "x", rules(t, "b.example", "a.example:22")...)
+	if err != nil || len(left) != 2 || len(missing) != 1 || missing[0].String() != "a.example:22" || len(own) != 3 {
 		t.Fatalf("left %v, missing %v", left, missing)
 	}
 	var many []Rule
 	for i := range maxRules + 1 {
 		many = append(many, rules(t, fmt.Sprintf("h%d.example", i))...)
 	}
-	if _, err := Add(nil, "x", many...); !errors.Is(err, ErrTooMany) {
+	if _, err := Allow(nil, "x", many...); !errors.Is(err, ErrTooMany) {
 		t.Fatalf("%d rules: %v", len(many), err)
+	}
+}
+
+func TestWhatIsDeniedStaysDenied(t *testing.T) {
+	presets, err := Shipped(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	denial := func(text string) Rule {
+		r, err := ParseDenial(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	own, err := Allow(nil, "first", rules(t, "*.a.example", "a.example:22", "10.1.0.0/16")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, missing, err := presets.Deny(Agent, own, "second", denial("x.a.example"), denial("a.example"), denial("pypi.org"), denial("none.example"), denial("10.1.2.0/24"))
+	if err != nil || len(missing) != 1 || missing[0].Domain != "none.example" {
+		t.Fatalf("missing %v, %v", missing, err)
+	}
+	policy := presets.For(Agent, own)
+	for name, want := range map[string]bool{"x.a.example": false, "y.a.example": true, "a.example": false, "pypi.org": false, "files.pythonhosted.org": true} {
+		if _, got := policy.Allows(name, 443); got != want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	for addr, want := range map[string]bool{"10.1.2.3": false, "10.1.3.3": true} {
+		if _, got := policy.AllowsAddress(netip.MustParseAddr(addr), 443); got != want {
+			t.Errorf("%s: %v", addr, got)
+		}
+	}
+	if again, missing, err := presets.Deny(Agent, own, "third", denial("pypi.org")); err != nil || len(again) != len(own) || len(missing) != 1 {
+		t.Errorf("denied twice: %v %v %v", again, missing, err)
+	}
+	if own, err = Allow(own, "fourth", rules(t, "pypi.org:*")...); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := presets.For(Agent, own).Allows("pypi.org", 443); !ok {
+		t.Error("what was allowed again is denied")
+	}
+	if _, err := Allow(own, "fifth", rules(t, "x.a.example")...); !errors.Is(err, ErrStillDenied) {
+		t.Errorf("a part of what is denied: %v", err)
+	}
+}
+
+func TestOfTwoPoliciesWhatBothAllow(t *testing.T) {
+	policy := func(mode Mode, own ...Grant) Policy { return Policy{Mode: mode, Rules: own} }
+	r := rules(t, "a.example", "b.example", "*.example.org")
+	a, b, c := Grant{Rule: r[0]}, Grant{Rule: r[1]}, Grant{Rule: r[2]}
+	no := Grant{Rule: r[0], Deny: true}
+	for _, each := range []struct{ was, next, want Policy }{
+		{policy(None), policy(Unrestricted), policy(None)},
+		{policy(Unrestricted), policy(Allowlist, a), policy(Allowlist, a)},
+		{policy(Allowlist, a, b), policy(Allowlist, b, c), policy(Allowlist, b)},
+		{policy(Agent, a, b), policy(Allowlist, b), policy(Agent, b)},
+		{policy(Allowlist, a, no), policy(Allowlist, a), policy(Allowlist, a, no)},
+		{policy(Allowlist, a), policy(Allowlist, a, no), policy(Allowlist, a, no)},
+	} {
+		for _, got := range []Policy{each.was.Both(each.next), each.next.Both(each.was)} {
+			if !reflect.DeepEqual(got, each.want) {
+				t.Errorf("%v and %v: %v, not %v", each.was, each.next, got, each.want)
+			}
+		}
 	}
 }

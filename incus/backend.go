@@ -9,11 +9,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
 
+	"pixels/egress"
 	"pixels/sandbox"
 )
 
@@ -23,6 +25,7 @@ const (
 	ownerKey       = "user.pixels.owner"
 	fromKey        = "user.pixels.from"
 	egressKey      = "user.pixels.egress"
+	rulesKey       = "user.pixels.rules"       // its own rules, a JSON list of egress.Grant
 	expiresKey     = "user.pixels.expires"     // when its lease ends, RFC 3339
 	createdKey     = "user.pixels.created"     // when the sandbox was made, where the instance is a later one
 	goingKey       = "user.pixels.going"       // "true" once it is to be removed; it is no sandbox any more then
@@ -50,6 +53,7 @@ type Backend struct {
 	feeding    sync.WaitGroup
 	background sync.WaitGroup
 	programs   sync.Map // of IDs of the instances that have our program
+	toppingUp  atomic.Bool
 	changing   sync.Map // of instance IDs to the *sync.Mutex of who changes their keys
 }
 
@@ -58,11 +62,17 @@ var _ sandbox.Backend = (*Backend)(nil)
 // OpenBackend makes a Backend for the Incus of c. It fails only on wrong settings.
 func OpenBackend(c Config) (*Backend, error) {
 	c = c.withDefaults()
+	if c.Presets == nil {
+		var err error
+		if c.Presets, err = egress.Shipped(nil); err != nil {
+			return nil, err
+		}
+	}
 	server, err := dial(context.Background(), c)
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{server: server, config: c, cache: &cache{server: server}, wires: &wires{server: server, name: c.Gateway()}, stale: staleAfter, now: time.Now}
+	b := &Backend{server: server, config: c, cache: &cache{server: server}, wires: newWires(server, c), stale: staleAfter, now: time.Now}
 	var following context.Context
 	following, b.end = context.WithCancel(context.Background())
 	b.feeding.Go(func() { b.cache.follow(following, c) })
@@ -132,7 +142,7 @@ func addressless(k *known) bool {
 }
 
 // networked tells whether an instance has a network card.
-func networked(i api.Instance) bool { return i.ExpandedDevices["eth0"]["type"] == "nic" }
+func networked(i api.Instance) bool { return i.ExpandedDevices[card]["type"] == "nic" }
 
 // Get implements sandbox.Backend.
 func (b *Backend) Get(ctx context.Context, owner, name string) (sandbox.Sandbox, error) {
@@ -217,11 +227,12 @@ func older(a, b api.Instance) int {
 func describe(inst *api.Instance) sandbox.Sandbox {
 	s := sandbox.Sandbox{
 		ID: inst.Name, Name: inst.Config[nameKey], Owner: inst.Config[ownerKey], From: inst.Config[fromKey],
-		Egress: sandbox.Egress(inst.Config[egressKey]), Labels: map[string]string{}, CreatedAt: inst.CreatedAt,
+		Egress: egress.Mode(inst.Config[egressKey]), Labels: map[string]string{}, CreatedAt: inst.CreatedAt,
 	}
 	if at, err := time.Parse(time.RFC3339, inst.Config[createdKey]); err == nil {
 		s.CreatedAt = at
 	}
+	_, s.Rules, _ = egressOf(inst.Config)                              // what can't be read allows nothing
 	s.ExpiresAt, _ = time.Parse(time.RFC3339, inst.Config[expiresKey]) // one without a lease has none
 	for key, value := range inst.Config {
 		if label, ok := strings.CutPrefix(key, labelKeys); ok {
@@ -257,15 +268,20 @@ func address(state *api.InstanceState) string {
 	return ""
 }
 
+// lock keeps others of this process from changing an instance, until what it returns is called.
+func (b *Backend) lock(id string) (unlock func()) {
+	lock, _ := b.changing.LoadOrStore(id, &sync.Mutex{})
+	lock.(*sync.Mutex).Lock()
+	return lock.(*sync.Mutex).Unlock
+}
+
 // change updates the keys of an instance, again when another writer was faster. An error of edit ends it without a change.
 //
 // Incus checks the ETag when it takes a request and carries it out a moment later, so that of two requests at once both
 // may pass and the later one undo the other. So this process makes one change of an instance at a time, and after each it
 // looks whether the keys are what they were set to.
 func (b *Backend) change(ctx context.Context, id string, edit func(config map[string]string) error) error {
-	lock, _ := b.changing.LoadOrStore(id, &sync.Mutex{})
-	lock.(*sync.Mutex).Lock()
-	defer lock.(*sync.Mutex).Unlock()
+	defer b.lock(id)()
 	for {
 		inst, etag, err := b.server.GetInstance(id)
 		if err != nil {

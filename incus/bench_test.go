@@ -12,6 +12,7 @@ import (
 
 	"github.com/lxc/incus/v6/shared/api"
 
+	"pixels/egress"
 	"pixels/internal/guest"
 	"pixels/sandbox"
 )
@@ -30,7 +31,7 @@ func TestBenchmark(t *testing.T) {
 	}
 	b := realBackend(t)
 	owner := fmt.Sprintf("bench-%d", os.Getpid())
-	m := sandbox.NewManager(b, sandbox.Defaults{Egress: sandbox.EgressUnrestricted})
+	m := sandbox.NewManager(b, sandbox.Defaults{Egress: egress.Unrestricted})
 	clear := func() {
 		t.Helper()
 		list, err := b.List(context.Background(), owner)

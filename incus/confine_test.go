@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"pixels/egress"
 	"pixels/sandbox"
 )
 
@@ -17,7 +18,7 @@ import (
 func TestASandboxIsConfined(t *testing.T) {
 	b := realBackend(t)
 	spec := sandbox.Spec{
-		Name: "confined", Owner: fmt.Sprintf("test-confine-%d", os.Getpid()), Image: b.config.Image, Egress: sandbox.EgressNone,
+		Name: "confined", Owner: fmt.Sprintf("test-confine-%d", os.Getpid()), Image: b.config.Image, Egress: egress.None,
 		Limits: sandbox.Limits{CPU: 1, Memory: 256 << 20, Disk: 1 << 30, Processes: 200},
 	}
 	made, err := b.Create(t.Context(), spec)

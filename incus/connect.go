@@ -13,6 +13,7 @@ import (
 	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
 
+	"pixels/egress"
 	"pixels/sandbox"
 )
 
@@ -24,15 +25,16 @@ var ErrUnreachable = fmt.Errorf("%w: Incus does not answer", sandbox.ErrUnavaila
 
 // Config says which Incus to use and where in it sandboxes are kept.
 type Config struct {
-	Socket     string // path of the local socket; empty means $INCUS_SOCKET, then DefaultSocket
-	Remote     string // https://host:port; when set, Socket is ignored
-	ClientCert string // file with the client certificate for Remote, PEM
-	ClientKey  string // file with its key, PEM
-	ServerCert string // file with the one server certificate that Remote may show, PEM
-	Project    string // empty means "default"
-	Pool       string // storage pool of sandboxes; empty means "pixels"
-	Network    string // managed bridge of sandboxes; empty means "pixels"
-	Image      string // alias or fingerprint of the base image; empty means "pixels/base"
+	Socket     string         // path of the local socket; empty means $INCUS_SOCKET, then DefaultSocket
+	Remote     string         // https://host:port; when set, Socket is ignored
+	ClientCert string         // file with the client certificate for Remote, PEM
+	ClientKey  string         // file with its key, PEM
+	ServerCert string         // file with the one server certificate that Remote may show, PEM
+	Project    string         // empty means "default"
+	Pool       string         // storage pool of sandboxes; empty means "pixels"
+	Network    string         // managed bridge of sandboxes; empty means "pixels"
+	Image      string         // alias or fingerprint of the base image; empty means "pixels/base"
+	Presets    egress.Presets // rules that modes bring along; nil means those of this program
 }
 
 // withDefaults fills the fields that were left empty.

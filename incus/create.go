@@ -37,6 +37,7 @@ func (b *Backend) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbo
 		// The caller may have given up; what was begun must go all the same.
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
+		defer b.dropWire(clean, post.Name)
 		if e := b.remove(clean, post.Name); e != nil && !errors.Is(e, sandbox.ErrNotFound) {
 			err = errors.Join(err, fmt.Errorf("and it could not be removed: %w", e))
 		}
@@ -47,6 +48,13 @@ func (b *Backend) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbo
 
 // create makes the instance, starts it and makes sure of its name. What it leaves when it fails, its caller removes.
 func (b *Backend) create(ctx context.Context, post api.InstancesPost, spec sandbox.Spec) (sandbox.Sandbox, error) {
+	device, err := b.takeWire(ctx, post.Name, post.Config)
+	if err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	if device != nil {
+		post.Devices[card] = device
+	}
 	op, err := b.server.CreateInstance(post)
 	if _, err = finish(ctx, b.server, op, err); err != nil {
 		if spec.SourceID == "" && missing(err) {
@@ -57,7 +65,7 @@ func (b *Backend) create(ctx context.Context, post api.InstancesPost, spec sandb
 	if _, err := b.rival(spec, post.Name, false); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	if err := b.act(ctx, post.Name, "start"); err != nil {
+	if err := b.boot(ctx, post.Name, post.Config); err != nil {
 		return sandbox.Sandbox{}, err
 	}
 	if err := b.win(ctx, spec, post.Name); err != nil {
@@ -69,7 +77,7 @@ func (b *Backend) create(ctx context.Context, post api.InstancesPost, spec sandb
 			return describe(&inst.Instance), nil
 		}
 	}
-	return b.ready(ctx, post.Name, spec.Egress != sandbox.EgressNone)
+	return b.ready(ctx, post.Name, device != nil)
 }
 
 // commandsWait tells whether a command that is given to an instance while it boots waits until it is ready: the program
@@ -187,6 +195,9 @@ func (b *Backend) instance(spec sandbox.Spec) (api.InstancesPost, error) {
 		// No way to reach Incus from inside, and a map of user ids that no other sandbox has.
 		"security.guestapi": "false", "security.idmap.isolated": "true",
 	}
+	if err := setRules(config, spec.Rules); err != nil {
+		return api.InstancesPost{}, fmt.Errorf("keep what sandbox %s may reach: %w", spec.Name, err)
+	}
 	devices := map[string]map[string]string{}
 	source := api.InstanceSource{Type: "image"}
 	if spec.SourceID != "" {
@@ -200,7 +211,7 @@ func (b *Backend) instance(spec sandbox.Spec) (api.InstancesPost, error) {
 				config[key] = ""
 			}
 		}
-		devices["eth0"] = map[string]string{"type": "none"}
+		devices[card] = map[string]string{"type": "none"}
 		source = from
 	} else if alias, _, err := b.server.GetImageAlias(spec.Image); err == nil {
 		source.Fingerprint = alias.Target
@@ -232,9 +243,6 @@ func (b *Backend) instance(spec sandbox.Spec) (api.InstancesPost, error) {
 		if limits.Disk > 0 {
 			devices["root"]["size"] = strconv.FormatInt(limits.Disk, 10)
 		}
-	}
-	if spec.Egress == sandbox.EgressUnrestricted {
-		devices["eth0"] = map[string]string{"type": "nic", "name": "eth0", "network": b.config.Network}
 	}
 	return api.InstancesPost{
 		Name: newID(), Type: api.InstanceTypeContainer, Source: source,

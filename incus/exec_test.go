@@ -13,15 +13,24 @@ import (
 
 	"github.com/lxc/incus/v6/shared/api"
 
+	"pixels/egress"
 	"pixels/sandbox"
 )
 
 // box makes a sandbox for a test, which is gone afterwards.
 func box(t *testing.T, b *Backend, name string) sandbox.Sandbox {
 	t.Helper()
-	made, err := b.Create(t.Context(), sandbox.Spec{
-		Name: name, Owner: fmt.Sprintf("test-incus-%d", os.Getpid()), Image: b.config.Image, Egress: sandbox.EgressNone,
-	})
+	return boxOf(t, b, sandbox.Spec{Name: name, Egress: egress.None})
+}
+
+// boxOf is box for a sandbox of some kind. What says whose it is and what it is made from is filled in.
+func boxOf(t *testing.T, b *Backend, spec sandbox.Spec) sandbox.Sandbox {
+	t.Helper()
+	spec.Owner, spec.ExpiresAt = fmt.Sprintf("test-incus-%d", os.Getpid()), time.Now().Add(time.Hour)
+	if spec.SourceID == "" {
+		spec.Image = b.config.Image
+	}
+	made, err := b.Create(t.Context(), spec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +150,7 @@ func TestExecNeedsARunningSandbox(t *testing.T) {
 // What a killed process left half-made is not shown as good, keeps its name for a while, and then makes way.
 func TestHalfMadeMakesWay(t *testing.T) {
 	b := realBackend(t)
-	spec := sandbox.Spec{Name: "half", Owner: fmt.Sprintf("test-half-%d", os.Getpid()), Image: b.config.Image, Egress: sandbox.EgressNone}
+	spec := sandbox.Spec{Name: "half", Owner: fmt.Sprintf("test-half-%d", os.Getpid()), Image: b.config.Image, Egress: egress.None}
 	post, err := b.instance(spec)
 	if err != nil {
 		t.Fatal(err)
@@ -185,7 +194,7 @@ func TestAnEarlyCommandFindsItReady(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			for n := range 3 {
 				made, err := b.Create(t.Context(), sandbox.Spec{
-					Name: "early", Owner: fmt.Sprintf("test-early-%d", os.Getpid()), Image: image, Egress: sandbox.EgressUnrestricted, Early: true,
+					Name: "early", Owner: fmt.Sprintf("test-early-%d", os.Getpid()), Image: image, Egress: egress.Unrestricted, Early: true,
 				})
 				if err != nil {
 					t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/lxc/incus/v6/shared/api"
 
+	"pixels/egress"
 	"pixels/sandbox"
 )
 
@@ -90,7 +91,7 @@ func TestAFullPool(t *testing.T) {
 	small := secondBackend(t, c)
 	owner := fmt.Sprintf("test-full-%d", os.Getpid())
 	spec := func(name string) sandbox.Spec {
-		return sandbox.Spec{Name: name, Owner: owner, Image: c.Image, Egress: sandbox.EgressNone, ExpiresAt: time.Now().Add(time.Hour)}
+		return sandbox.Spec{Name: name, Owner: owner, Image: c.Image, Egress: egress.None, ExpiresAt: time.Now().Add(time.Hour)}
 	}
 	made, err := small.Create(t.Context(), spec("fills"))
 	if err != nil {

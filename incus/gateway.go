@@ -54,17 +54,17 @@ func (c *channel) Close() error                { return errors.Join(c.stdin.Clos
 const gatewayStart = 20 * time.Second
 
 // awaitGateway returns once the gateway answers.
-func (p *Provisioner) awaitGateway(ctx context.Context) error {
+func awaitGateway(ctx context.Context, server client.InstanceServer, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, gatewayStart)
 	defer cancel()
 	for {
-		_, err := p.AskGateway(ctx, gateway.Request{Op: gateway.Wires})
+		_, err := askGateway(ctx, server, name, gateway.Request{Op: gateway.Wires})
 		if err == nil {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the gateway does not answer; `incus console --show-log %s` has what it says: %w", p.config.Gateway(), err)
+			return fmt.Errorf("the gateway does not answer; `incus console --show-log %s` has what it says: %w", name, err)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -72,7 +72,11 @@ func (p *Provisioner) awaitGateway(ctx context.Context) error {
 
 // AskGateway asks the gateway one thing.
 func (p *Provisioner) AskGateway(ctx context.Context, r gateway.Request) (gateway.Reply, error) {
-	c, err := speakToGateway(p.server, p.config.Gateway(), nil)
+	return askGateway(ctx, p.server, p.config.Gateway(), r)
+}
+
+func askGateway(ctx context.Context, server client.InstanceServer, name string, r gateway.Request) (gateway.Reply, error) {
+	c, err := speakToGateway(server, name, nil)
 	if err != nil {
 		return gateway.Reply{}, err
 	}
@@ -102,7 +106,7 @@ func (p *Provisioner) RenewGateway(ctx context.Context) error {
 	if said.Len() > 0 {
 		return fmt.Errorf("renew the gateway: %s", bytes.TrimSpace(said.Bytes()))
 	}
-	if err := p.awaitGateway(ctx); err != nil {
+	if err := awaitGateway(ctx, p.server, name); err != nil {
 		return err
 	}
 	inst, etag, err := p.server.GetInstance(name)

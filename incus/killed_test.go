@@ -13,6 +13,7 @@ import (
 
 	"github.com/lxc/incus/v6/shared/api"
 
+	"pixels/egress"
 	"pixels/sandbox"
 )
 
@@ -39,7 +40,7 @@ func doUntilKilled(does, owner, id string) error {
 	if err != nil {
 		return err
 	}
-	spec := sandbox.Spec{Name: "made", Owner: owner, Egress: sandbox.EgressNone, ExpiresAt: time.Now().Add(time.Hour)}
+	spec := sandbox.Spec{Name: "made", Owner: owner, Egress: egress.None, ExpiresAt: time.Now().Add(time.Hour)}
 	fmt.Println("begun")
 	switch does {
 	case "create":
@@ -127,7 +128,7 @@ func TestKilledAtAnyPoint(t *testing.T) {
 			}
 		}
 	})
-	base, err := b.Create(t.Context(), sandbox.Spec{Name: "base", Owner: owner, Image: b.config.Image, Egress: sandbox.EgressNone, ExpiresAt: time.Now().Add(time.Hour)})
+	base, err := b.Create(t.Context(), sandbox.Spec{Name: "base", Owner: owner, Image: b.config.Image, Egress: egress.None, ExpiresAt: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/lxc/incus/v6/shared/api"
@@ -44,11 +45,16 @@ func (b *Backend) SetState(ctx context.Context, id string, state sandbox.State) 
 	case state == sandbox.Running && from == sandbox.Paused:
 		err = b.act(bounded, id, "unfreeze")
 	case state == sandbox.Running:
-		if err = b.act(bounded, id, "start"); err == nil {
-			_, err = b.awaitReady(ctx, id, inst.Config[egressKey] != string(sandbox.EgressNone))
+		if err = b.plug(bounded, inst); err != nil {
+			break
+		}
+		if err = b.boot(bounded, id, inst.Config); err == nil {
+			_, err = b.awaitReady(ctx, id, wired(inst.Config))
 		}
 	default:
-		err = b.stop(bounded, id, from == sandbox.Paused)
+		if err = b.stop(bounded, id, from == sandbox.Paused); err == nil {
+			err = b.unplug(bounded, id)
+		}
 	}
 	return b.failed(err, "set sandbox %s to %s", name, state)
 }
@@ -60,6 +66,27 @@ func (b *Backend) act(ctx context.Context, id, action string) error {
 	b.cache.touch(id)
 	return err
 }
+
+// boot starts an instance that has a card, with another one where its wire turns out to be broken.
+func (b *Backend) boot(ctx context.Context, id string, config map[string]string) error {
+	for try := 1; ; try++ {
+		err := b.act(ctx, id, "start")
+		if err == nil || try == maxWireTries || !strings.Contains(err.Error(), `Failed to start device "`+card+`"`) {
+			return err
+		}
+		b.dropWire(ctx, id)
+		device, e := b.takeWire(ctx, id, config)
+		if e == nil {
+			e = b.setCard(ctx, id, device)
+		}
+		if e != nil {
+			return errors.Join(err, e)
+		}
+	}
+}
+
+// maxWireTries is how many wires are tried for one start.
+const maxWireTries = 3
 
 // stop lets a sandbox end in an orderly way, and ends it when it doesn't.
 func (b *Backend) stop(ctx context.Context, id string, paused bool) error {

@@ -1,12 +1,17 @@
 package incus
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"os"
+	"path"
+	"strings"
 
 	"github.com/lxc/incus/v6/shared/api"
 
@@ -118,6 +123,9 @@ func (p *Provisioner) CreateGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if other, err := p.otherGateway(); err != nil || other != "" {
+		return errors.Join(err, fmt.Errorf("the network %s has the gateway %s already: give the project %s a network of its own (defaults.network)", p.config.Network, other, p.config.Project))
+	}
 	image, _, err := p.server.GetImageAlias(p.config.GatewayImage())
 	if err != nil {
 		return fmt.Errorf("find the gateway's image: %w", err)
@@ -129,7 +137,8 @@ func (p *Provisioner) CreateGateway(ctx context.Context) error {
 			Config: map[string]string{
 				gatewayKey: version, "environment." + gateway.Environment: config,
 				"security.guestapi": "false", "security.idmap.isolated": "true",
-				"boot.autostart": "true", "limits.memory": gatewayRAM, "limits.processes": "256",
+				"boot.autostart": "true", "boot.autostart.priority": "100", // before the sandboxes that ran
+				"limits.memory": gatewayRAM, "limits.processes": "256",
 			},
 			Devices: map[string]map[string]string{
 				"root": {"type": "disk", "path": "/", "pool": p.config.Pool, "size": gatewayDisk},
@@ -143,14 +152,35 @@ func (p *Provisioner) CreateGateway(ctx context.Context) error {
 	return p.StartGateway(ctx)
 }
 
+// otherGateway names the gateway that another project has on the configured network, of which there can be one.
+func (p *Provisioner) otherGateway() (string, error) {
+	n, _, err := p.server.GetNetwork(p.config.Network)
+	if err != nil {
+		return "", fmt.Errorf("look up the network %q: %w", p.config.Network, err)
+	}
+	for _, user := range n.UsedBy {
+		at, err := url.Parse(user)
+		if err != nil || path.Base(at.Path) != p.config.Gateway() {
+			continue
+		}
+		if project := at.Query().Get("project"); cmp.Or(project, "default") != p.config.Project {
+			return "of the project " + cmp.Or(project, "default"), nil
+		}
+	}
+	return "", nil
+}
+
 // StartGateway starts the gateway's instance and waits until it serves.
 func (p *Provisioner) StartGateway(ctx context.Context) error {
-	name := p.config.Gateway()
-	op, err := p.server.UpdateInstanceState(name, api.InstanceStatePut{Action: "start", Timeout: -1}, "")
-	if _, err = finish(ctx, p.server, op, err); err != nil {
+	return startGateway(ctx, p.server, p.config.Gateway())
+}
+
+func startGateway(ctx context.Context, server client.InstanceServer, name string) error {
+	op, err := server.UpdateInstanceState(name, api.InstanceStatePut{Action: "start", Timeout: -1}, "")
+	if _, err = finish(ctx, server, op, err); err != nil && !strings.Contains(err.Error(), "already running") {
 		return fmt.Errorf("start the gateway %s: %w", name, err)
 	}
-	return p.awaitGateway(ctx)
+	return awaitGateway(ctx, server, name)
 }
 
 // DeleteGateway removes the gateway's instance, with all wires: running sandboxes have no way out then.

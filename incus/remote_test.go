@@ -1,6 +1,7 @@
 package incus
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/lxc/incus/v6/shared/api"
@@ -111,8 +113,37 @@ func overHTTPS(t *testing.T) Config {
 	return c
 }
 
+// withGateway makes the project of c a network and a gateway of its own.
+func withGateway(t *testing.T, c Config) Config {
+	t.Helper()
+	shared, err := OpenProvisioner(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := shared.CreateGateway(t.Context()); err == nil || !strings.Contains(err.Error(), "a network of its own") {
+		t.Errorf("a second gateway on a network: %v", err)
+	}
+	c.Network = fmt.Sprintf("pxtest%d", os.Getpid()%10000)
+	p, err := OpenProvisioner(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(p.DeleteGateway(context.Background()), p.DeleteNetwork()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := p.CreateNetwork("10.166.250.1/24", 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.CreateGateway(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 func TestRemoteIncus(t *testing.T) {
-	c := overHTTPS(t)
+	c := withGateway(t, overHTTPS(t))
 	b, err := OpenBackend(c)
 	if err != nil {
 		t.Fatal(err)

@@ -97,6 +97,16 @@ func (b *Backend) copyCheckpoint(ctx context.Context, old *api.Instance, holder 
 		pastKey: old.Name, nextKey: "", createdKey: describe(old).CreatedAt.Format(time.RFC3339Nano),
 	})
 	devices := maps.Clone(old.Devices)
+	delete(devices, card)
+	device, err := b.takeWire(ctx, next, config)
+	if err != nil {
+		return err
+	}
+	if device != nil {
+		devices[card] = device
+	} else if snapshot.Devices[card] != nil {
+		devices[card] = map[string]string{"type": "none"}
+	}
 	op, err := b.server.CreateInstance(api.InstancesPost{
 		Name: next, Type: api.InstanceTypeContainer, Source: api.InstanceSource{Type: "copy", Source: holder + "/" + snapshot.Name},
 		InstancePut: api.InstancePut{Profiles: []string{}, Config: config, Devices: devices},
@@ -108,6 +118,7 @@ func (b *Backend) copyCheckpoint(ctx context.Context, old *api.Instance, holder 
 	case nameTaken(err):
 		return errRestoring
 	}
+	b.dropWire(context.WithoutCancel(ctx), next)
 	return err
 }
 
@@ -116,10 +127,10 @@ func (b *Backend) takeOver(ctx context.Context, old *api.Instance, next string) 
 	if err := ctx.Err(); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	if err := b.act(ctx, next, "start"); err != nil {
+	if err := b.boot(ctx, next, old.Config); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	return b.ready(ctx, next, old.Config[egressKey] != string(sandbox.EgressNone))
+	return b.ready(ctx, next, wired(old.Config))
 }
 
 // nameTaken tells whether Incus refused to make an instance because there is one of the name, or one is just being made.
@@ -166,7 +177,9 @@ func (b *Backend) retire(ctx context.Context, id string) {
 	}
 	if inst.StatusCode != api.Stopped {
 		op, err := b.server.UpdateInstanceState(id, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
-		_, _ = finish(ctx, b.server, op, err) // as above
+		if _, err = finish(ctx, b.server, op, err); err == nil { // as above
+			_ = b.unplug(ctx, id)
+		}
 	}
 }
 

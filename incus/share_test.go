@@ -17,6 +17,7 @@ import (
 
 	"github.com/lxc/incus/v6/shared/api"
 
+	"pixels/egress"
 	"pixels/sandbox"
 )
 
@@ -93,7 +94,7 @@ func TestServersTakeOneNameAtOnce(t *testing.T) {
 	var won atomic.Int32
 	for _, b := range backends {
 		wg.Go(func() {
-			made, err := b.Create(context.Background(), sandbox.Spec{Name: "wanted", Owner: owner, Image: b.config.Image, Egress: sandbox.EgressNone})
+			made, err := b.Create(context.Background(), sandbox.Spec{Name: "wanted", Owner: owner, Image: b.config.Image, Egress: egress.None})
 			if err == nil {
 				won.Add(1)
 				t.Cleanup(func() { _ = b.Destroy(context.Background(), made.ID) }) // what is left the list below shows

@@ -51,7 +51,11 @@ func (b *Backend) condemn(ctx context.Context, id string, may func(config map[st
 // remove removes an instance; see the function of that name.
 func (b *Backend) remove(ctx context.Context, id string) error {
 	defer b.cache.touch(id)
-	return remove(ctx, b.server, id)
+	err := remove(ctx, b.server, id)
+	if err == nil {
+		b.dropWire(ctx, id)
+	}
+	return err
 }
 
 // removeLine removes an instance and those that it replaced. It goes last, for it leads to the others.
@@ -148,6 +152,9 @@ func (b *Backend) sweep(ctx context.Context, owner string) (expired []sandbox.Sa
 		if ctx.Err() != nil {
 			return expired, ctx.Err()
 		}
+	}
+	if owner == "" {
+		errs = append(errs, b.mendWires(ctx, all))
 	}
 	return expired, b.failed(errors.Join(errs...), "sweep")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"sync"
@@ -22,6 +23,7 @@ import (
 type wires struct {
 	server client.InstanceServer
 	name   string // of the gateway's instance
+	ends   string // how the names of the wires' other ends begin
 
 	speaking sync.Mutex
 	channel  *gateway.Client
@@ -61,8 +63,17 @@ func (w *wires) speak() (*gateway.Client, error) {
 		}
 	}
 	channel, err := speakToGateway(w.server, w.name, nil)
+	if errors.Is(err, errNotRunning) { // someone stopped it
+		if err := startGateway(context.Background(), w.server, w.name); err != nil {
+			return nil, err
+		}
+		channel, err = speakToGateway(w.server, w.name, nil)
+	}
+	if missing(err) {
+		return nil, errNoGateway(w.name)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%w; `pixels-mcp setup` makes the gateway and starts it", err)
+		return nil, err
 	}
 	w.channel = channel
 	return channel, nil
@@ -77,26 +88,27 @@ func (w *wires) close() {
 	}
 }
 
-// take finds a sandbox a wire, with its policy in force on it, and makes some when none is free.
-func (w *wires) take(ctx context.Context, sandbox string, policy egress.Policy) (gateway.Wire, error) {
+// take finds a sandbox a wire, with its policy in force on it, and makes some when none is free. It also returns how many
+// are left.
+func (w *wires) take(ctx context.Context, sandbox string, policy egress.Policy, mark string) (wire gateway.Wire, free int, err error) {
 	for range 5 { // others may take what was made
-		reply, err := w.ask(ctx, gateway.Request{Op: gateway.Take, Sandbox: sandbox, Policy: &policy})
+		reply, err := w.ask(ctx, gateway.Request{Op: gateway.Take, Sandbox: sandbox, Policy: &policy, Mark: mark})
 		if err == nil {
-			return *reply.Wire, nil
+			return *reply.Wire, reply.Free, nil
 		}
 		if !errors.Is(err, gateway.ErrNoWire) {
-			return gateway.Wire{}, err
+			return gateway.Wire{}, 0, err
 		}
 		if err := w.tend(ctx, hurriedWires, hurriedWires); err != nil {
-			return gateway.Wire{}, err
+			return gateway.Wire{}, 0, err
 		}
 	}
-	return gateway.Wire{}, gateway.ErrNoWire
+	return gateway.Wire{}, 0, gateway.ErrNoWire
 }
 
 // device is a sandbox's end of a wire.
 func (w *wires) device(wire gateway.Wire) map[string]string {
-	return map[string]string{"type": "nic", "nictype": "physical", "parent": hostEnd(w.name, wire.Number), "name": "eth0"}
+	return map[string]string{"type": "nic", "nictype": "physical", "parent": w.hostEnd(wire.Number), "name": card}
 }
 
 // tend makes used wires anew and sees to it that enough are free, when fewer than few are.
@@ -107,23 +119,20 @@ func (w *wires) tend(ctx context.Context, few, enough int) error {
 	if err != nil {
 		return err
 	}
-	used := map[string]bool{}
-	free := 0
-	for _, wire := range reply.Wires {
-		switch wire.State {
-		case gateway.Free:
-			free++
-		case gateway.Used:
-			used[gateway.Interface(wire.Number)] = true
-		}
-	}
+	free := countFree(reply.Wires)
 	if free >= few {
 		return nil
 	}
+	used, err := w.worn(ctx)
+	if err != nil {
+		return err
+	}
 	if len(used) > 0 {
-		err := w.change(ctx, func(devices map[string]map[string]string) error {
-			for name := range used {
-				delete(devices, name)
+		err := editDevices(ctx, w.server, w.name, func(devices map[string]map[string]string) error {
+			for name, is := range used {
+				if is {
+					delete(devices, name)
+				}
 			}
 			return nil
 		})
@@ -132,7 +141,7 @@ func (w *wires) tend(ctx context.Context, few, enough int) error {
 		}
 	}
 	var made []int
-	err = w.change(ctx, func(devices map[string]map[string]string) error {
+	err = editDevices(ctx, w.server, w.name, func(devices map[string]map[string]string) error {
 		made = nil
 		for number := 0; len(made) < enough-free; number++ {
 			name := gateway.Interface(number)
@@ -142,7 +151,7 @@ func (w *wires) tend(ctx context.Context, few, enough int) error {
 			if number >= reply.Limit {
 				break // as many sandboxes as the network has addresses for
 			}
-			devices[name] = map[string]string{"type": "nic", "nictype": "p2p", "name": name, "host_name": hostEnd(w.name, number)}
+			devices[name] = map[string]string{"type": "nic", "nictype": "p2p", "name": name, "host_name": w.hostEnd(number)}
 			made = append(made, number)
 		}
 		if len(made) == 0 && free == 0 {
@@ -154,6 +163,56 @@ func (w *wires) tend(ctx context.Context, few, enough int) error {
 		return fmt.Errorf("make wires: %w", err)
 	}
 	return w.seen(ctx, made)
+}
+
+func countFree(all []gateway.Wire) (free int) {
+	for _, wire := range all {
+		if wire.State == gateway.Free {
+			free++
+		}
+	}
+	return free
+}
+
+// worn returns the devices of wires that are good for nothing: a sandbox was on them, or they have no interface any more.
+func (w *wires) worn(ctx context.Context) (map[string]bool, error) {
+	inst, _, err := w.server.GetInstance(w.name)
+	if err != nil {
+		return nil, err
+	}
+	var worn map[string]bool
+	for look := range 2 {
+		reply, err := w.ask(ctx, gateway.Request{Op: gateway.Wires})
+		if err != nil {
+			return nil, err
+		}
+		worn = map[string]bool{}
+		good := map[string]bool{} // interfaces that no sandbox was on
+		free := map[string]bool{}
+		for _, wire := range reply.Wires {
+			name := gateway.Interface(wire.Number)
+			worn[name], good[name], free[name] = wire.State == gateway.Used, wire.State != gateway.Used, wire.State == gateway.Free
+		}
+		lacking := false
+		for name, device := range inst.Devices {
+			switch number, ok := gateway.WireNumber(name); {
+			case !ok || worn[name]:
+			case !good[name]:
+				worn[name], lacking = true, true
+			case device["host_name"] != w.hostEnd(number) && free[name]:
+				worn[name] = true // it leads nowhere
+			}
+		}
+		if !lacking || look > 0 {
+			break
+		}
+		select { // another server may just be making it
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(300 * time.Millisecond):
+		}
+	}
+	return worn, nil
 }
 
 // seen returns once the gateway has wires up.
@@ -186,27 +245,37 @@ func (w *wires) seen(ctx context.Context, numbers []int) error {
 	}
 }
 
-// change edits the gateway's devices, again when another server was faster.
-func (w *wires) change(ctx context.Context, edit func(map[string]map[string]string) error) error {
+// editDevices edits an instance's devices, again when another server was faster.
+func editDevices(ctx context.Context, server client.InstanceServer, id string, edit func(map[string]map[string]string) error) error {
 	for {
-		inst, etag, err := w.server.GetInstance(w.name)
+		inst, etag, err := server.GetInstance(id)
 		if err != nil {
 			return err
 		}
 		put := inst.Writable()
+		put.Devices = map[string]map[string]string{}
+		maps.Copy(put.Devices, inst.Devices)
 		if err := edit(put.Devices); err != nil {
 			return err
 		}
-		op, err := w.server.UpdateInstance(w.name, put, etag)
-		_, err = finish(ctx, w.server, op, err)
+		if maps.EqualFunc(put.Devices, inst.Devices, maps.Equal) {
+			return nil
+		}
+		op, err := server.UpdateInstance(id, put, etag)
+		_, err = finish(ctx, server, op, err)
 		if !api.StatusErrorCheck(err, http.StatusPreconditionFailed) || ctx.Err() != nil {
 			return err
 		}
 	}
 }
 
-// hostEnd is the name of a wire's other end while it lies on the host; it has a part of the gateway's, of which there may
-// be several on a host.
-func hostEnd(gatewayName string, number int) string {
-	return "px" + gateway.Version([]byte(gatewayName))[:6] + "-" + strconv.Itoa(number)
+// newWires returns the wires of the gateway that is configured.
+func newWires(server client.InstanceServer, c Config) *wires {
+	c = c.withDefaults()
+	name := c.Gateway()
+	// There may be several gateways on a host.
+	return &wires{server: server, name: name, ends: "px" + gateway.Version([]byte(c.Project + "/" + name))[:6] + "-"}
 }
+
+// hostEnd is the name of a wire's other end while it lies on the host.
+func (w *wires) hostEnd(number int) string { return w.ends + strconv.Itoa(number) }

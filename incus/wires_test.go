@@ -2,7 +2,6 @@ package incus
 
 import (
 	"bytes"
-	"context"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +10,7 @@ import (
 
 	"pixels/egress"
 	"pixels/egress/gateway"
+	"pixels/sandbox"
 )
 
 func TestWiresAreTakenOnceByManyServers(t *testing.T) {
@@ -23,7 +23,7 @@ func TestWiresAreTakenOnceByManyServers(t *testing.T) {
 		for j := range each {
 			all.Go(func() {
 				id := "test-" + strings.Repeat("x", i+1) + string(rune('a'+j))
-				wire, err := server.wires.take(t.Context(), id, egress.Policy{Mode: egress.Allowlist})
+				wire, _, err := server.wires.take(t.Context(), id, egress.Policy{Mode: egress.Allowlist}, "")
 				if err != nil {
 					t.Errorf("%s: %v", id, err)
 					return
@@ -60,38 +60,30 @@ func TestWiresAreTakenOnceByManyServers(t *testing.T) {
 	}
 }
 
+// wireOf returns the wire that a sandbox is on.
+func wireOf(t *testing.T, b *Backend, id string) gateway.Wire {
+	t.Helper()
+	reply, err := b.wires.ask(t.Context(), gateway.Request{Op: gateway.Wires})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, wire := range reply.Wires {
+		if wire.Sandbox == id {
+			return wire
+		}
+	}
+	t.Fatalf("%s is on no wire", id)
+	return gateway.Wire{}
+}
+
 // The wire as a sandbox has it: its card is there from the first moment, has the address that the gateway gives it, and
 // leads to the gateway alone.
 func TestASandboxOnAWire(t *testing.T) {
 	b := realBackend(t)
-	made := box(t, b, "wired")
-	policy := egress.Policy{Mode: egress.Allowlist}
-	if err := b.stop(t.Context(), made.ID, false); err != nil {
-		t.Fatal(err)
-	}
-	wire, err := b.wires.take(t.Context(), made.ID, policy)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_, _ = b.wires.ask(context.Background(), gateway.Request{Op: gateway.Drop, Sandbox: made.ID})
-	})
-	inst, etag, err := b.server.GetInstance(made.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	put := inst.Writable()
-	put.Devices["eth0"] = b.wires.device(wire)
-	op, err := b.server.UpdateInstance(made.ID, put, etag)
-	if _, err = finish(t.Context(), b.server, op, err); err != nil {
-		t.Fatal(err)
-	}
-	if err := b.act(t.Context(), made.ID, "start"); err != nil {
-		t.Fatal(err)
-	}
-	address, err := b.awaitReady(t.Context(), made.ID, true)
-	if err != nil || address != wire.Address.String() {
-		t.Fatalf("it has the address %q, not %s (%v)", address, wire.Address, err)
+	made := boxOf(t, b, sandbox.Spec{Name: "wired", Egress: egress.Allowlist})
+	wire := wireOf(t, b, made.ID)
+	if made.Address == "" || made.Address != wire.Address.String() {
+		t.Fatalf("it has the address %q, not %s", made.Address, wire.Address)
 	}
 	var out bytes.Buffer
 	code, err := b.exec(t.Context(), made.ID, api.InstanceExecPost{Command: []string{"/bin/bash", "-c",

@@ -4,6 +4,8 @@ import (
 	"context"
 	"io"
 	"time"
+
+	"pixels/egress"
 )
 
 // Spec is what a new sandbox is to be.
@@ -13,7 +15,8 @@ type Spec struct {
 	SourceID    string // ID of the sandbox to copy; Image is then empty
 	SourceLabel string // the checkpoint of SourceID to copy; empty means its present state
 	From        string // what to show as the origin
-	Egress      Egress
+	Egress      egress.Mode
+	Rules       []egress.Grant // its own, beside those that the mode brings along
 	Labels      map[string]string
 	Env         map[string]string // environment of every command run in it; a copy keeps its source's beside these
 	Limits      Limits
@@ -61,6 +64,13 @@ type Backend interface {
 	// SetState starts, stops or pauses a sandbox and returns when it is so; a started one is ready then. One that is so
 	// already is left alone. ErrState when there is no way from its state: what is stopped can't be paused.
 	SetState(ctx context.Context, id string, state State) error
+	// SetEgress changes what a sandbox may reach, at once also for one that runs, and cuts connections that are no longer
+	// allowed, which it counts. edit may be called more than once, and its error ends the call with nothing changed.
+	SetEgress(ctx context.Context, id string, edit EgressEdit) (cut int, err error)
+	// Egress returns what a sandbox may reach, and whether that is enforced.
+	Egress(ctx context.Context, id string) (Egress, error)
+	// Denials returns what a sandbox was refused in the last time.
+	Denials(ctx context.Context, id string, within time.Duration) ([]Denial, error)
 	// SetExpiry moves the end of a sandbox's lease.
 	SetExpiry(ctx context.Context, id string, at time.Time) error
 	// CreateCheckpoint snapshots the file system of a sandbox; ErrExists when it has one of that label.

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"pixels/egress"
 )
 
 // MaxClones is the most that one request may make.
@@ -21,7 +23,8 @@ type CloneRequest struct {
 	Source  string // NAME:LABEL
 	Count   int    // 0 means as many as Names, or 1
 	Names   []string
-	Egress  Egress // empty means the source's
+	Egress  egress.Mode // empty means the source's
+	Allow   []string    // domains that each may reach beside those of the source
 	Labels  map[string]string
 	TTL     time.Duration // 0 means the default lease
 	Command *ExecRequest  // run in each clone once it is ready; its Name is ignored
@@ -74,6 +77,14 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 	if label == "" {
 		return nil, fmt.Errorf("source %s is %w: write it as NAME:LABEL; list_checkpoints shows the labels of a sandbox, create_checkpoint makes one", quote(r.Source), ErrInvalid)
 	}
+	mode := r.Egress
+	if mode == "" {
+		mode = source.Egress
+	}
+	rules, err := grants(mode, source.Rules, r.Allow, "clone_sandbox")
+	if err != nil {
+		return nil, err
+	}
 	making := make(chan struct{}, parallel)
 	clone := func(name string) (c CloneResult) {
 		if r.Done != nil {
@@ -81,6 +92,7 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 		}
 		spec := Spec{Name: name, Owner: owner, Egress: r.Egress, Labels: r.Labels, ExpiresAt: expires, Early: r.Command != nil}
 		spec.from(source, label)
+		spec.Rules = rules
 		c.Name = name
 		making <- struct{}{}
 		c.Sandbox, c.Err = m.backend.Create(ctx, spec)

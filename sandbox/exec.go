@@ -39,6 +39,7 @@ type ExecResult struct {
 	Truncated bool // the middle of an output was cut
 	TimedOut  bool // ended by us with all its children; ExitCode is 124, as timeout(1) has it
 	Duration  time.Duration
+	Denied    []Denial // connections out of the sandbox that were refused while it ran
 }
 
 func (r ExecRequest) check(most time.Duration) error {
@@ -117,5 +118,6 @@ func (m *Manager) run(ctx context.Context, id string, r ExecRequest) (ExecResult
 	errOut, errCut := stderr.text()
 	return ExecResult{
 		ExitCode: code, Stdout: out, Stderr: errOut, Truncated: outCut || errCut, TimedOut: timedOut, Duration: time.Since(start),
+		Denied: m.denials(ctx, id, start),
 	}, nil
 }

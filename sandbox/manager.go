@@ -7,14 +7,17 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"pixels/egress"
 )
 
 // Defaults is what a sandbox gets when its creator does not say.
 type Defaults struct {
-	Image  string
-	Egress Egress
-	Limits Limits
-	Env    map[string]string
+	Image   string
+	Egress  egress.Mode
+	Presets egress.Presets // rules that modes bring along
+	Limits  Limits
+	Env     map[string]string
 
 	HostFolders []string // folders of this machine that files may be copied from and to; absolute
 
@@ -50,7 +53,8 @@ type CreateRequest struct {
 	Name   string // one is made up when empty
 	From   string // NAME:LABEL, or NAME for its present state; excludes Image
 	Image  string
-	Egress Egress // empty means the default, or the source's
+	Egress egress.Mode // empty means the default, or the source's
+	Allow  []string    // domains that it may reach beside those of the mode
 	Labels map[string]string
 	Env    map[string]string
 	Limits Limits        // what is zero gets the default, or the source's
@@ -98,6 +102,9 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sa
 	for key, value := range r.Env {
 		spec.Env[key] = value
 	}
+	if spec.Rules, err = grants(spec.Egress, spec.Rules, r.Allow, "create_sandbox"); err != nil {
+		return Sandbox{}, err
+	}
 	if spec.Name != "" {
 		return m.backend.Create(ctx, spec)
 	}
@@ -113,8 +120,8 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sa
 	return made[0].Sandbox, made[0].Err
 }
 
-// from makes a spec a copy of a checkpoint, or of the present state when label is empty, with the source's egress unless
-// it has its own.
+// from makes a spec a copy of a checkpoint, or of the present state when label is empty, with the source's egress mode
+// unless it has its own, and with the source's rules.
 func (s *Spec) from(source Sandbox, label string) {
 	s.SourceID, s.SourceLabel, s.From = source.ID, label, source.Name
 	if label != "" {
@@ -123,6 +130,7 @@ func (s *Spec) from(source Sandbox, label string) {
 	if s.Egress == "" {
 		s.Egress = source.Egress
 	}
+	s.Rules = source.Rules
 }
 
 // or fills what is zero.
@@ -156,14 +164,14 @@ func checkLimits(l Limits) error {
 	return nil
 }
 
-func checkEgress(e Egress) error {
-	switch e {
-	case "", EgressNone, EgressUnrestricted:
+func checkEgress(mode egress.Mode) error {
+	if mode == "" {
 		return nil
-	case EgressAgent, EgressAllowlist:
-		return fmt.Errorf("egress %q is %w yet, because it takes a gateway that can enforce it: use %q (no network) or %q", e, ErrUnsupported, EgressNone, EgressUnrestricted)
 	}
-	return fmt.Errorf("egress %q is %w: use %q (no network) or %q", e, ErrInvalid, EgressNone, EgressUnrestricted)
+	if err := mode.Check(); err != nil {
+		return fmt.Errorf("egress is %w: %w", ErrInvalid, err)
+	}
+	return nil
 }
 
 // get finds a sandbox that must be whole, and says which ones there are when it is not there.

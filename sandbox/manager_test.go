@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"pixels/egress"
 	"pixels/sandbox"
 	"pixels/sandbox/sandboxtest"
 )
@@ -16,7 +17,7 @@ import (
 const owner = "tester"
 
 func newManager() *sandbox.Manager {
-	return sandbox.NewManager(sandboxtest.NewMemory(), sandbox.Defaults{Image: sandboxtest.Image, Egress: sandbox.EgressNone, Env: map[string]string{"TZ": "UTC"}})
+	return sandbox.NewManager(sandboxtest.NewMemory(), sandbox.Defaults{Image: sandboxtest.Image, Egress: egress.None, Env: map[string]string{"TZ": "UTC"}})
 }
 
 // made returns a manager with the sandbox base and its checkpoint base:ready.
@@ -51,24 +52,23 @@ func TestBadRequestsSayWhatToDoAndChangeNothing(t *testing.T) {
 		is       error
 		contains string
 	}{
-		"taken name":           {create(sandbox.CreateRequest{Name: "base"}), sandbox.ErrExists, "base"},
-		"upper case":           {create(sandbox.CreateRequest{Name: "Base"}), sandbox.ErrInvalid, "lower-case"},
-		"path as name":         {create(sandbox.CreateRequest{Name: "../x"}), sandbox.ErrInvalid, "lower-case"},
-		"long name":            {create(sandbox.CreateRequest{Name: strings.Repeat("a", 300)}), sandbox.ErrInvalid, "(300 bytes)"},
-		"unknown mode":         {create(sandbox.CreateRequest{Name: "x", Egress: "open"}), sandbox.ErrInvalid, "unrestricted"},
-		"mode without gateway": {create(sandbox.CreateRequest{Name: "x", Egress: sandbox.EgressAgent}), sandbox.ErrUnsupported, "gateway"},
-		"unknown image":        {create(sandbox.CreateRequest{Name: "x", Image: "absent"}), sandbox.ErrNotFound, "absent"},
-		"from and image":       {create(sandbox.CreateRequest{Name: "x", From: "base:ready", Image: "y"}), sandbox.ErrInvalid, "one of them"},
-		"from with no label":   {create(sandbox.CreateRequest{Name: "x", From: "base:"}), sandbox.ErrInvalid, "label"},
-		"clone without label":  {clone(sandbox.CloneRequest{Source: "base"}), sandbox.ErrInvalid, "NAME:LABEL"},
-		"short lease":          {create(sandbox.CreateRequest{Name: "x", TTL: time.Second}), sandbox.ErrInvalid, "1m to 30d"},
-		"long lease":           {create(sandbox.CreateRequest{Name: "x", TTL: 1000 * time.Hour}), sandbox.ErrInvalid, "1m to 30d"},
-		"negative lease":       {clone(sandbox.CloneRequest{Source: "base:ready", TTL: -1}), sandbox.ErrInvalid, "1m to"},
-		"list of no limit":     {list(sandbox.ListRequest{Limit: -1}), sandbox.ErrInvalid, "1 to 200"},
-		"list of a bad name":   {list(sandbox.ListRequest{Name: "["}), sandbox.ErrInvalid, "pattern"},
-		"list of no state":     {list(sandbox.ListRequest{State: "on"}), sandbox.ErrInvalid, "running"},
-		"list from nowhere":    {list(sandbox.ListRequest{After: "A B"}), sandbox.ErrInvalid, "next_cursor"},
-		"unknown state":        {func(ctx context.Context) error { _, err := m.SetState(ctx, owner, "base", "off"); return err }, sandbox.ErrInvalid, "stopped"},
+		"taken name":          {create(sandbox.CreateRequest{Name: "base"}), sandbox.ErrExists, "base"},
+		"upper case":          {create(sandbox.CreateRequest{Name: "Base"}), sandbox.ErrInvalid, "lower-case"},
+		"path as name":        {create(sandbox.CreateRequest{Name: "../x"}), sandbox.ErrInvalid, "lower-case"},
+		"long name":           {create(sandbox.CreateRequest{Name: strings.Repeat("a", 300)}), sandbox.ErrInvalid, "(300 bytes)"},
+		"unknown mode":        {create(sandbox.CreateRequest{Name: "x", Egress: "open"}), sandbox.ErrInvalid, "unrestricted"},
+		"unknown image":       {create(sandbox.CreateRequest{Name: "x", Image: "absent"}), sandbox.ErrNotFound, "absent"},
+		"from and image":      {create(sandbox.CreateRequest{Name: "x", From: "base:ready", Image: "y"}), sandbox.ErrInvalid, "one of them"},
+		"from with no label":  {create(sandbox.CreateRequest{Name: "x", From: "base:"}), sandbox.ErrInvalid, "label"},
+		"clone without label": {clone(sandbox.CloneRequest{Source: "base"}), sandbox.ErrInvalid, "NAME:LABEL"},
+		"short lease":         {create(sandbox.CreateRequest{Name: "x", TTL: time.Second}), sandbox.ErrInvalid, "1m to 30d"},
+		"long lease":          {create(sandbox.CreateRequest{Name: "x", TTL: 1000 * time.Hour}), sandbox.ErrInvalid, "1m to 30d"},
+		"negative lease":      {clone(sandbox.CloneRequest{Source: "base:ready", TTL: -1}), sandbox.ErrInvalid, "1m to"},
+		"list of no limit":    {list(sandbox.ListRequest{Limit: -1}), sandbox.ErrInvalid, "1 to 200"},
+		"list of a bad name":  {list(sandbox.ListRequest{Name: "["}), sandbox.ErrInvalid, "pattern"},
+		"list of no state":    {list(sandbox.ListRequest{State: "on"}), sandbox.ErrInvalid, "running"},
+		"list from nowhere":   {list(sandbox.ListRequest{After: "A B"}), sandbox.ErrInvalid, "next_cursor"},
+		"unknown state":       {func(ctx context.Context) error { _, err := m.SetState(ctx, owner, "base", "off"); return err }, sandbox.ErrInvalid, "stopped"},
 		"state of nothing": {func(ctx context.Context) error {
 			_, err := m.SetState(ctx, owner, "absent", sandbox.Stopped)
 			return err
@@ -161,7 +161,7 @@ func (b meeting) Exec(ctx context.Context, id string, c sandbox.Command) (int, e
 
 func TestTheCommandsOfClonesRunAllAtOnce(t *testing.T) {
 	b := meeting{sandboxtest.NewMemory(), &sync.WaitGroup{}}
-	m := sandbox.NewManager(b, sandbox.Defaults{Image: sandboxtest.Image, Egress: sandbox.EgressNone})
+	m := sandbox.NewManager(b, sandbox.Defaults{Image: sandboxtest.Image, Egress: egress.None})
 	if _, err := m.Create(t.Context(), owner, sandbox.CreateRequest{Name: "base"}); err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +279,7 @@ func TestAListIsFilteredAndPaged(t *testing.T) {
 
 func TestLeasesEndByThemselves(t *testing.T) {
 	b := sandboxtest.NewMemory()
-	m := sandbox.NewManager(b, sandbox.Defaults{Image: sandboxtest.Image, Egress: sandbox.EgressNone, Lease: 2 * time.Hour, MaxLease: 3 * time.Hour})
+	m := sandbox.NewManager(b, sandbox.Defaults{Image: sandboxtest.Image, Egress: egress.None, Lease: 2 * time.Hour, MaxLease: 3 * time.Hour})
 	box, err := m.Create(t.Context(), owner, sandbox.CreateRequest{Name: "box"})
 	if err != nil || time.Until(box.ExpiresAt) > 2*time.Hour || time.Until(box.ExpiresAt) < 2*time.Hour-time.Minute {
 		t.Fatalf("made with the default lease: %+v, %v", box, err)
@@ -302,5 +302,60 @@ func TestLeasesEndByThemselves(t *testing.T) {
 	})
 	if page, err := m.List(t.Context(), owner, sandbox.ListRequest{}); len(gone) != 1 || gone[0].Name != "box" || err != nil || len(page.Sandboxes) != 0 {
 		t.Errorf("gone are %v; left are %+v, %v", gone, page, err)
+	}
+}
+
+func TestWhatIsAllowedAndDenied(t *testing.T) {
+	presets, err := egress.Shipped(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := sandbox.NewManager(sandboxtest.NewMemory(), sandbox.Defaults{Image: sandboxtest.Image, Egress: egress.Agent, Presets: presets})
+	if _, err := m.Create(t.Context(), "me", sandbox.CreateRequest{Name: "base", Allow: []string{"a.example"}}); err != nil {
+		t.Fatal(err)
+	}
+	allowed := func(name, domain string) bool {
+		e, err := m.Egress(t.Context(), "me", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, ok := egress.Policy{Mode: e.Mode, Rules: e.Rules}.Allows(domain, 443)
+		return ok
+	}
+	if !allowed("base", "a.example") || !allowed("base", "pypi.org") || allowed("base", "b.example") {
+		t.Error("not what the mode and allow say")
+	}
+	if _, err := m.Allow(t.Context(), "me", "base", []string{"b.example"}, "allow_domain: test", false); err != nil || !allowed("base", "b.example") {
+		t.Errorf("allowed, and still denied: %v", err)
+	}
+	if _, err := m.Deny(t.Context(), "me", "base", []string{"a.example", "pypi.org"}, "deny_domain"); err != nil || allowed("base", "a.example") || allowed("base", "pypi.org") {
+		t.Errorf("denied, and still allowed: %v", err)
+	}
+	if _, err := m.CreateCheckpoint(t.Context(), "me", "base", "ready", ""); err != nil {
+		t.Fatal(err)
+	}
+	clones, err := m.Clone(t.Context(), "me", sandbox.CloneRequest{Source: "base:ready", Names: []string{"copy"}, Allow: []string{"c.example"}})
+	if err != nil || clones[0].Err != nil {
+		t.Fatal(err, clones[0].Err)
+	}
+	if !allowed("copy", "b.example") || !allowed("copy", "c.example") || allowed("copy", "a.example") || allowed("copy", "pypi.org") || allowed("base", "c.example") {
+		t.Error("a clone has its source's rules, and its own")
+	}
+	if _, err := m.Allow(t.Context(), "other", "base", []string{"x.example"}, "", false); !errors.Is(err, sandbox.ErrNotFound) {
+		t.Errorf("of another owner: %v", err)
+	}
+	if _, err := m.SetEgress(t.Context(), "me", "base", egress.None); err != nil || allowed("base", "b.example") {
+		t.Errorf("mode none: %v", err)
+	}
+	if _, err := m.Allow(t.Context(), "me", "base", []string{"x.example"}, "", false); !errors.Is(err, sandbox.ErrState) {
+		t.Errorf("to allow in mode none: %v", err)
+	}
+	for _, bad := range []string{"com", "*.com", "a.*.example", "http://a.example", "a.example:0", "a.example:70000", "10.0.0.1", "10.0.0.0/8", "", "a b"} {
+		if _, err := m.Allow(t.Context(), "me", "copy", []string{bad}, "", false); !errors.Is(err, sandbox.ErrInvalid) {
+			t.Errorf("%q is allowed: %v", bad, err)
+		}
+	}
+	if _, err := m.Allow(t.Context(), "me", "copy", []string{"10.0.0.0/8:5432"}, "network allow", true); err != nil {
+		t.Errorf("a range by a human: %v", err)
 	}
 }

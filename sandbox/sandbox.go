@@ -5,6 +5,8 @@ package sandbox
 import (
 	"errors"
 	"time"
+
+	"pixels/egress"
 )
 
 // What a caller tells apart. Every error of this package and of a Backend wraps one of these or is a fault of the host.
@@ -31,17 +33,6 @@ const (
 	Error    State = "error"
 )
 
-// Egress says how far a sandbox may reach.
-type Egress string
-
-// The egress modes, from closed to open. Agent and Allowlist take the gateway.
-const (
-	EgressNone         Egress = "none"
-	EgressAgent        Egress = "agent"
-	EgressAllowlist    Egress = "allowlist"
-	EgressUnrestricted Egress = "unrestricted"
-)
-
 // Limits caps what a sandbox may use. A zero field means no cap of ours.
 type Limits struct {
 	CPU       int   // cores
@@ -57,12 +48,13 @@ type Sandbox struct {
 	Address   string            `json:"address" jsonschema:"IPv4; empty while it has none"`
 	Owner     string            `json:"owner"`
 	From      string            `json:"from" jsonschema:"the NAME:LABEL or image it was made from"`
-	Egress    Egress            `json:"egress"`
+	Egress    egress.Mode       `json:"egress"`
 	Labels    map[string]string `json:"labels"`
 	CreatedAt time.Time         `json:"created_at"`
 	ExpiresAt time.Time         `json:"expires_at" jsonschema:"when it is destroyed by itself; extend_sandbox moves it"`
 
-	ID string `json:"-"` // the backend's own name for it; a restore may change it
+	Rules []egress.Grant `json:"-"` // its own, beside those that its mode brings along
+	ID    string         `json:"-"` // the backend's own name for it; a restore may change it
 }
 
 // Checkpoint is a labelled snapshot of a sandbox's file system.

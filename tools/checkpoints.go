@@ -11,7 +11,7 @@ import (
 )
 
 type createCheckpointInput struct {
-	Name        string `json:"name" jsonschema:"of the sandbox"`
+	Name        string `json:"name"`
 	Label       string `json:"label,omitempty" jsonschema:"letters, digits, dots, dashes and underscores; made up when left out"`
 	Description string `json:"description,omitempty" jsonschema:"what is in it, for whoever picks one later"`
 }
@@ -33,7 +33,7 @@ var createCheckpoint = define(Tool{
 })
 
 type listCheckpointsInput struct {
-	Name string `json:"name" jsonschema:"of the sandbox"`
+	Name string `json:"name"`
 }
 
 type listCheckpointsOutput struct {
@@ -66,7 +66,7 @@ func age(t time.Time) string {
 }
 
 type checkpointInput struct {
-	Name  string `json:"name" jsonschema:"of the sandbox"`
+	Name  string `json:"name"`
 	Label string `json:"label" jsonschema:"of the checkpoint"`
 }
 

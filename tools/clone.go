@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"pixels/egress"
 	"pixels/sandbox"
 )
 
@@ -13,7 +14,8 @@ type cloneInput struct {
 	Source  string            `json:"source" jsonschema:"checkpoint to copy, as NAME:LABEL"`
 	Count   *int              `json:"count,omitempty" jsonschema:"how many, up to 64; 1 when left out"`
 	Names   []string          `json:"names,omitempty" jsonschema:"one for each clone; SOURCE-1, SOURCE-2 and so on when left out"`
-	Egress  sandbox.Egress    `json:"egress,omitempty" jsonschema:"that of the source when left out"`
+	Egress  egress.Mode       `json:"egress,omitempty" jsonschema:"that of the source when left out"`
+	Allow   []string          `json:"allow,omitempty" jsonschema:"domains to allow beside those of the source"`
 	TTL     string            `json:"ttl,omitempty" jsonschema:"when each is destroyed by itself, as 30m, 2h or 7d from now"`
 	Labels  map[string]string `json:"labels,omitempty" jsonschema:"for each clone; those of the source are not taken over"`
 	Command *command          `json:"command,omitempty" jsonschema:"run in each clone as by exec, all at once; a string runs in bash"`
@@ -22,7 +24,7 @@ type cloneInput struct {
 type cloneOutput struct {
 	Clones []cloneResult `json:"clones"`
 	Made   int           `json:"made"`
-	Failed int           `json:"failed" jsonschema:"clones that could not be made, or in which the command could not be run"`
+	Failed int           `json:"failed" jsonschema:"not made, or the command not run"`
 }
 
 type cloneResult struct {
@@ -41,7 +43,7 @@ var cloneSandbox = define(Tool{
 	if err != nil {
 		return cloneOutput{}, Result{}, err
 	}
-	r := sandbox.CloneRequest{Source: in.Source, Names: in.Names, Egress: in.Egress, Labels: in.Labels, TTL: lease}
+	r := sandbox.CloneRequest{Source: in.Source, Names: in.Names, Egress: in.Egress, Allow: in.Allow, Labels: in.Labels, TTL: lease}
 	if in.Count != nil {
 		if r.Count = *in.Count; r.Count == 0 {
 			return cloneOutput{}, Result{}, fmt.Errorf("the argument \"count\" is 0; give 1 to %d", sandbox.MaxClones)

@@ -34,13 +34,13 @@ func (c *command) UnmarshalJSON(b []byte) error {
 }
 
 type execInput struct {
-	Name       string            `json:"name" jsonschema:"of the sandbox"`
+	Name       string            `json:"name"`
 	Command    command           `json:"command" jsonschema:"a string runs in bash; a list is a program and its arguments, without a shell"`
 	Cwd        string            `json:"cwd,omitempty" jsonschema:"absolute path; the user's home when left out"`
 	Env        map[string]string `json:"env,omitempty"`
 	User       string            `json:"user,omitempty" jsonschema:"pixel when left out; root works too"`
 	Stdin      string            `json:"stdin,omitempty"`
-	Timeout    float64           `json:"timeout,omitempty" jsonschema:"seconds; 30 when left out, and none in the background. With more than 45 the command runs in the background and is waited for a while"`
+	Timeout    float64           `json:"timeout,omitempty" jsonschema:"seconds; 30 when left out, none in the background. Over 45 it runs in the background, and is waited for a while"`
 	Background bool              `json:"background,omitempty" jsonschema:"do not wait: answers an operation for wait, and goes on whatever becomes of this server"`
 }
 
@@ -51,6 +51,7 @@ type execOutput struct {
 	Truncated  bool   `json:"truncated" jsonschema:"the middle of an output was cut"`
 	TimedOut   bool   `json:"timed_out"`
 	DurationMS int64  `json:"duration_ms"`
+	Denied     string `json:"denied,omitempty" jsonschema:"by egress, while it ran"`
 	Operation  string `json:"operation,omitempty" jsonschema:"of a command in the background: give it to wait"`
 }
 
@@ -161,7 +162,7 @@ func (t *teller) stop() {
 }
 
 func outputOf(r sandbox.ExecResult) execOutput {
-	return execOutput{ExitCode: &r.ExitCode, Stdout: r.Stdout, Stderr: r.Stderr, Truncated: r.Truncated, TimedOut: r.TimedOut, DurationMS: r.Duration.Milliseconds()}
+	return execOutput{ExitCode: &r.ExitCode, Stdout: r.Stdout, Stderr: r.Stderr, Truncated: r.Truncated, TimedOut: r.TimedOut, DurationMS: r.Duration.Milliseconds(), Denied: sandbox.Hint(r.Denied)}
 }
 
 // text says all of an output for clients that show only text.
@@ -184,6 +185,9 @@ func (o execOutput) text() string {
 	}
 	if o.TimedOut {
 		end = fmt.Sprintf("[timed out after %d ms; the command and all that it started were ended]", o.DurationMS)
+	}
+	if o.Denied != "" {
+		parts = append(parts, "["+o.Denied+"]")
 	}
 	return strings.Join(append(parts, end), "\n")
 }

@@ -18,7 +18,7 @@ type encoding string
 const base64Encoding encoding = "base64"
 
 type readInput struct {
-	Name     string   `json:"name" jsonschema:"of the sandbox"`
+	Name     string   `json:"name"`
 	Path     string   `json:"path" jsonschema:"absolute, or below the home of pixel"`
 	Offset   int      `json:"offset,omitempty" jsonschema:"line to begin with, from 1; with base64 the byte, from 0"`
 	Limit    int      `json:"limit,omitempty" jsonschema:"lines at most, or bytes; as many as fit when left out"`
@@ -61,7 +61,7 @@ var readFile = define(Tool{
 })
 
 type writeInput struct {
-	Name     string   `json:"name" jsonschema:"of the sandbox"`
+	Name     string   `json:"name"`
 	Path     string   `json:"path" jsonschema:"absolute, or below the home of pixel; folders above it are made"`
 	Content  string   `json:"content"`
 	Encoding encoding `json:"encoding,omitempty" jsonschema:"base64 when content is that; text when left out"`
@@ -99,7 +99,7 @@ var writeFile = define(Tool{
 })
 
 type editInput struct {
-	Name       string `json:"name" jsonschema:"of the sandbox"`
+	Name       string `json:"name"`
 	Path       string `json:"path" jsonschema:"absolute, or below the home of pixel"`
 	OldText    string `json:"old_text" jsonschema:"exactly as it is in the file, and only once unless replace_all is set"`
 	NewText    string `json:"new_text"`
@@ -120,7 +120,7 @@ var editFile = define(Tool{
 })
 
 type listFilesInput struct {
-	Name   string `json:"name" jsonschema:"of the sandbox"`
+	Name   string `json:"name"`
 	Path   string `json:"path,omitempty" jsonschema:"folder; the home of pixel when left out"`
 	Depth  int    `json:"depth,omitempty" jsonschema:"how many levels, up to 20; 1, or what glob needs, when left out"`
 	Glob   string `json:"glob,omitempty" jsonschema:"only what matches below the folder, as *.go or src/**/*.go"`
@@ -172,7 +172,7 @@ var listFiles = define(Tool{
 type direction string
 
 type copyInput struct {
-	Name      string    `json:"name" jsonschema:"of the sandbox"`
+	Name      string    `json:"name"`
 	Direction direction `json:"direction" jsonschema:"in: from the host into the sandbox; out: the other way"`
 	HostPath  string    `json:"host_path" jsonschema:"file or folder of the machine that this server runs on; relative ones lie below the first folder that is open to sandboxes"`
 	Path      string    `json:"path" jsonschema:"in the sandbox: absolute, or below the home of pixel"`

@@ -22,7 +22,7 @@ func ttl(text string) (time.Duration, error) {
 }
 
 type stateInput struct {
-	Name  string      `json:"name" jsonschema:"of the sandbox"`
+	Name  string      `json:"name"`
 	State wantedState `json:"state"`
 }
 
@@ -39,7 +39,7 @@ var setSandboxState = define(Tool{
 })
 
 type extendInput struct {
-	Name string `json:"name" jsonschema:"of the sandbox"`
+	Name string `json:"name"`
 	TTL  string `json:"ttl" jsonschema:"how long it is to live from now, as 30m, 2h or 7d"`
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"pixels/egress"
 	"pixels/sandbox"
 	"pixels/sandbox/sandboxtest"
 )
@@ -16,7 +17,7 @@ func session(t *testing.T) (s Session, end context.CancelFunc) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	s = Session{
-		Manager:    sandbox.NewManager(sandboxtest.NewMemory(), sandbox.Defaults{Image: sandboxtest.Image, Egress: sandbox.EgressNone}),
+		Manager:    sandbox.NewManager(sandboxtest.NewMemory(), sandbox.Defaults{Image: sandboxtest.Image, Egress: egress.None}),
 		Operations: NewOperations(ctx), Owner: "tester",
 	}
 	s.Operations.limit = 50 * time.Millisecond

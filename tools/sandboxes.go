@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"pixels/egress"
 	"pixels/internal/units"
 	"pixels/sandbox"
 )
@@ -13,7 +14,8 @@ type createInput struct {
 	Name   string            `json:"name,omitempty" jsonschema:"lower-case letters, digits and dashes; becomes the host name; made up when left out"`
 	From   string            `json:"from,omitempty" jsonschema:"checkpoint to start from, as NAME:LABEL; NAME alone copies a sandbox as it is now"`
 	Image  string            `json:"image,omitempty" jsonschema:"image to start from, instead of from; the base image when both are left out"`
-	Egress sandbox.Egress    `json:"egress,omitempty" jsonschema:"none: no network at all; unrestricted: the host's network by NAT; left out: the configured default, or that of from"`
+	Egress egress.Mode       `json:"egress,omitempty" jsonschema:"agent: AI APIs, package registries, GitHub; allowlist: allow alone; unrestricted: all but other sandboxes; left out: as configured, or that of from"`
+	Allow  []string          `json:"allow,omitempty" jsonschema:"domains to allow, as in allow_domain"`
 	CPU    int               `json:"cpu,omitempty" jsonschema:"cores"`
 	Memory string            `json:"memory,omitempty" jsonschema:"such as 2GiB"`
 	Disk   string            `json:"disk,omitempty" jsonschema:"such as 10GiB; the image may count"`
@@ -45,7 +47,7 @@ var createSandbox = define(Tool{
 		return sandbox.Sandbox{}, Result{}, err
 	}
 	made, err := s.Manager.Create(ctx, s.Owner, sandbox.CreateRequest{
-		Name: in.Name, From: in.From, Image: in.Image, Egress: in.Egress, Labels: in.Labels, Env: in.Env, Limits: limits, TTL: lease,
+		Name: in.Name, From: in.From, Image: in.Image, Egress: in.Egress, Allow: in.Allow, Labels: in.Labels, Env: in.Env, Limits: limits, TTL: lease,
 	})
 	return made, Result{Text: "created " + line(made)}, err
 })
@@ -117,8 +119,8 @@ type destroyInput struct {
 
 type destroyOutput struct {
 	Destroyed []string     `json:"destroyed"`
-	Missing   []string     `json:"missing" jsonschema:"names of which there was no sandbox"`
-	Failed    []failedName `json:"failed" jsonschema:"those that could not be destroyed"`
+	Missing   []string     `json:"missing" jsonschema:"not there"`
+	Failed    []failedName `json:"failed"`
 }
 
 type failedName struct {

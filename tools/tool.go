@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/jsonschema-go/jsonschema"
 
+	"pixels/egress"
 	"pixels/internal/nearest"
 	"pixels/sandbox"
 )
@@ -60,17 +61,18 @@ func All() []Tool {
 		createSandbox, cloneSandbox, listSandboxes, setSandboxState, extendSandbox, destroySandbox,
 		createCheckpoint, listCheckpoints, restoreCheckpoint, deleteCheckpoint,
 		execTool, waitTool, readFile, writeFile, editFile, listFiles, copyFiles,
+		allowDomain, denyDomain, egressTool,
 	}
 }
 
 // define completes a tool by its handler, whose types give the schemas. It panics on types that have none.
 func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in In) (Out, Result, error)) Tool {
 	input, output := schema[In](), schema[Out]()
-	terse(output, t.Name == "list_sandboxes")
+	terse(output, t.Name)
 	if t.Long {
 		// Its answer may be the operation alone.
 		output.Required = nil
-		output.Properties["operation"] = &jsonschema.Schema{Type: "string", Description: "it is still under way, and this is all that the answer has: give this ID to wait"}
+		output.Properties["operation"] = &jsonschema.Schema{Type: "string", Description: "still under way, and all that the answer has: give it to wait"}
 	}
 	t.Input, t.Output, t.Arguments = encode(input), encode(output), input.PropertyOrder
 	t.Call = func(ctx context.Context, s Session, arguments json.RawMessage) Result {
@@ -109,10 +111,10 @@ func schema[T any]() *jsonschema.Schema {
 		reflect.TypeFor[command](): {
 			AnyOf: []*jsonschema.Schema{{Type: "string"}, {Type: "array", Items: &jsonschema.Schema{Type: "string"}, MinItems: jsonschema.Ptr(1)}},
 		},
-		reflect.TypeFor[sandbox.Egress](): {Type: "string", Enum: []any{sandbox.EgressNone, sandbox.EgressUnrestricted}},
-		reflect.TypeFor[encoding]():       {Type: "string", Enum: []any{"text", base64Encoding}},
-		reflect.TypeFor[direction]():      {Type: "string", Enum: []any{"in", "out"}},
-		reflect.TypeFor[wantedState]():    {Type: "string", Enum: []any{sandbox.Running, sandbox.Stopped, sandbox.Paused}},
+		reflect.TypeFor[egress.Mode](): {Type: "string", Enum: []any{egress.None, egress.Agent, egress.Allowlist, egress.Unrestricted}},
+		reflect.TypeFor[encoding]():    {Type: "string", Enum: []any{"text", base64Encoding}},
+		reflect.TypeFor[direction]():   {Type: "string", Enum: []any{"in", "out"}},
+		reflect.TypeFor[wantedState](): {Type: "string", Enum: []any{sandbox.Running, sandbox.Stopped, sandbox.Paused}},
 		reflect.TypeFor[sandbox.State](): {
 			Type: "string", Enum: []any{sandbox.Creating, sandbox.Running, sandbox.Stopped, sandbox.Paused, sandbox.Error},
 		},
@@ -144,12 +146,12 @@ func simplify(s *jsonschema.Schema) {
 }
 
 // terse drops from an output's schema what only takes room: all tools together have a budget, and clients put them into
-// every prompt. What the fields of a sandbox mean, one tool says for all.
-func terse(s *jsonschema.Schema, explain bool) {
+// every prompt. What a sandbox is, and what a command leaves, one tool each says for all.
+func terse(s *jsonschema.Schema, tool string) {
 	if s == nil {
 		return
 	}
-	if s.Properties["expires_at"] != nil && !explain {
+	if s.Properties["expires_at"] != nil && tool != "list_sandboxes" || s.Properties["exit_code"] != nil && tool != "exec" {
 		for _, p := range s.Properties {
 			p.Description, p.Enum = "", nil
 		}
@@ -157,9 +159,13 @@ func terse(s *jsonschema.Schema, explain bool) {
 	if s.AdditionalProperties != nil && s.AdditionalProperties.Not != nil { // that is, none may come
 		s.AdditionalProperties = nil
 	}
-	terse(s.Items, explain)
+	terse(s.Items, tool)
+	if s.Items != nil {
+		s.Items.Required = nil
+	}
 	for _, p := range s.Properties {
-		terse(p, explain)
+		terse(p, tool)
+		p.Required = nil
 	}
 }
 

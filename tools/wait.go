@@ -18,7 +18,7 @@ type waitInput struct {
 }
 
 type waitOutput struct {
-	Operations []waitResult `json:"operations" jsonschema:"in the order of ids"`
+	Operations []waitResult `json:"operations"`
 	Running    int          `json:"running" jsonschema:"how many have not ended"`
 }
 

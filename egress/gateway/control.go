@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"time"
 
 	"pixels/egress"
 )
@@ -21,7 +22,8 @@ type Request struct {
 	Op      Op             `json:"op"`
 	Sandbox string         `json:"sandbox,omitempty"`
 	Policy  *egress.Policy `json:"policy,omitempty"` // of Take and Set
-	Since   uint64         `json:"since,omitempty"`  // of Denials: events after that number
+	Mark    string         `json:"mark,omitempty"`   // of Take and Set: names the policy; Wire.Mark shows it
+	Within  time.Duration  `json:"within,omitempty"` // of Denials: those of the last time, in nanoseconds; 0 means all
 }
 
 // Op is what a request asks for.
@@ -34,6 +36,7 @@ const (
 	Drop    Op = "drop"
 	Wires   Op = "wires"
 	Denials Op = "denials"
+	Status  Op = "status" // its wire and its denials
 	Watch   Op = "watch"
 )
 
@@ -44,6 +47,7 @@ type Reply struct {
 	Code    string  `json:"code,omitempty"` // of errors that a caller tells apart
 	Wire    *Wire   `json:"wire,omitempty"`
 	Wires   []Wire  `json:"wires,omitempty"`
+	Free    int     `json:"free"`            // of Take: how many more could be taken
 	Limit   int     `json:"limit,omitempty"` // of Wires: how many there can be
 	Denials []Event `json:"denials,omitempty"`
 	Cut     int     `json:"cut,omitempty"` // connections that a change ended
@@ -154,17 +158,21 @@ func (g *Gateway) do(r Request) (reply Reply) {
 		err = errors.New("sandbox and policy are needed")
 	case r.Op == Take:
 		var w Wire
-		if w, err = g.Take(r.Sandbox, *r.Policy); err == nil {
-			reply.Wire = &w
+		if w, err = g.Take(r.Sandbox, *r.Policy, r.Mark); err == nil {
+			reply.Wire, reply.Free = &w, g.free()
 		}
 	case r.Op == Set:
-		reply.Cut, err = g.Set(r.Sandbox, *r.Policy)
+		reply.Cut, err = g.Set(r.Sandbox, *r.Policy, r.Mark)
 	case r.Op == Drop:
 		err = g.Drop(r.Sandbox)
 	case r.Op == Wires:
 		reply.Wires, reply.Limit = g.list(), g.config.Wires
 	case r.Op == Denials:
-		reply.Denials, err = g.denials(r.Sandbox, r.Since)
+		reply.Denials, err = g.denials(r.Sandbox, r.Within)
+	case r.Op == Status:
+		if reply.Wire, err = g.wireOf(r.Sandbox); err == nil {
+			reply.Denials, err = g.denials(r.Sandbox, r.Within)
+		}
 	case r.Op == Watch:
 	default:
 		err = fmt.Errorf("the request %q is unknown", r.Op)
@@ -183,6 +191,17 @@ func (g *Gateway) do(r Request) (reply Reply) {
 	return reply
 }
 
+func (g *Gateway) free() (n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, w := range g.wires {
+		if w.state == Free {
+			n++
+		}
+	}
+	return n
+}
+
 func (g *Gateway) list() []Wire {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -194,7 +213,18 @@ func (g *Gateway) list() []Wire {
 	return all
 }
 
-func (g *Gateway) denials(sandbox string, since uint64) (out []Event, err error) {
+func (g *Gateway) wireOf(sandbox string) (*Wire, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	w := g.bySandbox[sandbox]
+	if w == nil {
+		return nil, fmt.Errorf("%w: %s", ErrNoSandbox, sandbox)
+	}
+	shown := w.shown()
+	return &shown, nil
+}
+
+func (g *Gateway) denials(sandbox string, within time.Duration) (out []Event, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	w := g.bySandbox[sandbox]
@@ -202,7 +232,7 @@ func (g *Gateway) denials(sandbox string, since uint64) (out []Event, err error)
 		return nil, fmt.Errorf("%w: %s", ErrNoSandbox, sandbox)
 	}
 	for _, e := range w.denials {
-		if e.Seq > since {
+		if within == 0 || time.Since(e.Time) <= within {
 			out = append(out, e)
 		}
 	}

@@ -104,11 +104,13 @@ var (
 
 // Take puts a sandbox with its policy on a free wire. A wire that was taken is never free again, until its interface was
 // made anew. A sandbox that is on one already gets that one, with the policy given now.
-func (g *Gateway) Take(sandbox string, policy egress.Policy) (Wire, error) {
+// mark names the policy, and is shown with the wire.
+func (g *Gateway) Take(sandbox string, policy egress.Policy, mark string) (Wire, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if w := g.bySandbox[sandbox]; w != nil {
-		_, err := g.change(w, policy)
+		w.since = time.Now()
+		_, err := g.change(w, policy, mark)
 		return w.shown(), err
 	}
 	var w *wire
@@ -120,10 +122,10 @@ func (g *Gateway) Take(sandbox string, policy egress.Policy) (Wire, error) {
 	if w == nil {
 		return Wire{}, ErrNoWire
 	}
-	if err := g.store.save(w.number, kept{Sandbox: sandbox, Policy: policy}); err != nil {
+	if err := g.store.save(w.number, kept{Sandbox: sandbox, Policy: policy, Mark: mark}); err != nil {
 		return Wire{}, fmt.Errorf("keep the policy of %s: %w", sandbox, err)
 	}
-	if err := g.attach(w, sandbox, policy); err != nil {
+	if err := g.attach(w, sandbox, policy, mark); err != nil {
 		return Wire{}, errors.Join(err, g.detach(w))
 	}
 	return w.shown(), nil
@@ -131,14 +133,14 @@ func (g *Gateway) Take(sandbox string, policy egress.Policy) (Wire, error) {
 
 // Set changes the policy of a sandbox and cuts its connections that the new one doesn't allow, which it counts. When the
 // policy can't be kept on disk, what was taken away is taken away all the same, and nothing is added.
-func (g *Gateway) Set(sandbox string, policy egress.Policy) (cut int, err error) {
+func (g *Gateway) Set(sandbox string, policy egress.Policy, mark string) (cut int, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	w := g.bySandbox[sandbox]
 	if w == nil {
 		return 0, fmt.Errorf("%w: %s", ErrNoSandbox, sandbox)
 	}
-	return g.change(w, policy)
+	return g.change(w, policy, mark)
 }
 
 // Drop ends the stay of a sandbox on its wire, and all its connections. One that is on none is no error.
@@ -151,8 +153,8 @@ func (g *Gateway) Drop(sandbox string) error {
 	return nil
 }
 
-func (g *Gateway) attach(w *wire, sandbox string, policy egress.Policy) error {
-	w.state, w.sandbox, w.policy = Taken, sandbox, policy
+func (g *Gateway) attach(w *wire, sandbox string, policy egress.Policy, mark string) error {
+	w.state, w.sandbox, w.policy, w.mark, w.since = Taken, sandbox, policy, mark, time.Now()
 	w.names = newNames()
 	g.byAddress[w.address], g.bySandbox[sandbox] = w, w
 	return g.filter.admit(w, policy.Mode == egress.Unrestricted)
@@ -170,20 +172,20 @@ func (g *Gateway) detach(w *wire) error {
 	return err
 }
 
-func (g *Gateway) change(w *wire, policy egress.Policy) (cut int, err error) {
-	if err := g.store.save(w.number, kept{Sandbox: w.sandbox, Policy: policy}); err != nil {
-		// After a restart nothing is better than what was taken back just now.
-		policy = w.policy.Both(policy)
+func (g *Gateway) change(w *wire, policy egress.Policy, mark string) (cut int, err error) {
+	if err := g.store.save(w.number, kept{Sandbox: w.sandbox, Policy: policy, Mark: mark}); err != nil {
+		// What the disk has may allow what was taken back just now: after a restart the wire had better be closed.
+		policy, mark = w.policy.Both(policy), ""
 		err = errors.Join(fmt.Errorf("keep the policy of %s: %w; what it had was taken from it", w.sandbox, err), g.store.remove(w.number))
-		cut, err2 := g.enforce(w, policy)
+		cut, err2 := g.enforce(w, policy, mark)
 		return cut, errors.Join(err, err2)
 	}
-	return g.enforce(w, policy)
+	return g.enforce(w, policy, mark)
 }
 
-func (g *Gateway) enforce(w *wire, policy egress.Policy) (cut int, err error) {
+func (g *Gateway) enforce(w *wire, policy egress.Policy, mark string) (cut int, err error) {
 	was := w.policy.Mode
-	w.policy = policy
+	w.policy, w.mark = policy, mark
 	if open := policy.Mode == egress.Unrestricted; open != (was == egress.Unrestricted) {
 		err = g.filter.open(w, open)
 	}

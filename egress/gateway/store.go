@@ -19,6 +19,7 @@ type store struct{ dir string }
 type kept struct {
 	Sandbox string        `json:"sandbox,omitempty"`
 	Policy  egress.Policy `json:"policy,omitzero"`
+	Mark    string        `json:"mark,omitempty"`
 	Used    int           `json:"used,omitempty"` // index of the interface that is used up
 }
 

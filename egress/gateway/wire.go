@@ -33,7 +33,9 @@ type Wire struct {
 	State   State      `json:"state"`
 	Address netip.Addr `json:"address"`
 	Sandbox string     `json:"sandbox,omitempty"`
-	Plugged bool       `json:"plugged"` // whether the other end is in a sandbox that runs
+	Plugged bool       `json:"plugged"`         // whether the other end is in a sandbox that runs
+	Mark    string     `json:"mark,omitempty"`  // names the policy; empty when the one that was asked for couldn't be kept
+	Taken   float64    `json:"taken,omitempty"` // for how long, in seconds
 }
 
 // Verdict is what became of a connection.
@@ -73,6 +75,8 @@ type wire struct {
 	state   State
 	sandbox string
 	policy  egress.Policy
+	mark    string
+	since   time.Time // taken
 	names   *names
 	flows   map[*flow]struct{}
 	denials []Event
@@ -81,7 +85,11 @@ type wire struct {
 func (w *wire) name() string { return Interface(w.number) }
 
 func (w *wire) shown() Wire {
-	return Wire{Number: w.number, State: w.state, Address: w.address, Sandbox: w.sandbox, Plugged: w.plugged}
+	shown := Wire{Number: w.number, State: w.state, Address: w.address, Sandbox: w.sandbox, Plugged: w.plugged}
+	if w.state == Taken {
+		shown.Mark, shown.Taken = w.mark, time.Since(w.since).Seconds()
+	}
+	return shown
 }
 
 // keptDenials is how many different denials are remembered for each sandbox.
@@ -111,7 +119,8 @@ var router = netip.AddrFrom4([4]byte{169, 254, 1, 1})
 // Interface is the name of the gateway's interface to a wire.
 func Interface(number int) string { return wirePrefix + strconv.Itoa(number) }
 
-func wireNumber(name string) (int, bool) {
+// WireNumber reads the number of a wire from the name of its interface.
+func WireNumber(name string) (int, bool) {
 	digits, ok := strings.CutPrefix(name, wirePrefix)
 	n, err := strconv.Atoi(digits)
 	return n, ok && err == nil && n >= 0 && strconv.Itoa(n) == digits
@@ -144,7 +153,7 @@ func (g *Gateway) watchWires(ctx context.Context) error {
 		case err := <-failed:
 			return err
 		case change := <-changes:
-			number, ok := wireNumber(change.Link.Attrs().Name)
+			number, ok := WireNumber(change.Link.Attrs().Name)
 			if !ok || number >= g.config.Wires {
 				continue
 			}
@@ -175,7 +184,7 @@ func (g *Gateway) here(number int, link netlink.Link) error {
 	if k, ok, err := g.store.load(number); err != nil {
 		g.log.Error().Err(err).Int("wire", number).Msg("read a policy; the wire stays closed")
 	} else if ok && k.Sandbox != "" && g.bySandbox[k.Sandbox] == nil {
-		if err := g.attach(w, k.Sandbox, k.Policy); err != nil {
+		if err := g.attach(w, k.Sandbox, k.Policy, k.Mark); err != nil {
 			return err
 		}
 	} else if ok && k.Used == w.index { // another interface may have the index after a restart: then it is made anew for nothing

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
+	"pixels/egress"
 	"pixels/incus"
 	"pixels/internal/nearest"
 	"pixels/internal/units"
@@ -22,10 +23,13 @@ import (
 
 // Config is the configuration in force.
 type Config struct {
-	Backend  string   `toml:"backend"` // incus
-	Incus    Incus    `toml:"incus"`
-	Defaults Defaults `toml:"defaults"`
-	Files    Files    `toml:"files"`
+	Backend  string         `toml:"backend"` // incus
+	Incus    Incus          `toml:"incus"`
+	Defaults Defaults       `toml:"defaults"`
+	Files    Files          `toml:"files"`
+	Presets  egress.Presets `toml:"presets"` // added to those of the program
+
+	presets egress.Presets // all of them
 }
 
 // Files says what of this machine's files sandboxes may be given.
@@ -53,7 +57,7 @@ type Defaults struct {
 	Memory    Size              `toml:"memory"`    // of RAM
 	Disk      Size              `toml:"disk"`      // of the root file system
 	Processes int               `toml:"processes"` // tasks
-	Egress    string            `toml:"egress"`    // none or unrestricted
+	Egress    string            `toml:"egress"`    // a mode: none, agent, allowlist or unrestricted
 	Network   string            `toml:"network"`   // managed bridge that sandboxes sit on
 	Lease     Duration          `toml:"lease"`     // how long it lives
 	MaxLease  Duration          `toml:"max_lease"` // the longest that one may be given
@@ -87,7 +91,7 @@ func Default() Config {
 		Incus:   Incus{Project: "default", Pool: "pixels"},
 		Defaults: Defaults{
 			Image: "pixels/base", CPU: 2, Memory: 2 << 30, Disk: 10 << 30, Processes: 4096,
-			Egress: string(sandbox.EgressNone), Network: "pixels",
+			Egress: string(egress.None), Network: "pixels",
 			Lease: Duration(sandbox.DefaultLease), MaxLease: Duration(sandbox.DefaultMaxLease),
 		},
 	}
@@ -139,7 +143,13 @@ func Load(path string, required bool, environ []string, flags map[string]string)
 			return c, fmt.Errorf("--%s: %w", settings[i].Flag(), err)
 		}
 	}
-	return c, c.check()
+	if err := c.check(); err != nil {
+		return c, err
+	}
+	if c.presets, err = egress.Shipped(c.Presets); err != nil {
+		return c, fmt.Errorf("presets: %w", err)
+	}
+	return c, nil
 }
 
 // decode reads TOML strictly. Its errors begin with the line.
@@ -185,8 +195,8 @@ func (c Config) check() error {
 		return fmt.Errorf("defaults.lease is %s: give %s up to defaults.max_lease (%s)", units.Duration(time.Duration(d.Lease)), sandbox.MinTTL, units.Duration(time.Duration(d.MaxLease)))
 	case slices.ContainsFunc(c.hostFolders(), func(f string) bool { return !filepath.IsAbs(f) || filepath.Clean(f) == "/" }):
 		return fmt.Errorf("files.host_folders has %q: give folders by absolute path or below ~, and not the whole disk", c.Files.HostFolders)
-	case d.Egress != string(sandbox.EgressNone) && d.Egress != string(sandbox.EgressUnrestricted):
-		return fmt.Errorf("defaults.egress %q is unknown: use %q (no network) or %q", d.Egress, sandbox.EgressNone, sandbox.EgressUnrestricted)
+	case egress.Mode(d.Egress).Check() != nil:
+		return fmt.Errorf("defaults.egress: %w", egress.Mode(d.Egress).Check())
 	}
 	return nil
 }
@@ -196,7 +206,7 @@ func (c Config) IncusConfig() incus.Config {
 	i := c.Incus
 	return incus.Config{
 		Socket: i.Socket, Remote: i.Remote, ClientCert: i.ClientCert, ClientKey: i.ClientKey, ServerCert: i.ServerCert,
-		Project: i.Project, Pool: i.Pool, Network: c.Defaults.Network, Image: c.Defaults.Image,
+		Project: i.Project, Pool: i.Pool, Network: c.Defaults.Network, Image: c.Defaults.Image, Presets: c.presets,
 	}
 }
 
@@ -217,7 +227,7 @@ func (c Config) SandboxDefaults() sandbox.Defaults {
 	d := c.Defaults
 	return sandbox.Defaults{
 		HostFolders: c.hostFolders(), Lease: time.Duration(d.Lease), MaxLease: time.Duration(d.MaxLease),
-		Image: d.Image, Egress: sandbox.Egress(d.Egress), Env: d.Env,
+		Image: d.Image, Egress: egress.Mode(d.Egress), Presets: c.presets, Env: d.Env,
 		Limits: sandbox.Limits{CPU: d.CPU, Memory: int64(d.Memory), Disk: int64(d.Disk), Processes: d.Processes},
 	}
 }

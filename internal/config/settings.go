@@ -33,7 +33,7 @@ var settings = []setting{
 	{"defaults.memory", "memory of a new sandbox, as 2GiB", func(c *Config) any { return &c.Defaults.Memory }},
 	{"defaults.disk", "disk of a new sandbox, as 10GiB", func(c *Config) any { return &c.Defaults.Disk }},
 	{"defaults.processes", "most processes of a new sandbox", func(c *Config) any { return &c.Defaults.Processes }},
-	{"defaults.egress", "egress mode of a new sandbox: none or unrestricted", func(c *Config) any { return &c.Defaults.Egress }},
+	{"defaults.egress", "egress mode of a new sandbox: none, agent, allowlist or unrestricted", func(c *Config) any { return &c.Defaults.Egress }},
 	{"defaults.lease", "how long a sandbox lives whose creator does not say, as 24h", func(c *Config) any { return &c.Defaults.Lease }},
 	{"defaults.max_lease", "the longest lease of a sandbox, as 30d", func(c *Config) any { return &c.Defaults.MaxLease }},
 	{"files.host_folders", "folders of this machine that copy_files may use, by commas; none unless set", func(c *Config) any { return &c.Files.HostFolders }},
@@ -114,7 +114,7 @@ func (c Config) Value(key string) string {
 }
 
 func keys() []string {
-	out := []string{"defaults.env"}
+	out := []string{"defaults.env", "presets"}
 	for _, s := range settings {
 		out = append(out, s.Key)
 	}

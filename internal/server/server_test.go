@@ -13,6 +13,7 @@ import (
 	"github.com/mark3labs/mcp-go/mcp"
 	"github.com/rs/zerolog"
 
+	"pixels/egress"
 	"pixels/sandbox"
 	"pixels/sandbox/sandboxtest"
 	"pixels/tools"
@@ -22,7 +23,7 @@ import (
 func serve(t *testing.T) *Client {
 	t.Helper()
 	session := tools.Session{
-		Manager:    sandbox.NewManager(sandboxtest.NewMemory(), sandbox.Defaults{Image: sandboxtest.Image, Egress: sandbox.EgressNone}),
+		Manager:    sandbox.NewManager(sandboxtest.NewMemory(), sandbox.Defaults{Image: sandboxtest.Image, Egress: egress.None}),
 		Operations: tools.NewOperations(t.Context()),
 		Owner:      "tester",
 	}
@@ -156,7 +157,12 @@ func TestBadArgumentsAreNamed(t *testing.T) {
 		{"create_sandbox", map[string]any{"name": 7}, []string{`"name"`, "number", "string"}},
 		{"create_sandbox", map[string]any{"memory": "much"}, []string{`"memory"`, "512MiB"}},
 		{"create_sandbox", map[string]any{"labels": []string{"a"}}, []string{`"labels"`, "object"}},
-		{"create_sandbox", map[string]any{"egress": "agent"}, []string{"gateway", "none"}},
+		{"create_sandbox", map[string]any{"egress": "open"}, []string{"egress", "allowlist"}},
+		{"create_sandbox", map[string]any{"egress": "allowlist", "allow": []string{"*.com"}}, []string{"allow", "*.example.com"}},
+		{"create_sandbox", map[string]any{"egress": "none", "allow": []string{"a.example"}}, []string{"allow", "agent"}},
+		{"allow_domain", map[string]any{"name": "x", "domains": []string{"10.0.0.0/8"}, "reason": "r"}, []string{"domain", "human"}},
+		{"allow_domain", map[string]any{"name": "x", "domains": []string{"a.example"}, "reason": ""}, []string{"reason"}},
+		{"deny_domain", map[string]any{"name": "x", "domains": []string{}}, []string{"domains is empty"}},
 		{"clone_sandbox", map[string]any{}, []string{`"source"`, "missing"}},
 		{"clone_sandbox", map[string]any{"source": "a:b", "count": "three"}, []string{`"count"`, "whole number"}},
 		{"clone_sandbox", map[string]any{"source": "a:b", "count": 0}, []string{`"count"`, "1 to 64"}},

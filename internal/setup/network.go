@@ -60,17 +60,20 @@ func (j *job) network(ctx context.Context, p *incus.Provisioner) error {
 	return nil
 }
 
-// chooseSubnet returns the bridge address in the first /24 that overlaps nothing taken. 100.64.0.0/10 and 198.18.0.0/15
+// chooseSubnet returns the bridge address in the first /22 that overlaps nothing taken, or in the first /24 where there is
+// none: half of a network's addresses are for sandboxes. 100.64.0.0/10 and 198.18.0.0/15
 // are not among the candidates: providers use the one, the gateway's synthetic addresses the other.
 func chooseSubnet(taken []netip.Prefix) (string, error) {
-	for _, block := range []struct {
-		a, b     byte
-		from, to int
-	}{{10, 66, 0, 255}, {10, 166, 0, 255}, {172, 29, 0, 255}, {192, 168, 100, 254}} {
-		for c := block.from; c <= block.to; c++ {
-			subnet := netip.PrefixFrom(netip.AddrFrom4([4]byte{block.a, block.b, byte(c), 0}), 24)
-			if !overlaps(subnet, taken) {
-				return netip.PrefixFrom(subnet.Addr().Next(), 24).String(), nil
+	for _, bits := range []int{22, 24} {
+		for _, block := range []struct {
+			a, b     byte
+			from, to int
+		}{{10, 66, 0, 255}, {10, 166, 0, 255}, {172, 29, 0, 255}, {192, 168, 100, 254}} {
+			for c := block.from; c <= block.to; c += 1 << (24 - bits) {
+				subnet := netip.PrefixFrom(netip.AddrFrom4([4]byte{block.a, block.b, byte(c), 0}), bits)
+				if !overlaps(subnet, taken) {
+					return netip.PrefixFrom(subnet.Addr().Next(), bits).String(), nil
+				}
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"pixels/egress"
 	"pixels/sandbox"
 )
 
@@ -72,7 +73,7 @@ func states(t *testing.T, s Subject) {
 }
 
 func stoppedAndPaused(t *testing.T, s Subject) {
-	box := s.create(t, sandbox.Spec{Name: "box", Egress: sandbox.EgressUnrestricted, Env: map[string]string{"A": "1"}})
+	box := s.create(t, sandbox.Spec{Name: "box", Egress: egress.Unrestricted, Env: map[string]string{"A": "1"}})
 	s.output(t, box.ID, "echo kept >note; (while true; do echo x >>ticks; sleep 0.05; done) >/dev/null 2>&1 & sleep 0.2")
 	s.set(t, box.ID, sandbox.Paused)
 	s.set(t, box.ID, sandbox.Running)

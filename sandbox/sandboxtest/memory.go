@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"pixels/egress"
 	"pixels/sandbox"
 )
 
@@ -106,12 +107,12 @@ func (m *Memory) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 	maps.Copy(labels, spec.Labels)
 	b := &box{
 		Sandbox: sandbox.Sandbox{
-			Name: spec.Name, State: sandbox.Running, Owner: spec.Owner, From: spec.From, Egress: spec.Egress,
+			Name: spec.Name, State: sandbox.Running, Owner: spec.Owner, From: spec.From, Egress: spec.Egress, Rules: spec.Rules,
 			Labels: labels, CreatedAt: time.Now(), ExpiresAt: spec.ExpiresAt, ID: "memory-" + strconv.Itoa(m.next),
 		},
 		env: env, files: content, runs: map[string]*run{},
 	}
-	if spec.Egress != sandbox.EgressNone {
+	if spec.Egress != egress.None {
 		b.Address = fmt.Sprintf("192.0.2.%d", m.next%254+1)
 	}
 	b.ctx, b.end = context.WithCancel(context.Background())

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"pixels/egress"
 	"pixels/sandbox"
 )
 
@@ -81,7 +82,7 @@ func (s Subject) create(t *testing.T, spec sandbox.Spec) sandbox.Sandbox {
 		spec.Image = s.Image
 	}
 	if spec.Egress == "" {
-		spec.Egress = sandbox.EgressNone
+		spec.Egress = egress.None
 	}
 	box, err := s.Create(t.Context(), spec)
 	if err != nil {
@@ -105,15 +106,15 @@ func createFindDestroy(t *testing.T, s Subject) {
 	before := time.Now().Add(-time.Minute)
 	made := s.create(t, sandbox.Spec{Name: "one", From: "somewhere", Labels: map[string]string{"team.x": "blue sky"}, Env: map[string]string{"A": "b c"}})
 	if made.Name != "one" || made.State != sandbox.Running || made.Owner != s.Owner || made.From != "somewhere" ||
-		made.Egress != sandbox.EgressNone || made.Address != "" || made.Labels["team.x"] != "blue sky" || len(made.Labels) != 1 ||
+		made.Egress != egress.None || made.Address != "" || made.Labels["team.x"] != "blue sky" || len(made.Labels) != 1 ||
 		made.CreatedAt.Before(before) || made.CreatedAt.After(time.Now().Add(time.Minute)) {
 		t.Errorf("created %+v", made)
 	}
 	if got := s.output(t, made.ID, "hostname; echo $A"); got != "one\nb c" {
 		t.Errorf("inside it is %q", got)
 	}
-	open := s.create(t, sandbox.Spec{Name: "another", Egress: sandbox.EgressUnrestricted})
-	if open.Address == "" || open.Egress != sandbox.EgressUnrestricted {
+	open := s.create(t, sandbox.Spec{Name: "another", Egress: egress.Unrestricted})
+	if open.Address == "" || open.Egress != egress.Unrestricted {
 		t.Errorf("with a network it is %+v", open)
 	}
 	found, err := s.Get(t.Context(), s.Owner, "another")
@@ -124,7 +125,7 @@ func createFindDestroy(t *testing.T, s Subject) {
 	if err != nil || len(list) != 2 || list[0].Name != "another" || list[1].Name != "one" {
 		t.Errorf("list is %+v, %v", list, err)
 	}
-	if _, err := s.Create(t.Context(), sandbox.Spec{Name: "one", Owner: s.Owner, Image: s.Image, Egress: sandbox.EgressNone}); !errors.Is(err, sandbox.ErrExists) {
+	if _, err := s.Create(t.Context(), sandbox.Spec{Name: "one", Owner: s.Owner, Image: s.Image, Egress: egress.None}); !errors.Is(err, sandbox.ErrExists) {
 		t.Errorf("a second one of the name: %v", err)
 	}
 	if err := s.Destroy(t.Context(), made.ID); err != nil {
@@ -152,7 +153,7 @@ func cloneOfCheckpoint(t *testing.T, s Subject) {
 			var err error
 			clones[i], err = s.Create(t.Context(), sandbox.Spec{
 				Name: fmt.Sprintf("clone-%d", i), Owner: s.Owner, SourceID: base.ID, SourceLabel: "ready", From: "base:ready",
-				Egress: sandbox.EgressNone, Env: map[string]string{"CHANGED": "2"},
+				Egress: egress.None, Env: map[string]string{"CHANGED": "2"},
 			})
 			if err != nil {
 				t.Errorf("clone %d: %v", i, err)
@@ -178,14 +179,14 @@ func cloneOfCheckpoint(t *testing.T, s Subject) {
 	if got := s.output(t, base.ID, "cat note"); got != "second" {
 		t.Errorf("the clones changed their source: %q", got)
 	}
-	open := s.create(t, sandbox.Spec{Name: "open", SourceID: base.ID, SourceLabel: "ready", Egress: sandbox.EgressUnrestricted})
+	open := s.create(t, sandbox.Spec{Name: "open", SourceID: base.ID, SourceLabel: "ready", Egress: egress.Unrestricted})
 	if open.Address == "" {
 		t.Error("a clone with a wider egress has no address")
 	}
 	if _, err := s.CreateCheckpoint(t.Context(), open.ID, "open", ""); err != nil {
 		t.Fatal(err)
 	}
-	shut := s.create(t, sandbox.Spec{Name: "shut", SourceID: open.ID, SourceLabel: "open", Egress: sandbox.EgressNone})
+	shut := s.create(t, sandbox.Spec{Name: "shut", SourceID: open.ID, SourceLabel: "open", Egress: egress.None})
 	if shut.Address != "" {
 		t.Errorf("a clone without a network has the address %s", shut.Address)
 	}
@@ -226,7 +227,7 @@ func oneNameAtOnce(t *testing.T, s Subject) {
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
-			boxes[i], errs[i] = s.Create(t.Context(), sandbox.Spec{Name: "wanted", Owner: s.Owner, Image: s.Image, Egress: sandbox.EgressNone})
+			boxes[i], errs[i] = s.Create(t.Context(), sandbox.Spec{Name: "wanted", Owner: s.Owner, Image: s.Image, Egress: egress.None})
 		})
 	}
 	wg.Wait()
@@ -245,7 +246,7 @@ func oneNameAtOnce(t *testing.T, s Subject) {
 func createCancelled(t *testing.T, s Subject) {
 	for _, after := range []time.Duration{0, time.Millisecond, 30 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond} {
 		ctx, cancel := context.WithTimeout(t.Context(), after)
-		box, err := s.Create(ctx, sandbox.Spec{Name: "given-up", Owner: s.Owner, Image: s.Image, Egress: sandbox.EgressNone})
+		box, err := s.Create(ctx, sandbox.Spec{Name: "given-up", Owner: s.Owner, Image: s.Image, Egress: egress.None})
 		cancel()
 		if err == nil {
 			if err := s.Destroy(t.Context(), box.ID); err != nil {
@@ -283,9 +284,9 @@ func notFound(t *testing.T, s Subject) {
 	_, execErr := s.Exec(t.Context(), "pixels-absent", sandbox.Command{Argv: []string{"true"}})
 	_, checkpointErr := s.CreateCheckpoint(t.Context(), "pixels-absent", "x", "")
 	_, listErr := s.Checkpoints(t.Context(), "pixels-absent")
-	_, imageErr := s.Create(t.Context(), sandbox.Spec{Name: "a", Owner: s.Owner, Image: "absent/image", Egress: sandbox.EgressNone})
-	_, labelErr := s.Create(t.Context(), sandbox.Spec{Name: "b", Owner: s.Owner, SourceID: base.ID, SourceLabel: "absent", Egress: sandbox.EgressNone})
-	_, sourceErr := s.Create(t.Context(), sandbox.Spec{Name: "c", Owner: s.Owner, SourceID: "pixels-absent", SourceLabel: "x", Egress: sandbox.EgressNone})
+	_, imageErr := s.Create(t.Context(), sandbox.Spec{Name: "a", Owner: s.Owner, Image: "absent/image", Egress: egress.None})
+	_, labelErr := s.Create(t.Context(), sandbox.Spec{Name: "b", Owner: s.Owner, SourceID: base.ID, SourceLabel: "absent", Egress: egress.None})
+	_, sourceErr := s.Create(t.Context(), sandbox.Spec{Name: "c", Owner: s.Owner, SourceID: "pixels-absent", SourceLabel: "x", Egress: egress.None})
 	for what, err := range map[string]error{
 		"get": err, "exec": execErr, "checkpoint": checkpointErr, "list of checkpoints": listErr, "image": imageErr,
 		"label of the source": labelErr, "source": sourceErr, "destroy": s.Destroy(t.Context(), "pixels-absent"),

@@ -1,0 +1,84 @@
+package egress
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Grant is a rule that a sandbox has, and who gave it.
+type Grant struct {
+	Rule Rule `json:"rule"`
+	// From says where the rule came from, in words for people: "create_sandbox", "preset agent: npm registry (npm, Inc.)".
+	From string `json:"from"`
+	// Deny makes it a rule for what may not leave, whatever else allows it.
+	Deny bool `json:"deny,omitempty"`
+}
+
+// maxRules bounds a sandbox's own rules: they are looked through for every connection, and kept in its instance's keys.
+const maxRules = 500
+
+// Errors of Allow and Deny.
+var (
+	// ErrTooMany means that a sandbox would have more rules than it may.
+	ErrTooMany = errors.New("too many rules")
+	// ErrStillDenied means that a denial stands that is for more than what is to be allowed.
+	ErrStillDenied = errors.New("still denied")
+)
+
+// Allow returns own, the rules of a sandbox, with rules added that are not there yet. Denials of the same go; a wider one
+// that stands is ErrStillDenied. The rules that were there keep who gave them.
+func Allow(own []Grant, from string, rules ...Rule) ([]Grant, error) {
+	out := slices.Clone(own)
+	for _, r := range rules {
+		out = slices.DeleteFunc(out, func(g Grant) bool { return g.Deny && g.Rule.within(r) })
+		for _, g := range out {
+			if g.Deny && g.Rule.overlaps(r) {
+				return nil, fmt.Errorf("%w: %s was denied (by %s); allow all of %s, or leave it", ErrStillDenied, g.Rule, g.From, g.Rule)
+			}
+		}
+		if !slices.ContainsFunc(out, func(g Grant) bool { return !g.Deny && r.within(g.Rule) }) {
+			out = append(out, Grant{Rule: r, From: from})
+		}
+	}
+	return out, checkCount(out)
+}
+
+// Deny returns own, the rules of a sandbox with a mode, so that nothing of rules is allowed. What of rules was not allowed
+// before is returned as missing.
+func (p Presets) Deny(mode Mode, own []Grant, from string, rules ...Rule) (left []Grant, missing []Rule, err error) {
+	left = slices.Clone(own)
+	for _, r := range rules {
+		before := len(left)
+		left = slices.DeleteFunc(left, func(g Grant) bool { return !g.Deny && g.Rule.within(r) })
+		still := slices.ContainsFunc(p.For(mode, left).Rules, func(g Grant) bool { return !g.Deny && g.Rule.overlaps(r) })
+		changed := len(left) != before
+		denied := slices.ContainsFunc(left, func(g Grant) bool { return g.Deny && r.within(g.Rule) })
+		if still && !denied {
+			left = slices.DeleteFunc(left, func(g Grant) bool { return g.Deny && g.Rule.within(r) })
+			left = append(left, Grant{Rule: r, From: from, Deny: true})
+			changed = true
+		}
+		if !changed {
+			missing = append(missing, r)
+		}
+	}
+	return left, missing, checkCount(left)
+}
+
+func checkCount(own []Grant) error {
+	if len(own) > maxRules {
+		return fmt.Errorf("%w: %d, of %d that a sandbox may have; use *.DOMAIN, or take some back", ErrTooMany, len(own), maxRules)
+	}
+	return nil
+}
+
+// ParseDenial reads a rule as ParseRule does, but that without ports it is for all ports.
+func ParseDenial(text string) (Rule, error) {
+	r, err := ParseRule(text)
+	if err == nil && !strings.Contains(text, ":") {
+		r.Ports = []Ports{{1, 65535}}
+	}
+	return r, err
+}

@@ -1,0 +1,184 @@
+package incus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/lxc/incus/v6/shared/api"
+
+	"pixels/egress"
+	"pixels/egress/gateway"
+	"pixels/sandbox"
+)
+
+// card is the device of an instance that holds its wire. A sandbox has one while it runs, unless its mode is none.
+const card = "eth0"
+
+// egressOf reads from an instance's keys what it may reach. Keys that can't be read allow nothing of its own.
+func egressOf(config map[string]string) (mode egress.Mode, own []egress.Grant, err error) {
+	mode = egress.Mode(config[egressKey])
+	if err := mode.Check(); err != nil {
+		return egress.None, nil, err
+	}
+	if text := config[rulesKey]; text != "" {
+		if err := json.Unmarshal([]byte(text), &own); err != nil {
+			return mode, nil, fmt.Errorf("read the key %s: %w", rulesKey, err)
+		}
+	}
+	return mode, own, nil
+}
+
+// setRules writes the own rules of a sandbox to its keys.
+func setRules(config map[string]string, own []egress.Grant) error {
+	if len(own) == 0 {
+		config[rulesKey] = ""
+		return nil
+	}
+	text, err := json.Marshal(own)
+	config[rulesKey] = string(text)
+	return err
+}
+
+// mark tells keys apart that mean different policies. A gateway keeps it beside the policy, so that a server sees whether
+// the gateway enforces what the keys say now.
+func mark(config map[string]string) string {
+	return gateway.Version([]byte(config[egressKey] + "\n" + config[rulesKey]))
+}
+
+// wired tells whether a sandbox with these keys is on a wire while it runs.
+func wired(config map[string]string) bool { return config[egressKey] != string(egress.None) }
+
+// takeWire puts a sandbox on a wire, with the policy that its keys say in force there, and returns its card: nil when it
+// is to have none.
+func (b *Backend) takeWire(ctx context.Context, id string, config map[string]string) (map[string]string, error) {
+	if !wired(config) {
+		return nil, nil
+	}
+	mode, own, err := egressOf(config)
+	if err != nil {
+		return nil, err
+	}
+	wire, free, err := b.wires.take(ctx, id, b.config.Presets.For(mode, own), mark(config))
+	if err != nil {
+		return nil, fmt.Errorf("find it a way out: %w", err)
+	}
+	b.topUp(free)
+	return b.wires.device(wire), nil
+}
+
+// dropWire ends a sandbox's stay on its wire. What fails, a sweep repeats.
+func (b *Backend) dropWire(ctx context.Context, id string) {
+	if inst := b.cache.lately()[id]; inst != nil && !wired(inst.Config) {
+		return
+	}
+	_, _ = b.wires.ask(ctx, gateway.Request{Op: gateway.Drop, Sandbox: id})
+}
+
+// plug gives a stopped sandbox a wire for its next run: not the one of its last run, which may be left from a stop that
+// came from inside.
+func (b *Backend) plug(ctx context.Context, inst *api.Instance) error {
+	b.dropWire(ctx, inst.Name)
+	device, err := b.takeWire(ctx, inst.Name, inst.Config)
+	if err != nil {
+		return err
+	}
+	if err := b.setCard(ctx, inst.Name, device); err != nil {
+		b.dropWire(ctx, inst.Name)
+		return err
+	}
+	return nil
+}
+
+// unplug takes the card of a sandbox that has stopped, and then its wire: in that order, because the wire's name is given
+// to another one later.
+func (b *Backend) unplug(ctx context.Context, id string) error {
+	if err := b.setCard(ctx, id, nil); err != nil {
+		return err
+	}
+	b.dropWire(ctx, id)
+	return nil
+}
+
+// replug gives a running sandbox a new card in the place of one whose wire is gone.
+func (b *Backend) replug(ctx context.Context, inst *api.Instance) error {
+	device, err := b.takeWire(ctx, inst.Name, inst.Config)
+	if err != nil || device == nil {
+		return err
+	}
+	if inst.Devices[card] != nil {
+		if err := b.setCard(ctx, inst.Name, nil); err != nil {
+			return err
+		}
+	}
+	return b.setCard(ctx, inst.Name, device)
+}
+
+// setCard makes device the card of an instance, or takes it away when it is nil.
+func (b *Backend) setCard(ctx context.Context, id string, device map[string]string) error {
+	defer b.lock(id)()
+	err := editDevices(ctx, b.server, id, func(devices map[string]map[string]string) error {
+		if device == nil {
+			delete(devices, card)
+		} else {
+			devices[card] = device
+		}
+		return nil
+	})
+	b.cache.touch(id)
+	return err
+}
+
+// SetEgress implements sandbox.Backend. The keys go first: what a killed process left undone at the gateway, a sweep does.
+func (b *Backend) SetEgress(ctx context.Context, id string, edit sandbox.EgressEdit) (cut int, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	ctx = context.WithoutCancel(ctx)
+	var after map[string]string
+	err = b.change(ctx, id, func(config map[string]string) error {
+		if config[goingKey] != "" {
+			return fmt.Errorf("it is being destroyed (%w)", sandbox.ErrNotFound)
+		}
+		mode, own, err := egressOf(config)
+		if err != nil {
+			return err
+		}
+		if mode, own, err = edit(mode, own); err != nil {
+			return err
+		}
+		config[egressKey] = string(mode)
+		after = config
+		return setRules(config, own)
+	})
+	if err != nil {
+		return 0, b.failed(err, "change what the sandbox may reach")
+	}
+	inst, _, err := b.server.GetInstance(id)
+	if err != nil || inst.StatusCode == api.Stopped {
+		return 0, b.failed(err, "change what the sandbox may reach")
+	}
+	cut, err = b.enforce(ctx, inst, after)
+	return cut, b.failed(err, "have the gateway enforce what the sandbox may reach")
+}
+
+// enforce has the gateway enforce keys on a running sandbox, which gets a wire if it has none.
+func (b *Backend) enforce(ctx context.Context, inst *api.Instance, config map[string]string) (cut int, err error) {
+	mode, own, err := egressOf(config)
+	if err != nil {
+		return 0, err
+	}
+	policy := b.config.Presets.For(mode, own)
+	reply, err := b.wires.ask(ctx, gateway.Request{Op: gateway.Set, Sandbox: inst.Name, Policy: &policy, Mark: mark(config)})
+	switch {
+	case err == nil:
+		return reply.Cut, nil
+	case !errors.Is(err, gateway.ErrNoSandbox):
+		return 0, err
+	case mode == egress.None:
+		return 0, nil // it has no card
+	}
+	inst.Config = config
+	return 0, b.replug(ctx, inst)
+}

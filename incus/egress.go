@@ -1,0 +1,63 @@
+package incus
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/lxc/incus/v6/shared/api"
+
+	"pixels/egress"
+	"pixels/egress/gateway"
+	"pixels/sandbox"
+)
+
+// Egress implements sandbox.Backend.
+func (b *Backend) Egress(ctx context.Context, id string) (sandbox.Egress, error) {
+	if err := ctx.Err(); err != nil {
+		return sandbox.Egress{}, err
+	}
+	inst, _, err := b.server.GetInstance(id)
+	if err != nil {
+		return sandbox.Egress{}, b.failed(err, "look at what the sandbox may reach")
+	}
+	mode, own, err := egressOf(inst.Config)
+	e := sandbox.Egress{Mode: mode, Rules: b.config.Presets.For(mode, own).Rules, Enforced: true}
+	if err != nil {
+		e.Enforced, e.Why = false, err.Error()
+		return e, nil
+	}
+	if mode == egress.None && inst.Devices[card] == nil || inst.StatusCode == api.Stopped {
+		return e, nil // there is nothing to enforce it on
+	}
+	reply, err := b.wires.ask(ctx, gateway.Request{Op: gateway.Status, Sandbox: id})
+	switch {
+	case errors.Is(err, gateway.ErrNoSandbox):
+		e.Enforced, e.Why = false, "it has no way out at all: its wire is gone, and a server that runs plugs it again within seconds"
+	case err != nil:
+		e.Enforced, e.Why = false, "the gateway does not answer: "+err.Error()
+	case reply.Wire.Mark != mark(inst.Config):
+		e.Enforced, e.Why = false, "the gateway has another policy, and a server that runs corrects that within seconds; until then that one is enforced"
+	}
+	e.Denials = denials(reply.Denials)
+	return e, nil
+}
+
+// Denials implements sandbox.Backend.
+func (b *Backend) Denials(ctx context.Context, id string, within time.Duration) ([]sandbox.Denial, error) {
+	if inst := b.cache.lately()[id]; inst != nil && inst.ExpandedDevices[card] == nil {
+		return nil, nil
+	}
+	reply, err := b.wires.ask(ctx, gateway.Request{Op: gateway.Denials, Sandbox: id, Within: within})
+	if errors.Is(err, gateway.ErrNoSandbox) {
+		return nil, nil
+	}
+	return denials(reply.Denials), b.failed(err, "ask what was denied")
+}
+
+func denials(events []gateway.Event) (out []sandbox.Denial) {
+	for _, e := range events {
+		out = append(out, sandbox.Denial{Domain: e.Domain, Address: e.Address, Port: e.Port, Reason: e.Reason, Count: e.Count, At: e.Time})
+	}
+	return out
+}

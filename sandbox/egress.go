@@ -1,0 +1,205 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"pixels/egress"
+)
+
+// Egress is what a sandbox may reach, and what it was refused.
+type Egress struct {
+	Mode  egress.Mode
+	Rules []egress.Grant // in force, with those that the mode brings along
+	// Enforced tells that the gateway enforces the mode and the rules now; when it doesn't, Why says why, and nothing gets
+	// out, unless it says otherwise.
+	Enforced bool
+	Why      string
+	Denials  []Denial // the latest last
+}
+
+// Denial is a connection that was refused.
+type Denial struct {
+	Domain  string // empty when the sandbox dialled an address that no name of its own stands for
+	Address string
+	Port    uint16
+	Reason  string
+	Count   int // in a row
+	At      time.Time
+}
+
+// Where says what a denied connection was to, in the form that a rule has.
+func (d Denial) Where() string {
+	host := d.Domain
+	if host == "" {
+		host = d.Address
+	}
+	if d.Port == 80 || d.Port == 443 {
+		return host
+	}
+	return fmt.Sprintf("%s:%d", host, d.Port)
+}
+
+// EgressEdit changes the mode of a sandbox and its own rules.
+type EgressEdit func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error)
+
+// EgressChange says what became of a change.
+type EgressChange struct {
+	Egress
+	Cut     int           // connections that were open and are no longer allowed
+	Missing []egress.Rule // of a denial: what was not allowed before
+}
+
+// maxDomains bounds one request.
+const maxDomains = 100
+
+// Egress returns what a sandbox may reach.
+func (m *Manager) Egress(ctx context.Context, owner, name string) (Egress, error) {
+	s, err := m.get(ctx, owner, name)
+	if err != nil {
+		return Egress{}, err
+	}
+	return m.backend.Egress(ctx, s.ID)
+}
+
+// Allow lets a sandbox reach domains. by says who asks and why, for whoever looks at the rules later. With addresses set,
+// ranges of addresses can be allowed too.
+func (m *Manager) Allow(ctx context.Context, owner, name string, domains []string, by string, addresses bool) (EgressChange, error) {
+	rules, err := allowRules(domains, addresses)
+	if err != nil {
+		return EgressChange{}, err
+	}
+	return m.changeEgress(ctx, owner, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+		if mode == egress.None {
+			return "", nil, fmt.Errorf("the egress of sandbox %q is %s, in which nothing can be allowed: that is the %w; set it to %s or %s first", name, mode, ErrState, egress.Allowlist, egress.Agent)
+		}
+		own, err := egress.Allow(own, by, rules...)
+		return mode, own, err
+	})
+}
+
+// Deny takes from a sandbox what it may reach, and cuts connections there.
+func (m *Manager) Deny(ctx context.Context, owner, name string, domains []string, by string) (EgressChange, error) {
+	rules, err := parseRules(domains, egress.ParseDenial)
+	if err != nil {
+		return EgressChange{}, err
+	}
+	var missing []egress.Rule
+	change, err := m.changeEgress(ctx, owner, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+		if mode == egress.Unrestricted {
+			return "", nil, fmt.Errorf("the egress of sandbox %q is %s, in which nothing can be denied: that is the %w; set it to %s or %s first", name, mode, ErrState, egress.Agent, egress.Allowlist)
+		}
+		var err error
+		own, missing, err = m.defaults.Presets.Deny(mode, own, by, rules...)
+		return mode, own, err
+	})
+	change.Missing = missing
+	return change, err
+}
+
+// SetEgress changes the egress mode of a sandbox. Its own rules stay, for the modes in which they count.
+func (m *Manager) SetEgress(ctx context.Context, owner, name string, mode egress.Mode) (EgressChange, error) {
+	if err := checkEgress(mode); err != nil {
+		return EgressChange{}, err
+	}
+	return m.changeEgress(ctx, owner, name, func(_ egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+		return mode, own, nil
+	})
+}
+
+func (m *Manager) changeEgress(ctx context.Context, owner, name string, edit EgressEdit) (EgressChange, error) {
+	s, err := m.get(ctx, owner, name)
+	if err != nil {
+		return EgressChange{}, err
+	}
+	cut, err := m.backend.SetEgress(ctx, s.ID, edit)
+	if errors.Is(err, egress.ErrTooMany) || errors.Is(err, egress.ErrStillDenied) {
+		err = fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if err != nil {
+		return EgressChange{}, err
+	}
+	now, err := m.backend.Egress(ctx, s.ID)
+	return EgressChange{Egress: now, Cut: cut}, err
+}
+
+// allowRules reads what is to be allowed.
+func allowRules(domains []string, addresses bool) ([]egress.Rule, error) {
+	if addresses {
+		return parseRules(domains, egress.ParseRule)
+	}
+	return parseRules(domains, egress.ParseDomainRule)
+}
+
+func parseRules(domains []string, parse func(string) (egress.Rule, error)) ([]egress.Rule, error) {
+	switch {
+	case len(domains) == 0:
+		return nil, fmt.Errorf("domains is empty, which is %w: name some, as example.com, *.example.com or example.com:8443", ErrInvalid)
+	case len(domains) > maxDomains:
+		return nil, fmt.Errorf("domains has %d, which is %w: give up to %d in one call", len(domains), ErrInvalid, maxDomains)
+	}
+	var rules []egress.Rule
+	for _, text := range domains {
+		rule, err := parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("domains: %w: %w", ErrInvalid, err)
+		}
+		rules = append(rules, rule)
+	}
+	return rules, nil
+}
+
+// grants adds to a sandbox's own rules, before it is made, what its creator wants allowed.
+func grants(mode egress.Mode, own []egress.Grant, allow []string, by string) ([]egress.Grant, error) {
+	if len(allow) == 0 {
+		return own, nil
+	}
+	if mode != egress.Agent && mode != egress.Allowlist {
+		return nil, fmt.Errorf("allow is %w with the egress %s: use %s or %s", ErrInvalid, mode, egress.Agent, egress.Allowlist)
+	}
+	rules, err := allowRules(allow, false)
+	if err != nil {
+		return nil, fmt.Errorf("allow: %w", err)
+	}
+	if own, err = egress.Allow(own, by, rules...); err != nil {
+		return nil, fmt.Errorf("allow is %w: %w", ErrInvalid, err)
+	}
+	return own, nil
+}
+
+// denials returns what of a command's connections was denied since it began. That no gateway answers is no fault of the
+// command.
+func (m *Manager) denials(ctx context.Context, id string, since time.Time) []Denial {
+	found, err := m.backend.Denials(ctx, id, time.Since(since))
+	if err != nil {
+		return nil
+	}
+	return found
+}
+
+// Hint says what was denied while a command ran, and what to do about it; empty when nothing was.
+func Hint(denied []Denial) string {
+	if len(denied) == 0 {
+		return ""
+	}
+	var where []string
+	byName := true
+	for _, d := range denied[:min(len(denied), 10)] {
+		text := d.Where()
+		if d.Domain == "" {
+			byName = false
+		}
+		where = append(where, text+" ("+d.Reason+")")
+	}
+	if more := len(denied) - len(where); more > 0 {
+		where = append(where, fmt.Sprintf("and %d more", more))
+	}
+	text := "egress denied while it ran: " + strings.Join(where, ", ")
+	if byName {
+		return text + "; allow_domain asks for a domain"
+	}
+	return text + "; allow_domain asks for a domain, and addresses are reached by name"
+}
