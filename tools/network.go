@@ -103,11 +103,12 @@ var egressTool = define(Tool{
 	if err != nil {
 		return egressOutput{}, Result{}, err
 	}
-	out := egressOf(change)
+	out := EgressOf(change)
 	return out, Result{Text: EgressText(in.Name, change)}, nil
 })
 
-func egressOf(c sandbox.EgressChange) egressOutput {
+// EgressOf is what a sandbox may reach, as the tool egress answers it.
+func EgressOf(c sandbox.EgressChange) egressOutput {
 	out := egressOutput{Mode: c.Mode, Enforced: c.Enforced, Why: c.Why, Rules: []egressRule{}, Denials: []egressDenial{}, Cut: c.Cut}
 	for _, g := range c.Rules {
 		out.Rules = append(out.Rules, egressRule{g.Rule.String(), g.From, g.Deny})

@@ -39,7 +39,7 @@ func (g *Gateway) answer(out dns.ResponseWriter, query *dns.Msg) {
 	g.mu.Lock()
 	open, names := w.policy.Mode == egress.Unrestricted, w.names
 	g.mu.Unlock()
-	if open {
+	if open || off("synthetic DNS") {
 		g.passOn(out, query)
 		return
 	}

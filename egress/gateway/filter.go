@@ -61,15 +61,23 @@ func (f *filter) chains(conn *nftables.Conn, table *nftables.Table, c Config) {
 	raw := chain("prerouting_raw", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, &accept)
 	raw(wire, protocol(unix.IPPROTO_UDP), source(netip.IPv4Unspecified()), port(67), verdict(expr.VerdictAccept))
 	raw(wire, onlyIPv4(), interfaceAndSource(f.wires), verdict(expr.VerdictAccept))
-	raw(wire, verdict(expr.VerdictDrop))
+	if !off("sources") {
+		raw(wire, verdict(expr.VerdictDrop))
+	}
 
 	nat := chain("prerouting_nat", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, &accept)
+	if off("redirects") {
+		nat(wire, verdict(expr.VerdictReturn))
+	}
 	nat(wire, onlyIPv4(), sourceIn(f.opened), destination(router, expr.CmpOpNeq), verdict(expr.VerdictReturn))
 	nat(wire, onlyIPv4(), protocol(unix.IPPROTO_UDP), port(53), redirect(53))
 	nat(wire, onlyIPv4(), protocol(unix.IPPROTO_TCP), port(53), redirect(53))
 	nat(wire, onlyIPv4(), protocol(unix.IPPROTO_TCP), redirect(proxyPort))
 
 	input := chain("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter, &drop)
+	if off("input") {
+		input(verdict(expr.VerdictAccept))
+	}
 	input(from("lo"), verdict(expr.VerdictAccept))
 	input(wire, onlyIPv4(), protocol(unix.IPPROTO_UDP), port(53), verdict(expr.VerdictAccept))
 	input(wire, onlyIPv4(), protocol(unix.IPPROTO_UDP), port(67), verdict(expr.VerdictAccept))
@@ -80,6 +88,9 @@ func (f *filter) chains(conn *nftables.Conn, table *nftables.Table, c Config) {
 	input(up, onlyIPv4(), protocol(unix.IPPROTO_ICMP), source(c.Host), verdict(expr.VerdictAccept))
 
 	forward := chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, &drop)
+	if off("redirects") {
+		forward(verdict(expr.VerdictAccept))
+	}
 	forward(wire, to(c.Uplink), onlyIPv4(), established(), verdict(expr.VerdictAccept))
 	forward(up, toWire(), established(), verdict(expr.VerdictAccept))
 	forward(up, toWire(), onlyIPv4(), source(c.Host), verdict(expr.VerdictAccept))

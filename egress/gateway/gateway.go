@@ -165,6 +165,9 @@ func (g *Gateway) detach(w *wire) error {
 	delete(g.byAddress, w.address)
 	delete(g.bySandbox, w.sandbox)
 	w.state, w.policy = Used, egress.Policy{}
+	if off("renewal of wires") {
+		w.state = Free
+	}
 	for f := range w.flows {
 		g.end(w, f)
 	}
@@ -184,6 +187,9 @@ func (g *Gateway) change(w *wire, policy egress.Policy, mark string) (cut int, e
 }
 
 func (g *Gateway) enforce(w *wire, policy egress.Policy, mark string) (cut int, err error) {
+	if off("changes") {
+		return 0, nil
+	}
 	was := w.policy.Mode
 	w.policy, w.mark = policy, mark
 	if open := policy.Mode == egress.Unrestricted; open != (was == egress.Unrestricted) {

@@ -91,7 +91,7 @@ func Default() Config {
 		Incus:   Incus{Project: "default", Pool: "pixels"},
 		Defaults: Defaults{
 			Image: "pixels/base", CPU: 2, Memory: 2 << 30, Disk: 10 << 30, Processes: 4096,
-			Egress: string(egress.None), Network: "pixels",
+			Egress: string(egress.Agent), Network: "pixels",
 			Lease: Duration(sandbox.DefaultLease), MaxLease: Duration(sandbox.DefaultMaxLease),
 		},
 	}

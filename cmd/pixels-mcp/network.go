@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"pixels/egress"
+	"pixels/incus"
+	"pixels/sandbox"
+	"pixels/tools"
+)
+
+// withManager calls do with a manager of sandboxes.
+func (a *app) withManager(do func(*sandbox.Manager) error) error {
+	backend, err := incus.OpenBackend(a.config.IncusConfig())
+	if err != nil {
+		return err
+	}
+	defer backend.Close()
+	return do(sandbox.NewManager(backend, a.config.SandboxDefaults()))
+}
+
+func (a *app) networkCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "network",
+		Short: "Show and change what a sandbox may reach",
+		Long: "network shows and changes what a sandbox may reach. Changes are in force at once, without a restart; what is\n" +
+			"no longer allowed is cut.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	var reason string
+	change := func(use, short, example string, args cobra.PositionalArgs, do func(ctx context.Context, m *sandbox.Manager, name string, rest []string) (sandbox.EgressChange, error)) *cobra.Command {
+		asJSON := false
+		c := &cobra.Command{
+			Use: use, Short: short, Example: example, Args: args,
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return a.withManager(func(m *sandbox.Manager) error {
+					change, err := do(cmd.Context(), m, args[0], args[1:])
+					if err != nil {
+						return err
+					}
+					if asJSON {
+						e := json.NewEncoder(a.out)
+						e.SetIndent("", "  ")
+						return e.Encode(tools.EgressOf(change))
+					}
+					if len(change.Missing) > 0 {
+						fmt.Fprintf(a.out, "not allowed before: %s\n", texts(change.Missing))
+					}
+					fmt.Fprintln(a.out, tools.EgressText(args[0], change))
+					return nil
+				})
+			},
+		}
+		c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+		return c
+	}
+	show := change("show NAME", "Show mode, rules, what was denied lately, and whether all that is enforced", "", exactly(1, "the name of a sandbox"),
+		func(ctx context.Context, m *sandbox.Manager, name string, _ []string) (sandbox.EgressChange, error) {
+			e, err := m.Egress(ctx, a.owner, name)
+			return sandbox.EgressChange{Egress: e}, err
+		})
+	set := change("set NAME MODE", "Set the mode: "+modes(), "  pixels-mcp network set work allowlist", exactly(2, "the name of a sandbox and a mode"),
+		func(ctx context.Context, m *sandbox.Manager, name string, rest []string) (sandbox.EgressChange, error) {
+			return m.SetEgress(ctx, a.owner, name, egress.Mode(rest[0]))
+		})
+	allow := change("allow NAME DOMAIN...", "Allow domains (example.com, *.example.com, example.com:8443) or addresses (10.1.2.0/24:5432)",
+		"  pixels-mcp network allow work api.example.com '*.example.org'", nameAndDomains,
+		func(ctx context.Context, m *sandbox.Manager, name string, rest []string) (sandbox.EgressChange, error) {
+			by := "network allow, by " + a.owner
+			if reason != "" {
+				by += ": " + reason
+			}
+			return m.Allow(ctx, a.owner, name, rest, by, true)
+		})
+	allow.Flags().StringVar(&reason, "reason", "", "what for; kept with the rule")
+	deny := change("deny NAME DOMAIN...", "Deny domains or addresses, and cut connections there", "  pixels-mcp network deny work api.example.com", nameAndDomains,
+		func(ctx context.Context, m *sandbox.Manager, name string, rest []string) (sandbox.EgressChange, error) {
+			return m.Deny(ctx, a.owner, name, rest, "network deny, by "+a.owner)
+		})
+	cmd.AddCommand(show, set, allow, deny)
+	return cmd
+}
+
+func nameAndDomains(cmd *cobra.Command, args []string) error {
+	if len(args) < 2 {
+		return usageError{fmt.Errorf("`%s` wants the name of a sandbox and one domain or more; see `%s --help`", cmd.CommandPath(), cmd.CommandPath())}
+	}
+	return nil
+}
+
+func modes() string {
+	var words []string
+	for _, m := range egress.Modes {
+		words = append(words, string(m))
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
+}
+
+func texts(rules []egress.Rule) string {
+	var words []string
+	for _, r := range rules {
+		words = append(words, r.String())
+	}
+	slices.Sort(words)
+	return strings.Join(words, ", ")
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	osexec "os/exec"
+	"strings"
+	"testing"
+)
+
+// The way of a domain as agent and human go it: denied with a hint, allowed, used, denied again.
+func TestADomainIsAllowedAndDenied(t *testing.T) {
+	needIncus(t)
+	program, owner := self(t), fmt.Sprintf("network-%d", os.Getpid())
+	c := start(t, program, owner)
+	call := func(tool string, arguments map[string]any, out any) {
+		t.Helper()
+		if err := c.Call(t.Context(), tool, arguments, out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(args ...string) (string, error) {
+		b, err := osexec.Command(program, append([]string{"--owner", owner, "network"}, args...)...).CombinedOutput()
+		return string(b), err
+	}
+	call("create_sandbox", map[string]any{"name": "work", "egress": "allowlist"}, nil)
+	type result struct{ Stdout, Denied string }
+	exec := func(command string) (ran result) {
+		t.Helper()
+		call("exec", map[string]any{"name": "work", "command": command}, &ran)
+		return ran
+	}
+	const reach = `exec 3<>/dev/tcp/unheard.example.com/80; printf 'GET / HTTP/1.1\r\nHost: unheard.example.com\r\nConnection: close\r\n\r\n' >&3; cat <&3`
+	if ran := exec(reach); !strings.Contains(ran.Stdout, "403 Forbidden") || !strings.Contains(ran.Denied, "unheard.example.com") || !strings.Contains(ran.Denied, "allow_domain") {
+		t.Errorf("denied: %+v", ran)
+	}
+	if ran := exec("true"); ran.Denied != "" {
+		t.Errorf("a command that reached for nothing: %+v", ran)
+	}
+	call("allow_domain", map[string]any{"name": "work", "domains": []string{"unheard.example.com"}, "reason": "a test"}, nil)
+	if ran := exec(reach); strings.Contains(ran.Stdout, "403") || ran.Denied != "" { // there is no such name, which is another answer
+		t.Errorf("allowed: %+v", ran)
+	}
+	shown, err := run("show", "work")
+	if err != nil || !strings.Contains(shown, "work: egress allowlist, enforced") || !strings.Contains(shown, "unheard.example.com   (allow_domain: a test)") || !strings.Contains(shown, "denied lately") {
+		t.Errorf("show: %s %v", shown, err)
+	}
+	if out, err := run("allow", "work", "10.1.2.0/24:5432", "--reason", "the database"); err != nil || !strings.Contains(out, "10.1.2.0/24:5432   (network allow, by "+owner+": the database)") {
+		t.Errorf("allow: %s %v", out, err)
+	}
+	call("deny_domain", map[string]any{"name": "work", "domains": []string{"unheard.example.com"}}, nil)
+	if ran := exec(reach); !strings.Contains(ran.Denied, "unheard.example.com") {
+		t.Errorf("denied again: %+v", ran)
+	}
+	if out, err := run("set", "work", "agent"); err != nil || !strings.Contains(out, "egress agent, enforced") || !strings.Contains(out, "preset agent: ") {
+		t.Errorf("set: %s %v", out, err)
+	}
+	if out, err := run("deny", "work", "pypi.org"); err != nil || !strings.Contains(out, "pypi.org:*   (denied by network deny, by "+owner+")") {
+		t.Errorf("deny: %s %v", out, err)
+	}
+	out, err := run("show", "work", "--json")
+	var status struct {
+		Mode     string
+		Enforced bool
+	}
+	if err != nil || json.Unmarshal([]byte(out), &status) != nil || status.Mode != "agent" || !status.Enforced {
+		t.Errorf("show as JSON: %s %v", out, err)
+	}
+	for _, wrong := range []struct{ args, says string }{
+		{"allow work *.com", "anyone can have a name"}, {"allow work 10.0.0.1", "10.0.0.1/32"}, {"allow work a.example:99999", "65535"},
+		{"set work open", "allowlist"}, {"show nobody", "there are: work"}, {"allow work", "one domain or more"},
+	} {
+		if out, err := run(strings.Fields(wrong.args)...); err == nil || !strings.Contains(out, wrong.says) {
+			t.Errorf("network %s: %s %v", wrong.args, out, err)
+		}
+	}
+}
