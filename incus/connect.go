@@ -14,6 +14,7 @@ import (
 	"github.com/lxc/incus/v6/shared/api"
 
 	"pixels/egress"
+	"pixels/egress/gateway"
 	"pixels/sandbox"
 )
 
@@ -35,6 +36,8 @@ type Config struct {
 	Network    string         // managed bridge of sandboxes; empty means "pixels"
 	Image      string         // alias or fingerprint of the base image; empty means "pixels/base"
 	Presets    egress.Presets // rules that modes bring along; nil means those of this program
+
+	place func(*gateway.Config) // edits what a gateway is told; for tests
 }
 
 // withDefaults fills the fields that were left empty.

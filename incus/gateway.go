@@ -93,6 +93,10 @@ func (p *Provisioner) RenewGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return p.renewGateway(ctx, content, version)
+}
+
+func (p *Provisioner) renewGateway(ctx context.Context, content []byte, version string) error {
 	name := p.config.Gateway()
 	_, s, err := command(p.server, name, api.InstanceExecPost{Command: []string{gatewayProgram, gateway.RenewCommand, version}})
 	if err != nil {

@@ -109,6 +109,9 @@ func (p *Provisioner) gatewayConfig() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if p.config.place != nil {
+		p.config.place(&place)
+	}
 	text, err := json.Marshal(place)
 	return string(text), err
 }

@@ -173,7 +173,7 @@ func (f *flow) checkTLS(o opening) string {
 		return "TLS without a server name (SNI), which can't be checked"
 	case o.host != f.name:
 		return fmt.Sprintf("TLS for %q on an address of %s", o.host, f.name)
-	case o.ech && f.g.config.StrictECH:
+	case o.ech && f.g.config.StrictECH && !off("strict ECH"):
 		return "TLS with an Encrypted Client Hello, which can't be checked"
 	}
 	return ""

@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// WeakFile names the protections that are switched off in a program for tests, one word each.
+// WeakFile names the protections that are switched off in a program for tests, with dashes for spaces.
 const WeakFile = "/var/lib/pixels/weak"
 
 // off tells whether a protection is switched off.
 func off(protection string) bool {
 	b, _ := os.ReadFile(WeakFile)
-	return slices.Contains(strings.Fields(string(b)), protection)
+	return slices.Contains(strings.Fields(string(b)), strings.ReplaceAll(protection, " ", "-"))
 }

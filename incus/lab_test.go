@@ -1,0 +1,191 @@
+package incus
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	client "github.com/lxc/incus/v6/client"
+
+	"pixels/egress"
+	"pixels/egress/gateway"
+	"pixels/internal/fakenet"
+	"pixels/sandbox"
+)
+
+// lab is a network with a gateway of its own, whose way out leads into a fake internet, with real sandboxes on its wires.
+type lab struct {
+	*Backend
+	p       *Provisioner
+	inet    *fakenet.Internet
+	packets *fakenet.Packets
+	network netip.Prefix
+	attempt []byte            // the program that tries ways out
+	weak    []byte            // the gateway's program with its protections to be switched off
+	boxes   map[string]string // IDs by name
+}
+
+const (
+	allowedName = "allowed.example.com"
+	deniedName  = "denied.example.com" // on the same server as the allowed one, as behind a shared front
+)
+
+func newLab(t *testing.T) *lab {
+	t.Helper()
+	realBackend(t) // or the test is skipped
+	l := &lab{network: netip.MustParsePrefix("10.166.249.1/24"), inet: fakenet.NewInternet(t), boxes: map[string]string{}}
+	upstream := netip.MustParseAddr("10.166.249.3")
+	c := Config{Network: fmt.Sprintf("pxlab%d", os.Getpid()%100000), place: func(g *gateway.Config) {
+		g.Host, g.StrictECH, g.Resolver = upstream, true, netip.MustParseAddrPort(fakenet.DNS+":53")
+	}}
+	var err error
+	if l.p, err = OpenProvisioner(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.p.DeleteGateway(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if err := l.p.DeleteNetwork(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := l.p.CreateNetwork(l.network.String(), 0); err != nil {
+		t.Fatal(err)
+	}
+	l.inet.Plug("up0", c.Network, fmt.Sprintf("pxi%d", os.Getpid()%100000))
+	l.inet.Address("up0", upstream.String()+"/24")
+	l.packets = l.inet.Watch("up0")
+	l.inet.Name(allowedName, fakenet.Site)
+	l.inet.Name(deniedName, fakenet.Site)
+	if err := l.p.CreateGateway(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if l.Backend, err = OpenBackend(c); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	l.attempt = program(t, "./testdata/attempt")
+	return l
+}
+
+// program builds a program for instances.
+func program(t *testing.T, what string, flags ...string) []byte {
+	t.Helper()
+	at := filepath.Join(t.TempDir(), "program")
+	build := exec.Command("go", append(append([]string{"build", "-trimpath", "-ldflags", "-s -w", "-o", at}, flags...), what)...)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", what, err, out)
+	}
+	content, err := os.ReadFile(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+// box makes a sandbox in which attempts can be run.
+func (l *lab) box(t *testing.T, name string, mode egress.Mode, allow ...string) sandbox.Sandbox {
+	t.Helper()
+	made := boxOf(t, l.Backend, sandbox.Spec{Name: name, Egress: mode, Rules: grantsOf(t, allow...)})
+	l.equip(t, made.ID)
+	l.boxes[name] = made.ID
+	return made
+}
+
+func (l *lab) equip(t *testing.T, id string) {
+	t.Helper()
+	err := l.server.CreateInstanceFile(id, "/usr/local/bin/attempt", client.InstanceFileArgs{Content: bytes.NewReader(l.attempt), Mode: 0o755, Type: "file"})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func grantsOf(t *testing.T, texts ...string) (out []egress.Grant) {
+	t.Helper()
+	for _, text := range texts {
+		r, err := egress.ParseRule(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, egress.Grant{Rule: r, From: "test"})
+	}
+	return out
+}
+
+// try runs an attempt as root in a sandbox, and returns what it printed.
+func (l *lab) try(t *testing.T, box string, args ...string) string {
+	t.Helper()
+	return l.run(t, box, append([]string{"attempt"}, args...)...)
+}
+
+// run runs a command as root in a sandbox, and returns what it printed.
+func (l *lab) run(t *testing.T, box string, argv ...string) string {
+	t.Helper()
+	var out bytes.Buffer
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := l.Exec(ctx, l.boxes[box], sandbox.Command{Argv: argv, User: "root", Stdout: &out, Stderr: &out}); err != nil {
+		t.Fatalf("%s: %v: %v", box, argv, err)
+	}
+	return out.String()
+}
+
+// set changes what a sandbox may reach.
+func (l *lab) set(t *testing.T, box string, mode egress.Mode, allow ...string) (cut int) {
+	t.Helper()
+	cut, err := l.SetEgress(t.Context(), l.boxes[box], func(egress.Mode, []egress.Grant) (egress.Mode, []egress.Grant, error) {
+		return mode, grantsOf(t, allow...), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cut
+}
+
+// forget has the internet begin anew.
+func (l *lab) forget() {
+	l.inet.Seen()
+	l.packets.Seen()
+}
+
+// seen returns what the internet's servers saw since, without what is fine.
+func (l *lab) seen(fine ...string) string {
+	time.Sleep(50 * time.Millisecond) // for what is on its way
+	var out []string
+	for _, line := range l.inet.Seen() {
+		if !slices.Contains(fine, line) {
+			out = append(out, line)
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
+// arrived returns what packets arrived at the internet since, without those whose line ends so.
+func (l *lab) arrived(fine ...string) string {
+	var out []string
+	for line, n := range l.packets.Seen() {
+		if !slices.ContainsFunc(fine, func(end string) bool { return strings.HasSuffix(line, end) }) {
+			out = append(out, fmt.Sprintf("%d of %s", n, line))
+		}
+	}
+	slices.Sort(out)
+	return strings.Join(out, "; ")
+}
+
+// got returns what an attempt printed when it has what only a success prints.
+func got(printed string, marks ...string) string {
+	if slices.ContainsFunc(marks, func(mark string) bool { return strings.Contains(printed, mark) }) {
+		return printed
+	}
+	return ""
+}

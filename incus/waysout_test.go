@@ -1,0 +1,66 @@
+package incus
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"testing"
+
+	client "github.com/lxc/incus/v6/client"
+
+	"pixels/egress"
+	"pixels/egress/gateway"
+)
+
+// Every way is closed; and each is open once its protection is off, so that no test of them is empty.
+func TestWaysOut(t *testing.T) {
+	l := newLab(t)
+	l.box(t, "one", egress.Allowlist, allowedName)
+	l.box(t, "two", egress.Allowlist, allowedName)
+	l.box(t, "open", egress.Unrestricted)
+	for _, w := range ways {
+		t.Run(w.id, func(t *testing.T) {
+			l.forget()
+			if through := w.try(t, l); through != "" {
+				t.Errorf("got through: %s", through)
+			}
+		})
+	}
+	var offs []string
+	for _, w := range ways {
+		if !slices.Contains(offs, w.off) {
+			offs = append(offs, w.off)
+		}
+	}
+	for _, off := range offs {
+		l.weaken(t, off)
+		for _, w := range ways {
+			if w.off != off {
+				continue
+			}
+			t.Run(w.id+"/without "+strings.ReplaceAll(off, " ", "-"), func(t *testing.T) {
+				l.forget()
+				if w.try(t, l) == "" {
+					t.Error("nothing got through: the test is empty")
+				}
+			})
+		}
+	}
+}
+
+// weaken runs the gateway with a protection switched off, or with none when that is empty.
+func (l *lab) weaken(t *testing.T, off string) {
+	t.Helper()
+	if l.weak == nil {
+		l.weak = program(t, "pixels/cmd/pixels-gateway", "-tags", "pixels_weak")
+	}
+	err := l.server.CreateInstanceFile(l.p.config.Gateway(), "/var/lib/pixels/weak", client.InstanceFileArgs{
+		Content: bytes.NewReader([]byte(strings.ReplaceAll(off, " ", "-"))), Mode: 0o600, Type: "file", WriteMode: "overwrite",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.p.renewGateway(t.Context(), l.weak, gateway.Version(l.weak)); err != nil {
+		t.Fatal(err)
+	}
+}
