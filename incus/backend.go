@@ -25,6 +25,8 @@ const (
 	ownerKey       = "user.pixels.owner"
 	fromKey        = "user.pixels.from"
 	egressKey      = "user.pixels.egress"
+	networkKey     = "user.pixels.network"     // whose gateway is its way out
+	pluggedKey     = "user.pixels.plugged"     // the run of the gateway in which its wire was last replaced while it ran
 	rulesKey       = "user.pixels.rules"       // its own rules, a JSON list of egress.Grant
 	expiresKey     = "user.pixels.expires"     // when its lease ends, RFC 3339
 	createdKey     = "user.pixels.created"     // when the sandbox was made, where the instance is a later one
@@ -45,11 +47,13 @@ type Backend struct {
 	server client.InstanceServer
 	config Config
 	cache  *cache
-	wires  *wires
+	wires  *wires             // of the configured network
+	others sync.Map           // of names of other networks to their *wires
 	end    context.CancelFunc // stops feeding the cache
 	stale  time.Duration      // staleAfter, but in tests
 	now    func() time.Time   // time.Now, but in tests
 
+	bridged    bool // in tests: cards on the bridge instead of wires
 	feeding    sync.WaitGroup
 	background sync.WaitGroup
 	programs   sync.Map // of IDs of the instances that have our program

@@ -50,30 +50,51 @@ func mark(config map[string]string) string {
 // wired tells whether a sandbox with these keys is on a wire while it runs.
 func wired(config map[string]string) bool { return config[egressKey] != string(egress.None) }
 
+// wiresOf returns the wires of the network that a sandbox with these keys is on: servers with different networks may share
+// a project.
+func (b *Backend) wiresOf(config map[string]string) *wires {
+	network := config[networkKey]
+	if network == "" || network == b.config.Network {
+		return b.wires
+	}
+	c := b.config
+	c.Network = network
+	w, _ := b.others.LoadOrStore(network, newWires(b.server, c))
+	return w.(*wires)
+}
+
 // takeWire puts a sandbox on a wire, with the policy that its keys say in force there, and returns its card: nil when it
 // is to have none.
 func (b *Backend) takeWire(ctx context.Context, id string, config map[string]string) (map[string]string, error) {
 	if !wired(config) {
 		return nil, nil
 	}
+	if b.bridged {
+		return map[string]string{"type": "nic", "network": b.config.Network, "name": card}, nil
+	}
 	mode, own, err := egressOf(config)
 	if err != nil {
 		return nil, err
 	}
-	wire, free, err := b.wires.take(ctx, id, b.config.Presets.For(mode, own), mark(config))
+	wires := b.wiresOf(config)
+	wire, free, err := wires.take(ctx, id, b.config.Presets.For(mode, own), mark(config))
 	if err != nil {
 		return nil, fmt.Errorf("find it a way out: %w", err)
 	}
-	b.topUp(free)
-	return b.wires.device(wire), nil
+	b.topUp(wires, free)
+	return wires.device(wire), nil
 }
 
 // dropWire ends a sandbox's stay on its wire. What fails, a sweep repeats.
 func (b *Backend) dropWire(ctx context.Context, id string) {
-	if inst := b.cache.lately()[id]; inst != nil && !wired(inst.Config) {
-		return
+	wires := b.wires
+	if inst := b.cache.lately()[id]; inst != nil {
+		if !wired(inst.Config) {
+			return
+		}
+		wires = b.wiresOf(inst.Config)
 	}
-	_, _ = b.wires.ask(ctx, gateway.Request{Op: gateway.Drop, Sandbox: id})
+	_, _ = wires.ask(ctx, gateway.Request{Op: gateway.Drop, Sandbox: id})
 }
 
 // plug gives a stopped sandbox a wire for its next run: not the one of its last run, which may be left from a stop that
@@ -84,7 +105,7 @@ func (b *Backend) plug(ctx context.Context, inst *api.Instance) error {
 	if err != nil {
 		return err
 	}
-	if err := b.setCard(ctx, inst.Name, device); err != nil {
+	if err := b.setCard(ctx, inst.Name, device, ""); err != nil {
 		b.dropWire(ctx, inst.Name)
 		return err
 	}
@@ -94,35 +115,38 @@ func (b *Backend) plug(ctx context.Context, inst *api.Instance) error {
 // unplug takes the card of a sandbox that has stopped, and then its wire: in that order, because the wire's name is given
 // to another one later.
 func (b *Backend) unplug(ctx context.Context, id string) error {
-	if err := b.setCard(ctx, id, nil); err != nil {
+	if err := b.setCard(ctx, id, nil, ""); err != nil {
 		return err
 	}
 	b.dropWire(ctx, id)
 	return nil
 }
 
-// replug gives a running sandbox a new card in the place of one whose wire is gone.
-func (b *Backend) replug(ctx context.Context, inst *api.Instance) error {
+// replug gives a running sandbox a new card in the place of one whose wire is gone. gatewayRun is noted with it.
+func (b *Backend) replug(ctx context.Context, inst *api.Instance, gatewayRun string) error {
 	device, err := b.takeWire(ctx, inst.Name, inst.Config)
 	if err != nil || device == nil {
 		return err
 	}
 	if inst.Devices[card] != nil {
-		if err := b.setCard(ctx, inst.Name, nil); err != nil {
+		if err := b.setCard(ctx, inst.Name, nil, ""); err != nil {
 			return err
 		}
 	}
-	return b.setCard(ctx, inst.Name, device)
+	return b.setCard(ctx, inst.Name, device, gatewayRun)
 }
 
 // setCard makes device the card of an instance, or takes it away when it is nil.
-func (b *Backend) setCard(ctx context.Context, id string, device map[string]string) error {
+func (b *Backend) setCard(ctx context.Context, id string, device map[string]string, gatewayRun string) error {
 	defer b.lock(id)()
-	err := editDevices(ctx, b.server, id, func(devices map[string]map[string]string) error {
+	err := edit(ctx, b.server, id, func(put *api.InstancePut) error {
 		if device == nil {
-			delete(devices, card)
+			delete(put.Devices, card)
 		} else {
-			devices[card] = device
+			put.Devices[card] = device
+		}
+		if gatewayRun != "" {
+			put.Config[pluggedKey] = gatewayRun
 		}
 		return nil
 	})
@@ -170,7 +194,7 @@ func (b *Backend) enforce(ctx context.Context, inst *api.Instance, config map[st
 		return 0, err
 	}
 	policy := b.config.Presets.For(mode, own)
-	reply, err := b.wires.ask(ctx, gateway.Request{Op: gateway.Set, Sandbox: inst.Name, Policy: &policy, Mark: mark(config)})
+	reply, err := b.wiresOf(config).ask(ctx, gateway.Request{Op: gateway.Set, Sandbox: inst.Name, Policy: &policy, Mark: mark(config)})
 	switch {
 	case err == nil:
 		return reply.Cut, nil
@@ -180,5 +204,10 @@ func (b *Backend) enforce(ctx context.Context, inst *api.Instance, config map[st
 		return 0, nil // it has no card
 	}
 	inst.Config = config
-	return 0, b.replug(ctx, inst)
+	all, err := b.cache.instances()
+	if err != nil {
+		return 0, err
+	}
+	run, _ := b.gatewayRun(all)
+	return 0, b.replug(ctx, inst, run)
 }

@@ -190,7 +190,7 @@ func (b *Backend) win(ctx context.Context, spec sandbox.Spec, id string) error {
 // instance is what Incus is to make of a spec.
 func (b *Backend) instance(spec sandbox.Spec) (api.InstancesPost, error) {
 	config := map[string]string{
-		nameKey: spec.Name, ownerKey: spec.Owner, fromKey: spec.From, egressKey: string(spec.Egress),
+		nameKey: spec.Name, ownerKey: spec.Owner, fromKey: spec.From, egressKey: string(spec.Egress), networkKey: b.config.Network,
 		expiresKey: spec.ExpiresAt.UTC().Format(time.RFC3339),
 		// No way to reach Incus from inside, and a map of user ids that no other sandbox has.
 		"security.guestapi": "false", "security.idmap.isolated": "true",

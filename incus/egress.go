@@ -30,7 +30,7 @@ func (b *Backend) Egress(ctx context.Context, id string) (sandbox.Egress, error)
 	if mode == egress.None && inst.Devices[card] == nil || inst.StatusCode == api.Stopped {
 		return e, nil // there is nothing to enforce it on
 	}
-	reply, err := b.wires.ask(ctx, gateway.Request{Op: gateway.Status, Sandbox: id})
+	reply, err := b.wiresOf(inst.Config).ask(ctx, gateway.Request{Op: gateway.Status, Sandbox: id})
 	switch {
 	case errors.Is(err, gateway.ErrNoSandbox):
 		e.Enforced, e.Why = false, "it has no way out at all: its wire is gone, and a server that runs plugs it again within seconds"
@@ -45,10 +45,14 @@ func (b *Backend) Egress(ctx context.Context, id string) (sandbox.Egress, error)
 
 // Denials implements sandbox.Backend.
 func (b *Backend) Denials(ctx context.Context, id string, within time.Duration) ([]sandbox.Denial, error) {
-	if inst := b.cache.lately()[id]; inst != nil && inst.ExpandedDevices[card] == nil {
-		return nil, nil
+	wires := b.wires
+	if inst := b.cache.lately()[id]; inst != nil {
+		if inst.ExpandedDevices[card] == nil {
+			return nil, nil
+		}
+		wires = b.wiresOf(inst.Config)
 	}
-	reply, err := b.wires.ask(ctx, gateway.Request{Op: gateway.Denials, Sandbox: id, Within: within})
+	reply, err := wires.ask(ctx, gateway.Request{Op: gateway.Denials, Sandbox: id, Within: within})
 	if errors.Is(err, gateway.ErrNoSandbox) {
 		return nil, nil
 	}

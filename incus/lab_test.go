@@ -24,16 +24,19 @@ import (
 // lab is a network with a gateway of its own, whose way out leads into a fake internet, with real sandboxes on its wires.
 type lab struct {
 	*Backend
-	p       *Provisioner
-	inet    *fakenet.Internet
-	packets *fakenet.Packets
-	network netip.Prefix
-	attempt []byte            // the program that tries ways out
-	weak    []byte            // the gateway's program with its protections to be switched off
-	boxes   map[string]string // IDs by name
+	p        *Provisioner
+	inet     *fakenet.Internet
+	packets  *fakenet.Packets
+	network  netip.Prefix
+	attempt  []byte            // the program that tries ways out
+	weak     []byte            // the gateway's program with its protections to be switched off
+	boxes    map[string]string // IDs by name
+	weakened string            // the protection that is off
+	subject  string            // the box that tries ways past wires
 }
 
 const (
+	upstream    = "10.166.249.3" // the internet's address on the network
 	allowedName = "allowed.example.com"
 	deniedName  = "denied.example.com" // on the same server as the allowed one, as behind a shared front
 )
@@ -41,10 +44,9 @@ const (
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	realBackend(t) // or the test is skipped
-	l := &lab{network: netip.MustParsePrefix("10.166.249.1/24"), inet: fakenet.NewInternet(t), boxes: map[string]string{}}
-	upstream := netip.MustParseAddr("10.166.249.3")
+	l := &lab{network: netip.MustParsePrefix("10.166.249.1/24"), inet: fakenet.NewInternet(t), boxes: map[string]string{}, subject: "one"}
 	c := Config{Network: fmt.Sprintf("pxlab%d", os.Getpid()%100000), place: func(g *gateway.Config) {
-		g.Host, g.StrictECH, g.Resolver = upstream, true, netip.MustParseAddrPort(fakenet.DNS+":53")
+		g.Host, g.StrictECH, g.Resolver = netip.MustParseAddr(upstream), true, netip.MustParseAddrPort(fakenet.DNS+":53")
 	}}
 	var err error
 	if l.p, err = OpenProvisioner(t.Context(), c); err != nil {
@@ -62,8 +64,8 @@ func newLab(t *testing.T) *lab {
 		t.Fatal(err)
 	}
 	l.inet.Plug("up0", c.Network, fmt.Sprintf("pxi%d", os.Getpid()%100000))
-	l.inet.Address("up0", upstream.String()+"/24")
-	l.packets = l.inet.Watch("up0")
+	l.inet.Address("up0", upstream+"/24")
+	l.packets = l.inet.Watch("up0", upstream)
 	l.inet.Name(allowedName, fakenet.Site)
 	l.inet.Name(deniedName, fakenet.Site)
 	if err := l.p.CreateGateway(t.Context()); err != nil {

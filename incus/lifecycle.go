@@ -77,7 +77,7 @@ func (b *Backend) boot(ctx context.Context, id string, config map[string]string)
 		b.dropWire(ctx, id)
 		device, e := b.takeWire(ctx, id, config)
 		if e == nil {
-			e = b.setCard(ctx, id, device)
+			e = b.setCard(ctx, id, device, "")
 		}
 		if e != nil {
 			return errors.Join(err, e)

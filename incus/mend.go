@@ -1,6 +1,7 @@
 package incus
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,16 +13,13 @@ import (
 	"pixels/sandbox"
 )
 
-// cardSettles is how long ago a wire must have been taken before it counts as unplugged.
-const cardSettles = 5 * time.Second
-
 // mendWires brings instances and gateway into line: wires whose sandbox is gone or has stopped are given back, running
 // sandboxes whose wire is gone (the gateway was restarted, or they deleted it) are plugged again, and what keys allow is
 // what the gateway enforces. Any number of servers may do so at once.
 func (b *Backend) mendWires(ctx context.Context, all map[string]*known) error {
 	running := map[string]api.Instance{}
 	for id, k := range all {
-		if shown(k.Instance, all) && whole(k.Instance) && wired(k.Config) && k.StatusCode == api.Running {
+		if shown(k.Instance, all) && whole(k.Instance) && wired(k.Config) && b.wiresOf(k.Config) == b.wires && k.StatusCode == api.Running {
 			running[id] = k.Instance
 		}
 	}
@@ -32,6 +30,7 @@ func (b *Backend) mendWires(ctx context.Context, all map[string]*known) error {
 		}
 		return err
 	}
+	run, since := b.gatewayRun(all)
 	var errs []error
 	for _, wire := range reply.Wires {
 		if wire.State != gateway.Taken {
@@ -41,8 +40,8 @@ func (b *Backend) mendWires(ctx context.Context, all map[string]*known) error {
 		inst, runs := running[id]
 		delete(running, id)
 		switch k := all[id]; {
-		case runs && !wire.Plugged && taken >= cardSettles:
-			err = b.again(ctx, inst, true)
+		case runs && unplugged(inst, run, since):
+			err = b.again(ctx, id, run)
 		case runs && wire.Mark != mark(inst.Config):
 			_, err = b.enforce(ctx, &inst, inst.Config)
 		case !runs && k == nil && taken >= b.stale:
@@ -54,8 +53,8 @@ func (b *Backend) mendWires(ctx context.Context, all map[string]*known) error {
 			errs = append(errs, fmt.Errorf("the way out of %s: %w", id, err))
 		}
 	}
-	for id, inst := range running { // those on no wire
-		if err := b.again(ctx, inst, false); err != nil && !missing(err) {
+	for id := range running { // those on no wire
+		if err := b.again(ctx, id, run); err != nil && !missing(err) {
 			errs = append(errs, fmt.Errorf("the way out of %s: %w", id, err))
 		}
 	}
@@ -63,32 +62,56 @@ func (b *Backend) mendWires(ctx context.Context, all map[string]*known) error {
 	return errors.Join(errs...)
 }
 
-// again plugs a sandbox again that runs and has no way out. One that is on a wire may only have its card down.
-func (b *Backend) again(ctx context.Context, inst api.Instance, onWire bool) error {
-	now, _, err := b.server.GetInstance(inst.Name)
-	if err != nil || now.StatusCode != api.Running || now.Config[goingKey] != "" {
+// unplugged tells of a running sandbox whether its wire went with an earlier run of the gateway.
+func unplugged(i api.Instance, gatewayRun string, since time.Time) bool {
+	return since.After(i.LastUsedAt) && i.Config[pluggedKey] != gatewayRun
+}
+
+// gatewayRun names the present run of the gateway, and says when it began; empty while that is not known.
+func (b *Backend) gatewayRun(all map[string]*known) (run string, since time.Time) {
+	if k := all[b.wires.name]; k != nil && k.StatusCode == api.Running {
+		return k.LastUsedAt.UTC().Format(time.RFC3339Nano), k.LastUsedAt
+	}
+	return "", time.Time{}
+}
+
+// again plugs a running sandbox again whose wire is gone. The end of the old one may still be there, for as long as the
+// kernel has connections of the gateway that ended; Incus would bring it to the host, under a name that is taken there by
+// now. So it is removed inside: who prevents that stays without a way out until the sandbox is started again.
+func (b *Backend) again(ctx context.Context, id, gatewayRun string) error {
+	now, _, err := b.server.GetInstance(id)
+	if err != nil || now.StatusCode != api.Running || now.Config[goingKey] != "" || gatewayRun != "" && now.Config[pluggedKey] == gatewayRun {
 		return err
 	}
-	if onWire {
-		state, _, err := b.server.GetInstanceState(inst.Name)
+	state, _, err := b.server.GetInstanceState(id)
+	if err != nil {
+		return err
+	}
+	if _, there := state.Network[card]; there {
+		program, err := b.program(ctx, now)
 		if err != nil {
 			return err
 		}
-		if _, there := state.Network[card]; there {
-			return nil
+		var said bytes.Buffer
+		code, err := b.exec(ctx, id, api.InstanceExecPost{Command: []string{program, "unplug"}}, nil, &said, &said)
+		if err == nil && code != 0 {
+			err = fmt.Errorf("take its old card away: %s", bytes.TrimSpace(said.Bytes()))
+		}
+		if err != nil {
+			return err
 		}
 	}
-	return b.replug(ctx, now)
+	return b.replug(ctx, now, gatewayRun)
 }
 
 // topUp makes wires in the background when few are left.
-func (b *Backend) topUp(free int) {
+func (b *Backend) topUp(w *wires, free int) {
 	if free >= fewWires || !b.toppingUp.CompareAndSwap(false, true) {
 		return
 	}
 	b.later(func(ctx context.Context) {
 		defer b.toppingUp.Store(false)
-		_ = b.wires.tend(ctx, fewWires, enoughWires) // who needs one that isn't there learns why
+		_ = w.tend(ctx, fewWires, enoughWires) // who needs one that isn't there learns why
 	})
 }
 

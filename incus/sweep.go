@@ -88,6 +88,7 @@ func (b *Backend) later(do func(ctx context.Context)) {
 func (b *Backend) Close() {
 	b.background.Wait()
 	b.wires.close()
+	b.others.Range(func(_, w any) bool { w.(*wires).close(); return true })
 	b.end()
 	b.feeding.Wait()
 }

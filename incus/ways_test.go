@@ -127,7 +127,9 @@ var ways = []way{
 			}
 		}
 		e, err := l.Egress(t.Context(), l.boxes["one"])
-		if err != nil || !slices.ContainsFunc(e.Denials, func(d sandbox.Denial) bool { return strings.HasPrefix(d.Domain, "rebind") && strings.Contains(d.Reason, "not on the internet") }) {
+		if err != nil || !slices.ContainsFunc(e.Denials, func(d sandbox.Denial) bool {
+			return strings.HasPrefix(d.Domain, "rebind") && strings.Contains(d.Reason, "not on the internet")
+		}) {
 			through += "it is not denied"
 		}
 		return through

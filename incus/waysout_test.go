@@ -18,6 +18,7 @@ func TestWaysOut(t *testing.T) {
 	l.box(t, "one", egress.Allowlist, allowedName)
 	l.box(t, "two", egress.Allowlist, allowedName)
 	l.box(t, "open", egress.Unrestricted)
+	ways := slices.Concat(ways, ownWays, lifeWays)
 	for _, w := range ways {
 		t.Run(w.id, func(t *testing.T) {
 			l.forget()
@@ -32,8 +33,7 @@ func TestWaysOut(t *testing.T) {
 			offs = append(offs, w.off)
 		}
 	}
-	for _, off := range offs {
-		l.weaken(t, off)
+	tryOpen := func(off string) {
 		for _, w := range ways {
 			if w.off != off {
 				continue
@@ -46,11 +46,21 @@ func TestWaysOut(t *testing.T) {
 			})
 		}
 	}
+	for _, off := range offs {
+		if off == onABridge {
+			l.onABridge(t, func() { tryOpen(off) })
+			continue
+		}
+		l.weaken(t, off)
+		tryOpen(off)
+		l.weakened = ""
+	}
 }
 
 // weaken runs the gateway with a protection switched off, or with none when that is empty.
 func (l *lab) weaken(t *testing.T, off string) {
 	t.Helper()
+	l.weakened = off
 	if l.weak == nil {
 		l.weak = program(t, "pixels/cmd/pixels-gateway", "-tags", "pixels_weak")
 	}

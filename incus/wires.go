@@ -63,7 +63,7 @@ func (w *wires) speak() (*gateway.Client, error) {
 		}
 	}
 	channel, err := speakToGateway(w.server, w.name, nil)
-	if errors.Is(err, errNotRunning) { // someone stopped it
+	if err != nil && w.stopped() { // by someone, or it died
 		if err := startGateway(context.Background(), w.server, w.name); err != nil {
 			return nil, err
 		}
@@ -77,6 +77,12 @@ func (w *wires) speak() (*gateway.Client, error) {
 	}
 	w.channel = channel
 	return channel, nil
+}
+
+// stopped tells whether the gateway's instance is there and doesn't run.
+func (w *wires) stopped() bool {
+	inst, _, err := w.server.GetInstance(w.name)
+	return err == nil && inst.StatusCode == api.Stopped
 }
 
 // close ends the channel.
@@ -128,10 +134,10 @@ func (w *wires) tend(ctx context.Context, few, enough int) error {
 		return err
 	}
 	if len(used) > 0 {
-		err := editDevices(ctx, w.server, w.name, func(devices map[string]map[string]string) error {
+		err := edit(ctx, w.server, w.name, func(put *api.InstancePut) error {
 			for name, is := range used {
 				if is {
-					delete(devices, name)
+					delete(put.Devices, name)
 				}
 			}
 			return nil
@@ -141,17 +147,17 @@ func (w *wires) tend(ctx context.Context, few, enough int) error {
 		}
 	}
 	var made []int
-	err = editDevices(ctx, w.server, w.name, func(devices map[string]map[string]string) error {
+	err = edit(ctx, w.server, w.name, func(put *api.InstancePut) error {
 		made = nil
 		for number := 0; len(made) < enough-free; number++ {
 			name := gateway.Interface(number)
-			if devices[name] != nil {
+			if put.Devices[name] != nil {
 				continue
 			}
 			if number >= reply.Limit {
 				break // as many sandboxes as the network has addresses for
 			}
-			devices[name] = map[string]string{"type": "nic", "nictype": "p2p", "name": name, "host_name": w.hostEnd(number)}
+			put.Devices[name] = map[string]string{"type": "nic", "nictype": "p2p", "name": name, "host_name": w.hostEnd(number)}
 			made = append(made, number)
 		}
 		if len(made) == 0 && free == 0 {
@@ -245,20 +251,22 @@ func (w *wires) seen(ctx context.Context, numbers []int) error {
 	}
 }
 
-// editDevices edits an instance's devices, again when another server was faster.
-func editDevices(ctx context.Context, server client.InstanceServer, id string, edit func(map[string]map[string]string) error) error {
+// edit edits an instance's devices and keys, again when another server was faster.
+func edit(ctx context.Context, server client.InstanceServer, id string, edit func(*api.InstancePut) error) error {
 	for {
 		inst, etag, err := server.GetInstance(id)
 		if err != nil {
 			return err
 		}
 		put := inst.Writable()
-		put.Devices = map[string]map[string]string{}
-		maps.Copy(put.Devices, inst.Devices)
-		if err := edit(put.Devices); err != nil {
+		put.Devices, put.Config = maps.Clone(inst.Devices), maps.Clone(inst.Config)
+		if put.Devices == nil {
+			put.Devices = map[string]map[string]string{}
+		}
+		if err := edit(&put); err != nil {
 			return err
 		}
-		if maps.EqualFunc(put.Devices, inst.Devices, maps.Equal) {
+		if maps.EqualFunc(put.Devices, inst.Devices, maps.Equal) && maps.Equal(put.Config, inst.Config) {
 			return nil
 		}
 		op, err := server.UpdateInstance(id, put, etag)

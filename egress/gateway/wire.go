@@ -33,7 +33,6 @@ type Wire struct {
 	State   State      `json:"state"`
 	Address netip.Addr `json:"address"`
 	Sandbox string     `json:"sandbox,omitempty"`
-	Plugged bool       `json:"plugged"`         // whether the other end is in a sandbox that runs
 	Mark    string     `json:"mark,omitempty"`  // names the policy; empty when the one that was asked for couldn't be kept
 	Taken   float64    `json:"taken,omitempty"` // for how long, in seconds
 }
@@ -69,8 +68,7 @@ type Event struct {
 // wire is one interface to one sandbox. All of it is guarded by Gateway.mu, but for names, which guards itself.
 type wire struct {
 	number  int
-	index   int // of the interface
-	plugged bool
+	index   int        // of the interface
 	address netip.Addr // of the sandbox
 	state   State
 	sandbox string
@@ -85,7 +83,7 @@ type wire struct {
 func (w *wire) name() string { return Interface(w.number) }
 
 func (w *wire) shown() Wire {
-	shown := Wire{Number: w.number, State: w.state, Address: w.address, Sandbox: w.sandbox, Plugged: w.plugged}
+	shown := Wire{Number: w.number, State: w.state, Address: w.address, Sandbox: w.sandbox}
 	if w.state == Taken {
 		shown.Mark, shown.Taken = w.mark, time.Since(w.since).Seconds()
 	}
@@ -172,14 +170,12 @@ func (g *Gateway) here(number int, link netlink.Link) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	attrs := link.Attrs()
-	plugged := attrs.OperState == netlink.OperUp
 	if w := g.wires[number]; w != nil && w.index == attrs.Index {
-		w.plugged = plugged
 		return nil
 	} else if w != nil {
 		g.forget(w) // its interface went without a word of it
 	}
-	w := &wire{number: number, index: attrs.Index, plugged: plugged, address: address(g.config.First, number), state: Free, flows: map[*flow]struct{}{}}
+	w := &wire{number: number, index: attrs.Index, address: address(g.config.First, number), state: Free, flows: map[*flow]struct{}{}}
 	g.wires[number] = w
 	if k, ok, err := g.store.load(number); err != nil {
 		g.log.Error().Err(err).Int("wire", number).Msg("read a policy; the wire stays closed")
@@ -237,6 +233,9 @@ func bringUp(link netlink.Link, w *wire) error {
 func uplink(c Config) error {
 	for key, value := range map[string]string{
 		"ipv6/conf/all/disable_ipv6": "1", "ipv6/conf/default/disable_ipv6": "1", "ipv4/ip_forward": "1",
+		// A gateway that was killed must not live on in the kernel as connections that wait for an answer: until they are gone,
+		// so are not its interfaces, and sandboxes can't be plugged again.
+		"ipv4/tcp_orphan_retries": "1", "ipv4/tcp_fin_timeout": "3",
 		"ipv4/conf/all/send_redirects": "0", "ipv4/conf/all/accept_redirects": "0",
 		"ipv4/conf/" + c.Uplink + "/proxy_arp": "1", "ipv4/neigh/" + c.Uplink + "/proxy_delay": "0",
 	} {

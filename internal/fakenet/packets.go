@@ -13,14 +13,16 @@ import (
 
 // Packets are the IPv4 packets that arrive at a namespace's interface, whether anyone listens or not.
 type Packets struct {
+	also netip.Addr
 	mu   sync.Mutex
 	seen map[string]int
 }
 
-// Watch takes note of all packets that arrive at an interface for an address of the internet.
-func (s *Space) Watch(name string) *Packets {
+// Watch takes note of all packets that arrive at an interface: IPv4 for an address of the internet, or UDP for also, and IPv6
+// from the documentation's addresses (RFC 3849).
+func (s *Space) Watch(name, also string) *Packets {
 	s.t.Helper()
-	p := &Packets{seen: map[string]int{}}
+	p := &Packets{also: netip.MustParseAddr(also), seen: map[string]int{}}
 	fd := -1
 	s.Do(func() {
 		link, err := s.LinkByName(name)
@@ -31,7 +33,7 @@ func (s *Space) Watch(name string) *Packets {
 			err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50_000})
 		}
 		if err == nil {
-			err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_IP), Ifindex: link.Attrs().Index})
+			err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: link.Attrs().Index})
 		}
 		if err != nil {
 			s.t.Errorf("watch %s: %v", name, err)
@@ -54,7 +56,12 @@ func (s *Space) Watch(name string) *Packets {
 			}
 			n, from, err := unix.Recvfrom(fd, b, 0)
 			if link, ok := from.(*unix.SockaddrLinklayer); err == nil && n >= 20 && ok && link.Pkttype != unix.PACKET_OUTGOING {
-				p.note(b[:n])
+				switch {
+				case link.Protocol == networkOrder(unix.ETH_P_IP):
+					p.note(b[:n])
+				case link.Protocol == networkOrder(unix.ETH_P_IPV6) && n >= 40 && string(b[8:12]) == "\x20\x01\x0d\xb8":
+					p.count("IPv6")
+				}
 			}
 		}
 	}()
@@ -66,7 +73,7 @@ var internet = netip.MustParsePrefix("198.51.100.0/24")
 func (p *Packets) note(b []byte) {
 	from, _ := netip.AddrFromSlice(b[12:16])
 	to, _ := netip.AddrFromSlice(b[16:20])
-	if !internet.Contains(to) {
+	if !internet.Contains(to) && (to != p.also || b[9] != unix.IPPROTO_UDP) {
 		return
 	}
 	line := fmt.Sprintf("%s > %s", from, to)
@@ -81,6 +88,10 @@ func (p *Packets) note(b []byte) {
 	default:
 		line += fmt.Sprintf(" protocol %d", proto)
 	}
+	p.count(line)
+}
+
+func (p *Packets) count(line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.seen[line]++

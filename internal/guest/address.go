@@ -2,6 +2,7 @@ package guest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -67,6 +68,19 @@ func keepAddress(ctx context.Context, first func(address string)) {
 			once(address)
 		}
 	}
+}
+
+// unplug takes the card away for good, where there is one.
+func unplug() error {
+	link, err := netlink.LinkByName(card)
+	var none netlink.LinkNotFoundError
+	if errors.As(err, &none) {
+		return nil
+	}
+	if err == nil {
+		err = netlink.LinkDel(link)
+	}
+	return err
 }
 
 // lease keeps a card's address until ctx ends. got hears of each one.

@@ -56,6 +56,8 @@ func Main(args []string) int {
 		err = runRunner(args[2:])
 	case command == "wait":
 		err = runWait(args[2:], os.Stdout)
+	case command == "unplug":
+		err = unplug()
 	case os.Getpid() != 1:
 		err = errors.New("this is the first process of a sandbox and runs as nothing else; images made by `pixels-mcp setup` have it as /sbin/init")
 	default:

@@ -11,7 +11,7 @@ import (
 )
 
 // frame sends a UDP datagram in a frame of its own making, and prints the datagrams that come back: to a hardware address
-// (or broadcast), from an address (or "own"), to an address and port.
+// (or broadcast), from an address (or "own"), to an address and port, with a text that is written as a Go string.
 func frame(args []string) (string, error) {
 	card, err := net.InterfaceByName("eth0")
 	if err != nil {
@@ -22,6 +22,10 @@ func frame(args []string) (string, error) {
 		return "", err
 	}
 	port, err := strconv.Atoi(args[3])
+	if err != nil {
+		return "", err
+	}
+	text, err := strconv.Unquote(`"` + args[4] + `"`)
 	if err != nil {
 		return "", err
 	}
@@ -45,7 +49,7 @@ func frame(args []string) (string, error) {
 	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_IP), Ifindex: card.Index}); err != nil {
 		return "", err
 	}
-	packet := datagram(card.HardwareAddr, to, from, net.ParseIP(args[2]), uint16(port), args[4])
+	packet := datagram(card.HardwareAddr, to, from, net.ParseIP(args[2]), uint16(port), text)
 	if err := unix.Sendto(fd, packet, 0, &unix.SockaddrLinklayer{Ifindex: card.Index}); err != nil {
 		return "", err
 	}
@@ -58,6 +62,23 @@ func frame(args []string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("no answer")
+}
+
+// frame6 sends a UDP datagram by IPv6 from 2001:db8::2, to all on the link.
+func frame6(to, text string) error {
+	card, err := net.InterfaceByName("eth0")
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	packet := append(append([]byte{0x33, 0x33, 0, 0, 0, 1}, card.HardwareAddr...), 0x86, 0xdd, 0x60, 0, 0, 0, 0, byte(8+len(text)), unix.IPPROTO_UDP, 64)
+	packet = append(append(packet, net.ParseIP("2001:db8::2")...), net.ParseIP(to)...)
+	packet = append(append(packet, 0x11, 0x5c, 1, 0xbb, 0, byte(8+len(text)), 0, 1), text...)
+	return unix.Sendto(fd, packet, 0, &unix.SockaddrLinklayer{Ifindex: card.Index})
 }
 
 // claim tells everyone on the link that an address is ours (a gratuitous ARP reply, RFC 5227), for a while.
@@ -75,7 +96,7 @@ func claim(address string) error {
 	ip := net.ParseIP(address).To4()
 	packet := append(append(append([]byte{}, all...), card.HardwareAddr...), 8, 6, 0, 1, 8, 0, 6, 4, 0, 2)
 	packet = append(append(append(append(packet, card.HardwareAddr...), ip...), all...), ip...)
-	for range 50 {
+	for range 150 {
 		if err := unix.Sendto(fd, packet, 0, &unix.SockaddrLinklayer{Ifindex: card.Index}); err != nil {
 			return err
 		}

@@ -35,10 +35,14 @@ func main() {
 		said, err = ping(args[0])
 	case "frame":
 		said, err = frame(args)
+	case "frame6":
+		err = frame6(args[0], args[1])
 	case "claim":
 		err = claim(args[0])
 	case "listen":
 		err = listen(args[0], args[1])
+	case "exhaust":
+		said, err = exhaust(args[0], args[1])
 	case "flood":
 		flood(args[0])
 	case "hold":
@@ -240,7 +244,8 @@ func hold(address string) (string, error) {
 	b := make([]byte, 64)
 	for {
 		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
-		if _, err = io.WriteString(conn, "tick"); err == nil {
+		// Letters alone might become HTTP, and would be waited for.
+		if _, err = io.WriteString(conn, "\x00tick"); err == nil {
 			_, err = conn.Read(b)
 		}
 		if err != nil {

@@ -1,0 +1,209 @@
+package incus
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lxc/incus/v6/shared/api"
+	"golang.org/x/sys/unix"
+
+	"pixels/egress"
+	"pixels/internal/server"
+	"pixels/sandbox"
+)
+
+// While a sandbox does what it may and floods with what it may not, each part is killed in turn. Nothing that the policy
+// forbids gets out, and what it allows works again afterwards.
+func TestKilledInTurn(t *testing.T) {
+	l := newLab(t)
+	self := filepath.Join(t.TempDir(), "pixels-mcp")
+	if out, err := exec.Command("go", "build", "-o", self, "pixels/cmd/pixels-mcp").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	l.box(t, "one", egress.Allowlist, allowedName+":7")
+	l.behind(t, "one", "flood", site)
+	_, err := l.StartRun(t.Context(), l.boxes["one"], sandbox.Command{Shell: "while true; do attempt hold " + allowedName + ":7; sleep 0.05; done", User: "root"}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	works := func(t *testing.T, what string, within time.Duration) {
+		t.Helper()
+		l.inet.Seen()
+		for end := time.Now().Add(within); ; time.Sleep(50 * time.Millisecond) {
+			if strings.Contains(l.seen(), "tick") {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s: what is allowed does not work again within %s", what, within)
+			}
+			l.sweepWires(t)
+		}
+	}
+	works(t, "at the start", 10*time.Second)
+	kills := []struct {
+		what string
+		do   func(t *testing.T)
+	}{
+		{"the server", func(t *testing.T) { l.killServer(t, self) }},
+		{"the gateway's worker", func(t *testing.T) {
+			pid := l.gatewayPID(t)
+			if err := unix.Kill(childOf(t, pid), unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"the gateway's first process", func(t *testing.T) {
+			if err := unix.Kill(l.gatewayPID(t), unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"the gateway, which is stopped", func(t *testing.T) {
+			op, err := l.server.UpdateInstanceState(l.p.config.Gateway(), api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
+			if _, err = finish(t.Context(), l.server, op, err); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"the gateway, which is deleted", func(t *testing.T) {
+			if err := l.p.DeleteGateway(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			e, err := l.Egress(t.Context(), l.boxes["one"])
+			if err != nil || e.Enforced || !strings.Contains(e.Why, "pixels-mcp setup") {
+				t.Errorf("without a gateway: %+v %v", e, err)
+			}
+			_, err = l.Create(t.Context(), sandbox.Spec{Name: "none", Owner: "nobody", Image: l.config.Image, Egress: egress.Agent, ExpiresAt: time.Now().Add(time.Hour)})
+			if err == nil || !strings.Contains(err.Error(), "pixels-mcp setup") {
+				t.Errorf("a sandbox without a gateway: %v", err)
+			}
+			if err := l.p.CreateGateway(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"incusd", func(t *testing.T) {
+			if err := unix.Kill(incusd(t), unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(500 * time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			if out, err := exec.CommandContext(ctx, self, "setup").CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+		}},
+	}
+	for _, kill := range kills {
+		t.Run(kill.what, func(t *testing.T) {
+			l.packets.Seen()
+			l.background.Wait() // Incus refuses to stop what is just being changed
+			kill.do(t)
+			works(t, kill.what, 30*time.Second)
+			time.Sleep(200 * time.Millisecond)
+			if out := l.arrived(":7 tcp", ":53 udp"); out != "" {
+				t.Errorf("got out: %s", out)
+			}
+		})
+	}
+	// The flood is one: with nothing in its way it arrives.
+	l.set(t, "one", egress.Unrestricted)
+	time.Sleep(300 * time.Millisecond)
+	if out := l.arrived(":7 tcp", ":53 udp"); !strings.Contains(out, "udp") || !strings.Contains(out, "tcp") || !strings.Contains(out, "icmp") {
+		t.Errorf("without a policy arrives: %s", out)
+	}
+}
+
+// sweepWires is what a server does every few seconds.
+func (l *lab) sweepWires(t *testing.T) {
+	t.Helper()
+	all, err := l.cache.instances()
+	if err == nil {
+		err = l.mendWires(t.Context(), all)
+	}
+	if err != nil {
+		t.Logf("sweep: %v", err)
+	}
+}
+
+// killServer kills a server that the sandbox's owner uses, just when it was asked for something.
+func (l *lab) killServer(t *testing.T, self string) {
+	t.Helper()
+	owner := fmt.Sprintf("test-incus-%d", os.Getpid())
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	c, err := server.Start(t.Context(), "sh", "-c", `echo $$ >"$1"; exec "$2" serve --owner "$3" --defaults-network "$4"`, "sh", pidFile, self, owner, l.config.Network)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	allow := func(domains ...string) error {
+		return c.Call(t.Context(), "allow_domain", map[string]any{"name": "one", "domains": domains, "reason": "test"}, nil)
+	}
+	if err := allow("first.example.com"); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(pidFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = allow("second.example.com") }()
+	time.Sleep(20 * time.Millisecond)
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (l *lab) gatewayPID(t *testing.T) int {
+	t.Helper()
+	state, _, err := l.server.GetInstanceState(l.p.config.Gateway())
+	if err != nil || state.Pid == 0 {
+		t.Fatalf("the gateway's process: %v", err)
+	}
+	return int(state.Pid)
+}
+
+func childOf(t *testing.T, pid int) int {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // any of them may have started it
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range threads {
+		b, _ := os.ReadFile(at)
+		for _, word := range strings.Fields(string(b)) {
+			child, _ := strconv.Atoi(word)
+			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", child))
+			if strings.HasSuffix(strings.Trim(string(line), "\x00"), "serve") {
+				return child
+			}
+		}
+	}
+	t.Fatal("the gateway has no worker")
+	return 0
+}
+
+// incusd is the daemon's process.
+func incusd(t *testing.T) int {
+	t.Helper()
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range lines {
+		b, _ := os.ReadFile(at)
+		words := strings.Split(string(b), "\x00")
+		if filepath.Base(words[0]) == "incusd" && (len(words) < 2 || words[1] == "" || strings.HasPrefix(words[1], "--")) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(at)))
+			return pid
+		}
+	}
+	t.Fatal("there is no incusd")
+	return 0
+}
