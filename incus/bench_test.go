@@ -20,7 +20,7 @@ import (
 // The benchmark compares with calls of raw Incus in the same run, because a machine's speed changes from run to run. It is
 // for `make bench`: tests never assert times.
 const (
-	benchClones = 40
+	benchClones = 32
 	benchAtOnce = 8
 	benchRounds = 3
 )
@@ -31,7 +31,7 @@ func TestBenchmark(t *testing.T) {
 	}
 	b := realBackend(t)
 	owner := fmt.Sprintf("bench-%d", os.Getpid())
-	m := sandbox.NewManager(b, sandbox.Defaults{Egress: egress.Unrestricted})
+	m := sandbox.NewManager(b, sandbox.Defaults{Egress: egress.Agent})
 	clear := func() {
 		t.Helper()
 		list, err := b.List(context.Background(), owner)
@@ -86,7 +86,7 @@ func TestBenchmark(t *testing.T) {
 			}
 			b.background.Wait()
 			var ids []string
-			took(kind+" raw", func() { ids = rawClones(t, b, base.ID) })
+			took(kind+" raw", func() { ids = rawClones(t, b, base.ID, benchClones) })
 			removeAll(b, ids)
 			clear()
 		}
@@ -107,6 +107,24 @@ func TestBenchmark(t *testing.T) {
 			}
 		})
 	}
+	if _, err := m.CreateCheckpoint(t.Context(), owner, "base", "ready", ""); err != nil {
+		t.Fatal(err)
+	}
+	for range 12 {
+		took("clone", func() {
+			got, err := m.Clone(t.Context(), owner, sandbox.CloneRequest{Source: "base:ready", Names: []string{"one"}, Command: &sandbox.ExecRequest{Argv: []string{"hostname"}}})
+			if err != nil || got[0].Err != nil || got[0].ExecErr != nil {
+				t.Fatal(err, got)
+			}
+		})
+		if _, err := m.Destroy(t.Context(), owner, []string{"one"}); err != nil {
+			t.Fatal(err)
+		}
+		b.background.Wait()
+		var ids []string
+		took("clone raw", func() { ids = rawClones(t, b, base.ID, 1) })
+		removeAll(b, ids)
+	}
 	median := func(what string) time.Duration {
 		slices.Sort(results[what])
 		return results[what][len(results[what])/2]
@@ -120,16 +138,19 @@ func TestBenchmark(t *testing.T) {
 	line(fmt.Sprintf("%d clones of base-systemd, against raw Incus", benchClones), "base-systemd clones", "base-systemd raw", "")
 	line(fmt.Sprintf("%d clones, against those of base-systemd", benchClones), "base clones", "base-systemd clones", "")
 	line("exec of true, against raw Incus", "exec", "exec raw", "1.20")
+	line("clone of a checkpoint to its first result, against raw", "clone", "clone raw", "1.10")
+	clear()
+	benchEgress(t)
 }
 
 // rawClones makes clones of a checkpoint by hand, with a command in each, as quickly as Incus lets one.
-func rawClones(t *testing.T, b *Backend, base string) []string {
+func rawClones(t *testing.T, b *Backend, base string, count int) []string {
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, benchAtOnce)
 	wait := `case $(readlink /proc/1/exe) in */systemd) until systemctl -q is-active systemd-tmpfiles-setup.service && systemctl -q is-active basic.target; do sleep 0.02; done ;; *) until [ -e ` +
 		guest.ReadyMark + ` ]; do sleep 0.01; done ;; esac; until grep -q '^eth0[[:space:]]*00000000' /proc/net/route; do sleep 0.02; done; hostname`
-	ids := make([]string, benchClones)
-	for i := range benchClones {
+	ids := make([]string, count)
+	for i := range count {
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()

@@ -2,6 +2,7 @@ package incus
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -86,10 +87,12 @@ var lifeWays = []way{
 	{"wire-leftover", "renewal of wires", func(t *testing.T, l *lab) string {
 		dirty := l.box(t, "dirty", egress.Allowlist)
 		wire := wireOf(t, l.Backend, dirty.ID)
-		const spoil = `ip link set eth0 address 02:00:00:00:00:99 mtu 1300 txqueuelen 7; ip link property add dev eth0 altname leftover0; tc qdisc add dev eth0 root pfifo limit 3; `
-		l.run(t, "dirty", "sh", "-c", spoil+"true")
+		// A name that the host has already is one more thing to try: with it Incus can't bring the card back.
+		const spoil = `ip link set eth0 address 02:00:00:00:00:99 mtu 1300 txqueuelen 7; tc qdisc add dev eth0 root pfifo limit 3; ip link property add dev eth0 altname `
+		altname := "leftover" + strconv.Itoa(wire.Number) + l.weakened[:min(len(l.weakened), 1)]
+		l.run(t, "dirty", "sh", "-c", spoil+altname)
 		l.box(t, "renamed", egress.Allowlist)
-		l.run(t, "renamed", "sh", "-c", spoil+"ip link set eth0 down; ip link set eth0 name spoilt0; ip link set spoilt0 up; true")
+		l.run(t, "renamed", "sh", "-c", spoil+"lo; ip link set eth0 down; ip link set eth0 name spoilt0; ip link set spoilt0 up; true")
 		l.destroy(t, "renamed")
 		l.destroy(t, "dirty")
 		if links, err := netlink.LinkList(); err == nil {
@@ -103,7 +106,7 @@ var lifeWays = []way{
 		l.box(t, "next", egress.Allowlist)
 		defer l.destroy(t, "next")
 		seen := l.run(t, "next", "ip", "-d", "link", "show", "eth0")
-		if strings.Contains(seen, "leftover0") || strings.Contains(seen, "mtu 1300") || strings.Contains(seen, "00:00:99") || strings.Contains(seen, "qlen 7") || strings.Contains(seen, "pfifo") {
+		if strings.Contains(seen, altname) || strings.Contains(seen, "mtu 1300") || strings.Contains(seen, "00:00:99") || strings.Contains(seen, "qlen 7") || strings.Contains(seen, "pfifo") {
 			return seen
 		}
 		reply, err := l.wires.ask(t.Context(), gateway.Request{Op: gateway.Wires})

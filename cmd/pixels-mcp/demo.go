@@ -17,8 +17,8 @@ func (a *app) demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "Set up what is missing, then do the main job for real and remove all of it",
 		Long: "demo drives the MCP server as an agent would: it creates a sandbox, writes a program in it, checkpoints and restores\n" +
-			"it, runs work in the background, clones it three times with work in each, and destroys all. Interrupted, it removes what it made; what a killed one left,\n" +
-			"the next one removes.",
+			"it, runs work in the background, clones it three times with work in each, has a domain denied, allowed and cut off, and destroys all. Interrupted, it\n" +
+			"removes what it made; what a killed one left, the next one removes.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := setup.Run(cmd.Context(), a.setupOptions()); err != nil {

@@ -36,6 +36,7 @@ type exec struct {
 	ExitCode int `json:"exit_code"`
 	Stdout   string
 	Stderr   string
+	Denied   string
 }
 
 // Demo is one run.
@@ -84,7 +85,7 @@ func (d *Demo) job(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, d.client.Close()) }()
 	err = d.step("create the sandbox base", func() (string, error) {
 		var made struct{ State, From string }
-		err := d.client.Call(ctx, "create_sandbox", map[string]any{"name": "base"}, &made)
+		err := d.client.Call(ctx, "create_sandbox", map[string]any{"name": "base", "egress": "agent"}, &made)
 		return made.State + ", from " + made.From, err
 	})
 	if err != nil {
@@ -174,11 +175,14 @@ func (d *Demo) job(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := d.egress(ctx); err != nil {
+		return err
+	}
 	var names []string
 	err = d.step("list all", func() (string, error) {
 		names, err = d.list(ctx)
-		if err == nil && len(names) != clones+1 {
-			err = fmt.Errorf("there are %v, and %d were made", names, clones+1)
+		if err == nil && len(names) != clones+2 {
+			err = fmt.Errorf("there are %v, and %d were made", names, clones+2)
 		}
 		return strings.Join(names, ", "), err
 	})

@@ -41,6 +41,12 @@ func main() {
 		err = claim(args[0])
 	case "listen":
 		err = listen(args[0], args[1])
+	case "until":
+		said, err = until(args[0], args[1])
+	case "answers":
+		said, err = answers(args[0])
+	case "download":
+		said, err = download(args[0], args[1], args[2])
 	case "exhaust":
 		said, err = exhaust(args[0], args[1])
 	case "flood":
@@ -249,7 +255,7 @@ func hold(address string) (string, error) {
 			_, err = conn.Read(b)
 		}
 		if err != nil {
-			return "", err
+			return fmt.Sprint("ended ", time.Now().UnixNano(), "\n"), err
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -1,0 +1,113 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+)
+
+// fetch is the sandbox that has to ask for what it reaches.
+const fetch = "fetch"
+
+// source finds the first package source of a sandbox, and a small file of it.
+const source = `sed -n 's/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\) \([^ ]*\) .*/\2 \3/p; s/^URIs: *\([^ ]*\).*/\1/p; s/^Suites: *\([^ ]*\).*/\1/p' /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | tr '\n' ' '`
+
+var sourceRule = regexp.MustCompile(`^(https?://\S+) (\S+)`)
+
+// egress shows a domain that is denied, allowed, used, denied again, and a connection that this cuts.
+func (d *Demo) egress(ctx context.Context) error {
+	var file *url.URL
+	err := d.step("clone it, with nothing in its reach", func() (string, error) {
+		var got struct {
+			Clones []struct {
+				Error string
+				Exec  exec
+			}
+		}
+		err := d.client.Call(ctx, "clone_sandbox", map[string]any{"source": "base:ready", "names": []string{fetch}, "egress": "allowlist", "command": source}, &got)
+		if err != nil || got.Clones[0].Error != "" {
+			return "", fmt.Errorf("%v%s", err, got.Clones[0].Error)
+		}
+		found := sourceRule.FindStringSubmatch(got.Clones[0].Exec.Stdout)
+		if found == nil {
+			return "", fmt.Errorf("it has no package source: %q", got.Clones[0].Exec.Stdout)
+		}
+		file, err = url.Parse(strings.TrimSuffix(found[1], "/") + "/dists/" + found[2] + "/InRelease")
+		return fetch + ": egress allowlist, which is empty", err
+	})
+	if err != nil {
+		return err
+	}
+	get := func() (exec, error) {
+		var ran exec
+		err := d.client.Call(ctx, "exec", map[string]any{"name": fetch, "command": "rm -f got; /usr/lib/apt/apt-helper download-file " + file.String() + " got 2>&1"}, &ran)
+		return ran, err
+	}
+	host := file.Hostname()
+	err = d.step("reach for a package source", func() (string, error) {
+		ran, err := get()
+		if err == nil && (ran.ExitCode == 0 || !strings.Contains(ran.Denied, host)) {
+			err = fmt.Errorf("exit code %d, %s, %q", ran.ExitCode, ran.Stdout, ran.Denied)
+		}
+		return ran.Denied, err
+	})
+	if err != nil {
+		return err
+	}
+	reached := false
+	err = d.step("allow its domain, and reach again", func() (string, error) {
+		if err := d.client.Call(ctx, "allow_domain", map[string]any{"name": fetch, "domains": []string{host}, "reason": "to fetch packages"}, nil); err != nil {
+			return "", err
+		}
+		ran, err := get()
+		switch {
+		case err != nil:
+		case ran.ExitCode == 0:
+			reached = true
+			return "fetched " + file.String(), nil
+		case ran.Denied != "":
+			err = fmt.Errorf("%s", ran.Denied)
+		default:
+			return fmt.Sprintf("allowed, but this machine has no way to %s", host), nil
+		}
+		return "", err
+	})
+	if err != nil || !reached {
+		return err
+	}
+	port := map[string]string{"http": "80", "https": "443"}[file.Scheme]
+	if file.Port() != "" {
+		port = file.Port()
+	}
+	return d.step("deny it, with a connection open", func() (string, error) {
+		var held struct{ Operation string }
+		err := d.client.Call(ctx, "exec", map[string]any{"name": fetch, "background": true, "command": "exec 3<>/dev/tcp/" + host + "/" + port + "; echo open; cat <&3"}, &held)
+		for err == nil {
+			var ran exec
+			if err = d.client.Call(ctx, "exec", map[string]any{"name": fetch, "command": "grep -c ' 01 ' /proc/net/tcp"}, &ran); strings.TrimSpace(ran.Stdout) != "0" {
+				break
+			}
+		}
+		if err != nil {
+			return "", err
+		}
+		var change struct{ Cut int }
+		if err := d.client.Call(ctx, "deny_domain", map[string]any{"name": fetch, "domains": []string{host}}, &change); err != nil {
+			return "", err
+		}
+		var ended struct{ Operations []struct{ State string } }
+		if err := d.client.Call(ctx, "wait", map[string]any{"ids": []string{held.Operation}, "timeout": 10}, &ended); err != nil {
+			return "", err
+		}
+		if change.Cut == 0 || ended.Operations[0].State != "ended" {
+			return "", fmt.Errorf("%d connections were cut, and the command that held one is %s", change.Cut, ended.Operations[0].State)
+		}
+		ran, err := get()
+		if err == nil && ran.ExitCode == 0 {
+			err = fmt.Errorf("what was denied was fetched")
+		}
+		return fmt.Sprintf("%d cut, and denied again", change.Cut), err
+	})
+}
