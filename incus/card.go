@@ -69,12 +69,15 @@ func (b *Backend) takeWire(ctx context.Context, id string, config map[string]str
 	if !wired(config) {
 		return nil, nil
 	}
-	if b.bridged {
-		return map[string]string{"type": "nic", "network": b.config.Network, "name": card}, nil
-	}
 	mode, own, err := egressOf(config)
 	if err != nil {
 		return nil, err
+	}
+	if found := b.leaks(b.wiresOf(config)); found != "" && mode != egress.Unrestricted && config[ownerKey] != canaryOwner {
+		return nil, fmt.Errorf("the egress %s is %w here: %s", mode, sandbox.ErrUnsupported, leaky(found))
+	}
+	if b.bridged {
+		return map[string]string{"type": "nic", "network": b.config.Network, "name": card}, nil
 	}
 	wires := b.wiresOf(config)
 	wire, free, err := wires.take(ctx, id, b.config.Presets.For(mode, own), mark(config))

@@ -28,6 +28,22 @@ func TestASandboxIsConfined(t *testing.T) {
 	t.Cleanup(func() { _ = b.Destroy(context.Background(), made.ID) }) // what matters of it is below
 	other := box(t, b, "other")
 
+	for _, spec := range []sandbox.Spec{{Name: "wired", Egress: egress.Agent}, {Name: "nested", Egress: egress.None, Nesting: true}} {
+		box := boxOf(t, b, spec)
+		inst, _, err := b.server.GetInstance(box.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, device := range inst.ExpandedDevices {
+			if device["type"] != "disk" && device["type"] != "nic" || device["type"] == "nic" && device["nictype"] != "physical" {
+				t.Errorf("%s has the device %s: %v", spec.Name, name, device)
+			}
+		}
+		config := inst.ExpandedConfig
+		if config["security.privileged"] == "true" || config["security.idmap.isolated"] != "true" || config["security.guestapi"] != "false" || config["security.nesting"] != strconv.FormatBool(spec.Nesting) {
+			t.Errorf("%s is made so: %v", spec.Name, config)
+		}
+	}
 	if got := sh(t, b, made.ID, "ls /sys/class/net"); got != "lo" {
 		t.Errorf("without egress it has the interfaces %q", got)
 	}

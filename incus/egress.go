@@ -39,6 +39,9 @@ func (b *Backend) Egress(ctx context.Context, id string) (sandbox.Egress, error)
 	case reply.Wire.Mark != mark(inst.Config):
 		e.Enforced, e.Why = false, "the gateway has another policy, and a server that runs corrects that within seconds; until then that one is enforced"
 	}
+	if found := b.leaks(b.wiresOf(inst.Config)); found != "" && mode != egress.Unrestricted {
+		e.Enforced, e.Why = false, leaky(found)
+	}
 	e.Denials = denials(reply.Denials)
 	return e, nil
 }

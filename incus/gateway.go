@@ -118,6 +118,7 @@ func (p *Provisioner) renewGateway(ctx context.Context, content []byte, version 
 		return fmt.Errorf("renew the gateway: %w", err)
 	}
 	inst.Config[gatewayKey] = version
+	delete(inst.Config, canaryKey) // that was with the old one
 	op, err := p.server.UpdateInstance(name, inst.InstancePut, etag)
 	if _, err = finish(ctx, p.server, op, err); err != nil {
 		return fmt.Errorf("note the gateway's version: %w", err)

@@ -36,7 +36,7 @@ type lab struct {
 }
 
 const (
-	upstream    = "10.166.249.3" // the internet's address on the network
+	upstream    = "10.166.248.3" // the internet's address on the network
 	allowedName = "allowed.example.com"
 	deniedName  = "denied.example.com" // on the same server as the allowed one, as behind a shared front
 )
@@ -44,7 +44,7 @@ const (
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	realBackend(t) // or the test is skipped
-	l := &lab{network: netip.MustParsePrefix("10.166.249.1/24"), inet: fakenet.NewInternet(t), boxes: map[string]string{}, subject: "one"}
+	l := &lab{network: netip.MustParsePrefix("10.166.248.1/22"), inet: fakenet.NewInternet(t), boxes: map[string]string{}, subject: "one"}
 	c := Config{Network: fmt.Sprintf("pxlab%d", os.Getpid()%100000), place: func(g *gateway.Config) {
 		g.Host, g.StrictECH, g.Resolver = netip.MustParseAddr(upstream), true, netip.MustParseAddrPort(fakenet.DNS+":53")
 	}}
@@ -64,7 +64,7 @@ func newLab(t *testing.T) *lab {
 		t.Fatal(err)
 	}
 	l.inet.Plug("up0", c.Network, fmt.Sprintf("pxi%d", os.Getpid()%100000))
-	l.inet.Address("up0", upstream+"/24")
+	l.inet.Address("up0", upstream+"/22")
 	l.packets = l.inet.Watch("up0", upstream)
 	l.inet.Name(allowedName, fakenet.Site)
 	l.inet.Name(deniedName, fakenet.Site)

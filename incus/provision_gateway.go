@@ -66,6 +66,7 @@ type ProvisionGateway struct {
 	Running bool
 	Placed  bool // it is configured for the network as it is now
 	Current bool // its program is that of this version of pixels
+	Held    bool // a canary found no way past it, and it has the same program since
 }
 
 // Gateway returns the gateway's instance, or nil when there is none.
@@ -92,6 +93,7 @@ func (p *Provisioner) Gateway() (*ProvisionGateway, error) {
 	return &ProvisionGateway{
 		Name: name, Running: inst.StatusCode == api.Running,
 		Placed: inst.Config["environment."+gateway.Environment] == config, Current: inst.Config[gatewayKey] == version,
+		Held: inst.Config[canaryKey] == canaryFine,
 	}, nil
 }
 

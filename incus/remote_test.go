@@ -133,7 +133,7 @@ func withGateway(t *testing.T, c Config) Config {
 			t.Error(err)
 		}
 	})
-	if err := p.CreateNetwork("10.166.250.1/24", 0); err != nil {
+	if err := p.CreateNetwork("10.166.240.1/24", 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.CreateGateway(t.Context()); err != nil {

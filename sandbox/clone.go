@@ -90,7 +90,7 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 		if r.Done != nil {
 			defer func() { r.Done(c) }()
 		}
-		spec := Spec{Name: name, Owner: owner, Egress: r.Egress, Labels: r.Labels, ExpiresAt: expires, Early: r.Command != nil}
+		spec := Spec{Name: name, Owner: owner, Egress: r.Egress, Labels: r.Labels, ExpiresAt: expires, Nesting: m.defaults.Nesting, Early: r.Command != nil}
 		spec.from(source, label)
 		spec.Rules = rules
 		c.Name = name

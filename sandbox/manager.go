@@ -19,6 +19,8 @@ type Defaults struct {
 	Limits  Limits
 	Env     map[string]string
 
+	Nesting bool // containers may run inside
+
 	HostFolders []string // folders of this machine that files may be copied from and to; absolute
 
 	Lease    time.Duration // how long a sandbox lives whose creator does not say; 0 means DefaultLease
@@ -63,7 +65,7 @@ type CreateRequest struct {
 
 // Create makes and starts a sandbox, from a checkpoint or from an image, and returns when it is ready.
 func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sandbox, error) {
-	spec := Spec{Name: r.Name, Owner: owner, Egress: r.Egress, Labels: r.Labels, Env: map[string]string{}, Limits: r.Limits}
+	spec := Spec{Name: r.Name, Owner: owner, Egress: r.Egress, Labels: r.Labels, Env: map[string]string{}, Limits: r.Limits, Nesting: m.defaults.Nesting}
 	if r.Name != "" {
 		if err := CheckName(r.Name); err != nil {
 			return Sandbox{}, err

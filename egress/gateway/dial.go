@@ -77,7 +77,7 @@ var reserved = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"),
 	netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("172.16.0.0/12"),
 	netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("192.88.99.0/24"), netip.MustParsePrefix("192.168.0.0/16"),
-	synthetic, netip.MustParsePrefix("224.0.0.0/3"),
+	Synthetic, netip.MustParsePrefix("224.0.0.0/3"),
 }
 
 // public tells whether an IPv4 address is the internet's, and not the gateway's own network.

@@ -78,9 +78,9 @@ func (g *Gateway) passOn(out dns.ResponseWriter, query *dns.Msg) {
 // maxNames bounds the names that one sandbox may have addresses for; the one that was asked for longest ago gives way.
 const maxNames = 16384
 
-// synthetic is the network of the gateway's own addresses: RFC 2544's, for tests of devices, which no host on the
+// Synthetic is the network of the gateway's own addresses: RFC 2544's, for tests of devices, which no host on the
 // internet has.
-var synthetic = netip.MustParsePrefix("198.18.0.0/15")
+var Synthetic = netip.MustParsePrefix("198.18.0.0/15")
 
 // names are the addresses that one sandbox was given for names.
 type names struct {
@@ -113,11 +113,11 @@ func (n *names) address(name string) netip.Addr {
 		delete(n.byName, last.name)
 		delete(n.byAddress, last.address)
 	}
-	size := 1<<(32-synthetic.Bits()) - 2
+	size := 1<<(32-Synthetic.Bits()) - 2
 	var a netip.Addr
 	for taken := true; taken; _, taken = n.byAddress[a] {
 		n.next = n.next%size + 1
-		a = address(synthetic.Addr(), n.next)
+		a = address(Synthetic.Addr(), n.next)
 	}
 	e := n.recent.PushFront(named{name, a})
 	n.byName[name], n.byAddress[a] = e, e

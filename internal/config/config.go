@@ -61,6 +61,7 @@ type Defaults struct {
 	Network   string            `toml:"network"`   // managed bridge that sandboxes sit on
 	Lease     Duration          `toml:"lease"`     // how long it lives
 	MaxLease  Duration          `toml:"max_lease"` // the longest that one may be given
+	Nesting   bool              `toml:"nesting"`   // containers inside, which opens more of the kernel
 	Env       map[string]string `toml:"env"`
 }
 
@@ -227,7 +228,7 @@ func (c Config) SandboxDefaults() sandbox.Defaults {
 	d := c.Defaults
 	return sandbox.Defaults{
 		HostFolders: c.hostFolders(), Lease: time.Duration(d.Lease), MaxLease: time.Duration(d.MaxLease),
-		Image: d.Image, Egress: egress.Mode(d.Egress), Presets: c.presets, Env: d.Env,
+		Image: d.Image, Egress: egress.Mode(d.Egress), Nesting: d.Nesting, Presets: c.presets, Env: d.Env,
 		Limits: sandbox.Limits{CPU: d.CPU, Memory: int64(d.Memory), Disk: int64(d.Disk), Processes: d.Processes},
 	}
 }

@@ -90,6 +90,8 @@ func TestEverySettingCanBeSetAndShown(t *testing.T) {
 			text = "7GiB"
 		case *Duration:
 			text = "3d"
+		case *bool:
+			text = "true"
 		}
 		if err := s.set(&c, text); err != nil {
 			t.Errorf("%s: %v", s.Key, err)

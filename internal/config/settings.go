@@ -34,6 +34,7 @@ var settings = []setting{
 	{"defaults.disk", "disk of a new sandbox, as 10GiB", func(c *Config) any { return &c.Defaults.Disk }},
 	{"defaults.processes", "most processes of a new sandbox", func(c *Config) any { return &c.Defaults.Processes }},
 	{"defaults.egress", "egress mode of a new sandbox: none, agent, allowlist or unrestricted", func(c *Config) any { return &c.Defaults.Egress }},
+	{"defaults.nesting", "let sandboxes run containers inside, which opens more of the kernel to them: true or false", func(c *Config) any { return &c.Defaults.Nesting }},
 	{"defaults.lease", "how long a sandbox lives whose creator does not say, as 24h", func(c *Config) any { return &c.Defaults.Lease }},
 	{"defaults.max_lease", "the longest lease of a sandbox, as 30d", func(c *Config) any { return &c.Defaults.MaxLease }},
 	{"files.host_folders", "folders of this machine that copy_files may use, by commas; none unless set", func(c *Config) any { return &c.Files.HostFolders }},
@@ -55,6 +56,12 @@ func (s setting) set(c *Config, value string) error {
 	switch field := s.field(c).(type) {
 	case *string:
 		*field = value
+	case *bool:
+		yes, err := strconv.ParseBool(value)
+		if err != nil {
+			return fmt.Errorf("%q is neither true nor false", value)
+		}
+		*field = yes
 	case *int:
 		n, err := strconv.Atoi(value)
 		if err != nil {
@@ -104,6 +111,8 @@ func (c Config) Value(key string) string {
 			return units.Duration(time.Duration(*field))
 		case *[]string:
 			return strings.Join(*field, ",")
+		case *bool:
+			return strconv.FormatBool(*field)
 		case *int:
 			return strconv.Itoa(*field)
 		case *string:

@@ -16,7 +16,8 @@ import (
 
 const setUp = "run `pixels-mcp setup`"
 
-// Doctor checks each part that sandboxes need, prints a line a check and how to mend what fails, and changes nothing.
+// Doctor checks each part that sandboxes need, prints a line a check and how to mend what fails, and changes nothing but
+// for two sandboxes that it makes for a moment.
 // It returns false when something failed; a warning is no failure.
 func Doctor(ctx context.Context, o Options) (ok bool) {
 	j := newJob(o)
@@ -34,6 +35,7 @@ func Doctor(ctx context.Context, o Options) (ok bool) {
 		j.checkNetwork(ctx, p)
 		j.checkImage(ctx, p, kindBase, p.Config().Image, false)
 		j.checkImage(ctx, p, kindSystemd, p.Config().Image+systemdSuffix, true)
+		j.checkGateway(ctx, p)
 	}
 	return !j.failed
 }

@@ -68,7 +68,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context, *incus.Provisioner) error{j.pool, j.quotas, j.network, j.images, j.gateway} {
+	for _, step := range []func(context.Context, *incus.Provisioner) error{j.pool, j.quotas, j.network, j.images, j.gateway, j.canary} {
 		if err := step(ctx, p); err != nil {
 			return err
 		}

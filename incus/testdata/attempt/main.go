@@ -4,18 +4,19 @@ package main
 
 import (
 	"crypto/tls"
-	"encoding/binary"
 	"flag"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/miekg/dns"
-	"golang.org/x/sys/unix"
+
+	"pixels/internal/rawnet"
 )
 
 func main() {
@@ -32,7 +33,9 @@ func main() {
 	case "names":
 		err = names(args[0], args[1])
 	case "ping":
-		said, err = ping(args[0])
+		if err = rawnet.Ping(args[0], time.Second); err == nil {
+			said = "echo reply"
+		}
 	case "frame":
 		said, err = frame(args)
 	case "frame6":
@@ -200,29 +203,6 @@ func names(count, domain string) error {
 	return err
 }
 
-func ping(address string) (string, error) {
-	conn, err := net.Dial("ip4:icmp", address)
-	if err != nil {
-		return "", err
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(time.Second))
-	echo := append([]byte{8, 0, 0, 0, 0, 1, 0, 2}, "tunnelled"...)
-	binary.BigEndian.PutUint16(echo[2:], checksum(echo))
-	if _, err := conn.Write(echo); err != nil {
-		return "", err
-	}
-	for answer := make([]byte, 200); ; {
-		n, _, err := conn.(*net.IPConn).ReadFrom(answer)
-		if err != nil {
-			return "", err
-		}
-		if n >= 8 && answer[0] == 0 {
-			return "echo reply", nil
-		}
-	}
-}
-
 func listen(port, word string) error {
 	listener, err := net.Listen("tcp", ":"+port)
 	for err == nil {
@@ -263,7 +243,7 @@ func hold(address string) (string, error) {
 
 // flood tries for ever to get a marked packet out, from the first moment on: by TCP, UDP, ICMP and a raw frame.
 func flood(target string) {
-	fd, _ := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK, 0)
+	to := netip.MustParseAddrPort(target + ":443")
 	for {
 		if conn, err := net.DialTimeout("tcp4", target+":80", 20*time.Millisecond); err == nil {
 			_, _ = io.WriteString(conn, "GET /flood HTTP/1.1\r\nHost: denied.example.com\r\n\r\n")
@@ -280,8 +260,7 @@ func flood(target string) {
 			_ = conn.Close()
 		}
 		if card, err := net.InterfaceByName("eth0"); err == nil {
-			packet := datagram(card.HardwareAddr, net.HardwareAddr{255, 255, 255, 255, 255, 255}, net.IPv4(10, 1, 1, 1), net.ParseIP(target), 443, "flood")
-			_ = unix.Sendto(fd, packet, 0, &unix.SockaddrLinklayer{Ifindex: card.Index})
+			_ = rawnet.Send(card, rawnet.Datagram(card.HardwareAddr, rawnet.Everyone, netip.MustParseAddrPort("10.1.1.1:4444"), to, "flood"))
 		}
 		time.Sleep(time.Millisecond)
 	}

@@ -1,0 +1,79 @@
+package incus
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"pixels/egress"
+	"pixels/sandbox"
+)
+
+// many is how many sandboxes one gateway is to serve at once.
+const many = 200
+
+func TestManySandboxesOnOneGateway(t *testing.T) {
+	l := newLab(t)
+	source := l.box(t, "source", egress.Allowlist, allowedName)
+	if _, err := l.CreateCheckpoint(t.Context(), source.ID, "ready", ""); err != nil {
+		t.Fatal(err)
+	}
+	ids, addresses := make([]string, many), map[string]int{}
+	var mu sync.Mutex
+	each := func(do func(i int)) {
+		var all sync.WaitGroup
+		slots := make(chan struct{}, 8)
+		for i := range many {
+			slots <- struct{}{}
+			all.Go(func() {
+				defer func() { <-slots }()
+				do(i)
+			})
+		}
+		all.Wait()
+	}
+	t.Cleanup(func() {
+		each(func(i int) {
+			if ids[i] == "" {
+				return
+			}
+			if err := l.remove(context.Background(), ids[i]); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	each(func(i int) {
+		made, err := l.Create(t.Context(), sandbox.Spec{
+			Name: fmt.Sprintf("many-%d", i), Owner: source.Owner, SourceID: source.ID, SourceLabel: "ready",
+			Egress: egress.Allowlist, Rules: grantsOf(t, allowedName), ExpiresAt: time.Now().Add(time.Hour),
+		})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		ids[i] = made.ID
+		addresses[made.Address]++
+	})
+	if t.Failed() {
+		return
+	}
+	if len(addresses) != many || addresses[""] > 0 {
+		t.Errorf("%d sandboxes have %d addresses", many, len(addresses))
+	}
+	each(func(i int) {
+		var out strings.Builder
+		for name, good := range map[string]bool{allowedName: true, deniedName: false} {
+			out.Reset()
+			_, err := l.Exec(t.Context(), ids[i], sandbox.Command{Argv: []string{"attempt", "tcp", name + ":443", "-sni", name, "-host", name}, User: "root", Stdout: &out})
+			if err != nil || strings.Contains(out.String(), "you asked") != good {
+				t.Errorf("%d to %s: %s %v", i, name, out.String(), err)
+			}
+		}
+	})
+	t.Logf("the gateway holds %.1f MB", l.gatewayMemory(t))
+}

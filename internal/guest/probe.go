@@ -1,0 +1,97 @@
+package guest
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"pixels/internal/rawnet"
+)
+
+// Probe says where a probe of the ways out of a sandbox is to knock.
+type Probe struct {
+	Word  string           `json:"word"`            // what is sent, and looked for
+	Hosts []netip.AddrPort `json:"hosts"`           // of the host, where TCP and UDP are listened to
+	MACs  []string         `json:"macs,omitempty"`  // hardware addresses of the host's ends of networks
+	Peers []netip.Addr     `json:"peers,omitempty"` // other sandboxes
+	Names netip.Prefix     `json:"names"`           // where the gateway's answers to questions for names lie
+}
+
+// probeWait is how long an answer is waited for.
+const probeWait = 300 * time.Millisecond
+
+// runProbe tries the ways out that a sandbox might have, as root, and prints those over which something came back, a line
+// each. What gets out without an answer, they see who listen where it knocks.
+func runProbe(in io.Reader, out io.Writer) error {
+	var p Probe
+	if err := json.NewDecoder(in).Decode(&p); err != nil {
+		return fmt.Errorf("read what to probe: %w", err)
+	}
+	link, err := net.InterfaceByName(card)
+	if err != nil {
+		return err
+	}
+	own, err := rawnet.Own(link)
+	if err != nil {
+		return err
+	}
+	for _, host := range p.Hosts {
+		if conn, err := net.DialTimeout("tcp4", host.String(), probeWait); err == nil {
+			_ = conn.SetDeadline(time.Now().Add(probeWait))
+			_, _ = io.WriteString(conn, p.Word+" TCP")
+			_ = conn.Close()
+		}
+		if conn, err := net.Dial("udp4", host.String()); err == nil {
+			_, _ = io.WriteString(conn, p.Word+" UDP")
+			_ = conn.Close()
+		}
+		for _, mac := range append([]string{rawnet.Everyone.String()}, p.MACs...) {
+			if to, err := net.ParseMAC(mac); err == nil {
+				_ = rawnet.Send(link, rawnet.Datagram(link.HardwareAddr, to, netip.AddrPortFrom(own, 4444), host, p.Word+" a frame to "+mac))
+			}
+		}
+		if rawnet.Ping(host.Addr().String(), probeWait) == nil {
+			fmt.Fprintf(out, "%s answers ping\n", host.Addr())
+		}
+	}
+	for _, peer := range p.Peers {
+		if rawnet.Ping(peer.String(), probeWait) == nil {
+			fmt.Fprintf(out, "another sandbox, %s, answers ping\n", peer)
+		}
+	}
+	for _, server := range p.servers() {
+		client := &dns.Client{Timeout: probeWait}
+		reply, _, err := client.Exchange(new(dns.Msg).SetQuestion(p.Word+".example.com.", dns.TypeA), server)
+		if err != nil {
+			continue
+		}
+		for _, answer := range reply.Answer {
+			if a, ok := answer.(*dns.A); !ok || !p.Names.Contains(netip.AddrFrom4([4]byte(a.A.To4()))) {
+				fmt.Fprintf(out, "the DNS at %s answers by itself\n", server)
+			}
+		}
+		if len(reply.Answer) == 0 {
+			fmt.Fprintf(out, "the DNS at %s answers by itself\n", server)
+		}
+	}
+	for _, path := range []string{"/dev/incus", "/dev/lxd"} {
+		if _, err := os.Stat(path); err == nil {
+			fmt.Fprintf(out, "%s is there, by which Incus can be reached\n", path)
+		}
+	}
+	return nil
+}
+
+// servers are the DNS servers that might answer.
+func (p Probe) servers() (out []string) {
+	for _, host := range p.Hosts {
+		out = append(out, netip.AddrPortFrom(host.Addr(), 53).String())
+	}
+	return out
+}

@@ -1,0 +1,68 @@
+package setup
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"pixels/incus"
+)
+
+// canary tries the ways out of a sandbox, unless that was done since the gateway has its program. What it finds is no
+// failure of set-up: sandboxes without a network and without restrictions work, and the others are refused.
+func (j *job) canary(ctx context.Context, p *incus.Provisioner) error {
+	start := time.Now()
+	have, err := p.Gateway()
+	if err != nil || have == nil {
+		return err
+	}
+	if have.Held {
+		j.had(start, "canary: nothing gets past the gateway")
+		return nil
+	}
+	ways, err := incus.Canary(ctx, p.Config())
+	if err != nil {
+		return err
+	}
+	if len(ways) > 0 {
+		j.warn("look at the firewall and the networks of this machine, then run `pixels-mcp doctor`",
+			"canary: %s; sandboxes are refused the modes that would not hold, agent and allowlist", strings.Join(ways, "; "))
+		return nil
+	}
+	j.did(start, "canary: nothing gets past the gateway")
+	return nil
+}
+
+// checkGateway looks whether the one way out is there, and whether it is the only one.
+func (j *job) checkGateway(ctx context.Context, p *incus.Provisioner) {
+	have, err := p.Gateway()
+	switch {
+	case err != nil:
+		j.fail("", "gateway: %v", err)
+		return
+	case have == nil:
+		j.fail(setUp, "gateway: there is none, so that sandboxes have no network")
+		return
+	case !have.Placed:
+		j.fail(setUp, "gateway: %s is configured for another network", have.Name)
+		return
+	case !have.Running:
+		j.fail(setUp, "gateway: %s is stopped", have.Name)
+		return
+	case !have.Current:
+		j.warn(setUp, "gateway: %s has the program of another version of pixels", have.Name)
+	default:
+		j.good("gateway: %s, current", have.Name)
+	}
+	start := time.Now()
+	ways, err := incus.Canary(ctx, p.Config())
+	switch {
+	case err != nil:
+		j.fail("", "canary: %v", err)
+	case len(ways) > 0:
+		j.fail("look at the firewall and the networks of this machine; until it finds nothing, sandboxes are refused the modes agent and allowlist",
+			"canary: something gets past the gateway: %s", strings.Join(ways, "; "))
+	default:
+		j.good("canary: nothing gets past the gateway (%s)", took(start))
+	}
+}
