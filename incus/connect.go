@@ -36,6 +36,7 @@ type Config struct {
 	Network    string         // managed bridge of sandboxes; empty means "pixels"
 	Image      string         // alias or fingerprint of the base image; empty means "pixels/base"
 	Presets    egress.Presets // rules that modes bring along; nil means those of this program
+	StrictECH  bool           // what the gateway that set-up makes is to do with an Encrypted Client Hello: refuse it
 
 	place func(*gateway.Config) // edits what a gateway is told; for tests
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/lxc/incus/v6/shared/api"
 
 	"pixels/egress"
+	"pixels/egress/gateway"
 	"pixels/sandbox"
 )
 
@@ -40,7 +41,7 @@ func doUntilKilled(does, owner, id string) error {
 	if err != nil {
 		return err
 	}
-	spec := sandbox.Spec{Name: "made", Owner: owner, Egress: egress.None, ExpiresAt: time.Now().Add(time.Hour)}
+	spec := sandbox.Spec{Name: "made", Owner: owner, Egress: egress.Allowlist, ExpiresAt: time.Now().Add(time.Hour)}
 	fmt.Println("begun")
 	switch does {
 	case "create":
@@ -128,7 +129,7 @@ func TestKilledAtAnyPoint(t *testing.T) {
 			}
 		}
 	})
-	base, err := b.Create(t.Context(), sandbox.Spec{Name: "base", Owner: owner, Image: b.config.Image, Egress: egress.None, ExpiresAt: time.Now().Add(time.Hour)})
+	base, err := b.Create(t.Context(), sandbox.Spec{Name: "base", Owner: owner, Image: b.config.Image, Egress: egress.Allowlist, ExpiresAt: time.Now().Add(time.Hour)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,6 +145,10 @@ func TestKilledAtAnyPoint(t *testing.T) {
 				var out bytes.Buffer
 				code, err := b.Exec(t.Context(), s.ID, sandbox.Command{Argv: []string{"hostname"}, Stdout: &out})
 				return err == nil && code == 0 && out.String() == s.Name+"\n" || errors.Is(err, sandbox.ErrNotFound)
+			})
+			soon(t, "what is shown as running has a way out", func() bool {
+				e, err := b.Egress(t.Context(), s.ID)
+				return err == nil && e.Enforced || errors.Is(err, sandbox.ErrNotFound)
 			})
 		}
 	}
@@ -243,9 +248,31 @@ func TestKilledAtAnyPoint(t *testing.T) {
 			continue // it was killed before it had done anything
 		}
 		settled(t, b, owner, 0)
+		noWireLeaks(t, b)
 		return
 	}
 	t.Error("it was never destroyed")
+}
+
+// noWireLeaks sweeps, and fails the test when the gateway has a sandbox on a wire that isn't there.
+func noWireLeaks(t *testing.T, b *Backend) {
+	t.Helper()
+	all, err := b.cache.fresh()
+	if err == nil {
+		err = b.mendWires(t.Context(), all)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply, err := b.wires.ask(t.Context(), gateway.Request{Op: gateway.Wires})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, wire := range reply.Wires {
+		if wire.State == gateway.Taken && all[wire.Sandbox] == nil {
+			t.Errorf("a wire leaked: %+v", wire)
+		}
+	}
 }
 
 func stopped(all []api.Instance) (n int) {

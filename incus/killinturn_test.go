@@ -51,25 +51,25 @@ func TestKilledInTurn(t *testing.T) {
 		what string
 		do   func(t *testing.T)
 	}{
-		{"the server", func(t *testing.T) { l.killServer(t, self) }},
-		{"the gateway's worker", func(t *testing.T) {
+		{"server-kill", func(t *testing.T) { l.killServer(t, self) }},
+		{"gateway-kill, its worker", func(t *testing.T) {
 			pid := l.gatewayPID(t)
 			if err := unix.Kill(childOf(t, pid), unix.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
 		}},
-		{"the gateway's first process", func(t *testing.T) {
+		{"gateway-kill, its first process", func(t *testing.T) {
 			if err := unix.Kill(l.gatewayPID(t), unix.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
 		}},
-		{"the gateway, which is stopped", func(t *testing.T) {
+		{"gateway-kill, stopped", func(t *testing.T) {
 			op, err := l.server.UpdateInstanceState(l.p.config.Gateway(), api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
 			if _, err = finish(t.Context(), l.server, op, err); err != nil {
 				t.Fatal(err)
 			}
 		}},
-		{"the gateway, which is deleted", func(t *testing.T) {
+		{"gateway-kill, deleted", func(t *testing.T) {
 			if err := l.p.DeleteGateway(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -85,7 +85,7 @@ func TestKilledInTurn(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
-		{"incusd", func(t *testing.T) {
+		{"incusd-kill", func(t *testing.T) {
 			if err := unix.Kill(incusd(t), unix.SIGKILL); err != nil {
 				t.Fatal(err)
 			}

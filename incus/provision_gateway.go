@@ -111,6 +111,7 @@ func (p *Provisioner) gatewayConfig() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	place.StrictECH = p.config.StrictECH
 	if p.config.place != nil {
 		p.config.place(&place)
 	}

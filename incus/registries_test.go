@@ -79,7 +79,7 @@ func TestPackageRegistriesWorkInside(t *testing.T) {
 		node := strings.TrimSpace(output("node", "-p", "process.execPath"))
 		put(filepath.Dir(node), filepath.Base(node))
 		put(filepath.Dir(filepath.Dir(filepath.Dir(npm))), "npm")
-		line := fmt.Sprintf("cd /tmp && PATH=/opt/tools:$PATH node /opt/tools/npm/bin/npm-cli.js install --no-audit --no-fund --registry %s is-odd && ls node_modules/is-odd/package.json", registry)
+		line := fmt.Sprintf("cd /tmp && export NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt PATH=/opt/tools:$PATH && node /opt/tools/npm/bin/npm-cli.js install --no-audit --no-fund --registry %s is-odd && ls node_modules/is-odd/package.json", registry)
 		if out, code := run(line); code != 0 {
 			t.Errorf("npm: exit code %d: %s", code, out)
 		}

@@ -100,24 +100,7 @@ func TestAnotherSandboxesAddressLeadsNowhere(t *testing.T) {
 func TestTheHostReachesASandboxAndNobodyElseDoes(t *testing.T) {
 	l := newLab(t)
 	b := l.box("one", egress.None)
-	b.Do(func() {
-		listener, err := net.Listen("tcp4", ":9000")
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		t.Cleanup(func() { _ = listener.Close() })
-		go func() {
-			for {
-				c, err := listener.Accept()
-				if err != nil {
-					return
-				}
-				_, _ = c.Write([]byte("here"))
-				_ = c.Close()
-			}
-		}()
-	})
+	b.listen(func() string { return "here" })
 	l.inet.Address("up0", "10.99.0.77/24")
 	for from, good := range map[string]bool{"10.99.0.1": true, "10.99.0.77": false} {
 		var got string

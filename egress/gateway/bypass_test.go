@@ -335,25 +335,11 @@ func TestSandboxesDontReachEachOtherNorTheGateway(t *testing.T) {
 	l := newLab(t)
 	one, two := l.box("one", egress.Allowlist, "10.99.0.0/24:*"), l.box("two", egress.Unrestricted)
 	for _, b := range []*box{one, two} {
-		b.Do(func() {
-			listener, err := net.Listen("tcp4", ":9000")
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			t.Cleanup(func() { _ = listener.Close() })
-			go func() {
-				for {
-					c, err := listener.Accept()
-					if err != nil {
-						return
-					}
-					l.mu.Lock()
-					l.events = append(l.events, gateway.Event{Verdict: "reached", Sandbox: b.name})
-					l.mu.Unlock()
-					_ = c.Close()
-				}
-			}()
+		b.listen(func() string {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.events = append(l.events, gateway.Event{Verdict: "reached", Sandbox: b.name})
+			return ""
 		})
 	}
 	for _, c := range []struct {

@@ -107,6 +107,9 @@ func (l *oneConn) Close() error {
 
 func (l *oneConn) Addr() net.Addr { return l.addr }
 
+// bodyBuffer is how much of a body is copied at once, in bytes: with less, system calls cost more than copying.
+const bodyBuffer = 128 << 10
+
 // buffers are those that bodies are copied with.
 var buffers bufferPool
 
@@ -116,7 +119,7 @@ func (b *bufferPool) Get() []byte {
 	if p, ok := b.pool.Get().(*[]byte); ok {
 		return *p
 	}
-	return make([]byte, 64<<10)
+	return make([]byte, bodyBuffer)
 }
 
 func (b *bufferPool) Put(p []byte) { b.pool.Put(&p) }

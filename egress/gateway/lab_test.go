@@ -186,6 +186,28 @@ func (b *box) configure(a netip.Addr) {
 	b.Route("eth0", netip.MustParsePrefix("0.0.0.0/0"), netip.MustParseAddr("169.254.1.1"))
 }
 
+// listen answers whoever connects to port 9000 with what say returns.
+func (b *box) listen(say func() string) {
+	b.Do(func() {
+		listener, err := net.Listen("tcp4", ":9000")
+		if err != nil {
+			b.t().Error(err)
+			return
+		}
+		b.t().Cleanup(func() { _ = listener.Close() })
+		go func() {
+			for {
+				c, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = io.WriteString(c, say())
+				_ = c.Close()
+			}
+		}()
+	})
+}
+
 func (b *box) t() testing.TB { return b.lab.t }
 
 func policy(t testing.TB, mode egress.Mode, rules ...string) egress.Policy {

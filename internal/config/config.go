@@ -53,15 +53,16 @@ type Incus struct {
 // Defaults are what a sandbox gets when its creator does not say.
 type Defaults struct {
 	Image     string            `toml:"image"`
-	CPU       int               `toml:"cpu"`       // cores
-	Memory    Size              `toml:"memory"`    // of RAM
-	Disk      Size              `toml:"disk"`      // of the root file system
-	Processes int               `toml:"processes"` // tasks
-	Egress    string            `toml:"egress"`    // a mode: none, agent, allowlist or unrestricted
-	Network   string            `toml:"network"`   // managed bridge that sandboxes sit on
-	Lease     Duration          `toml:"lease"`     // how long it lives
-	MaxLease  Duration          `toml:"max_lease"` // the longest that one may be given
-	Nesting   bool              `toml:"nesting"`   // containers inside, which opens more of the kernel
+	CPU       int               `toml:"cpu"`        // cores
+	Memory    Size              `toml:"memory"`     // of RAM
+	Disk      Size              `toml:"disk"`       // of the root file system
+	Processes int               `toml:"processes"`  // tasks
+	Egress    string            `toml:"egress"`     // a mode: none, agent, allowlist or unrestricted
+	Network   string            `toml:"network"`    // managed bridge that sandboxes sit on
+	Lease     Duration          `toml:"lease"`      // how long it lives
+	MaxLease  Duration          `toml:"max_lease"`  // the longest that one may be given
+	StrictECH bool              `toml:"strict_ech"` // refuse TLS with an Encrypted Client Hello
+	Nesting   bool              `toml:"nesting"`    // containers inside, which opens more of the kernel
 	Env       map[string]string `toml:"env"`
 }
 
@@ -207,7 +208,7 @@ func (c Config) IncusConfig() incus.Config {
 	i := c.Incus
 	return incus.Config{
 		Socket: i.Socket, Remote: i.Remote, ClientCert: i.ClientCert, ClientKey: i.ClientKey, ServerCert: i.ServerCert,
-		Project: i.Project, Pool: i.Pool, Network: c.Defaults.Network, Image: c.Defaults.Image, Presets: c.presets,
+		Project: i.Project, Pool: i.Pool, Network: c.Defaults.Network, Image: c.Defaults.Image, Presets: c.presets, StrictECH: c.Defaults.StrictECH,
 	}
 }
 

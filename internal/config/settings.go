@@ -34,6 +34,7 @@ var settings = []setting{
 	{"defaults.disk", "disk of a new sandbox, as 10GiB", func(c *Config) any { return &c.Defaults.Disk }},
 	{"defaults.processes", "most processes of a new sandbox", func(c *Config) any { return &c.Defaults.Processes }},
 	{"defaults.egress", "egress mode of a new sandbox: none, agent, allowlist or unrestricted", func(c *Config) any { return &c.Defaults.Egress }},
+	{"defaults.strict_ech", "refuse TLS that encrypts its server name (ECH), feigned or not: true or false; setup brings it to the gateway", func(c *Config) any { return &c.Defaults.StrictECH }},
 	{"defaults.nesting", "let sandboxes run containers inside, which opens more of the kernel to them: true or false", func(c *Config) any { return &c.Defaults.Nesting }},
 	{"defaults.lease", "how long a sandbox lives whose creator does not say, as 24h", func(c *Config) any { return &c.Defaults.Lease }},
 	{"defaults.max_lease", "the longest lease of a sandbox, as 30d", func(c *Config) any { return &c.Defaults.MaxLease }},

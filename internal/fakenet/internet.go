@@ -21,7 +21,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Addresses of the internet's servers. Each has HTTP on 80 and 8080, TLS on 443 and 8443, an echo on 7, and a server that speaks
+// Addresses of the internet's servers. Each has HTTP on 80 and 8080, TLS on 443 and 8443, an echo on 7, as many bytes as one asks for on 9, and a server that speaks
 // first on 22.
 const (
 	Site      = "198.51.100.10"
@@ -51,6 +51,7 @@ func NewInternet(t testing.TB) *Internet {
 		in.listen(a+":7", in.echo)
 		in.listen(a+":22", in.first)
 		in.listen(a+":853", in.echo)
+		in.listen(a+":9", in.plenty)
 		in.webServers(a, http.HandlerFunc(in.web))
 	}
 	return in
@@ -163,6 +164,18 @@ func (in *Internet) echo(c net.Conn) {
 		if _, err := c.Write(buffer[:n]); err != nil {
 			return
 		}
+	}
+}
+
+// plenty answers a number, which any other byte may precede, with as many bytes.
+func (in *Internet) plenty(c net.Conn) {
+	var n int64
+	first := make([]byte, 1)
+	if _, err := io.ReadFull(c, first); err != nil {
+		return
+	}
+	if _, err := fmt.Fscanln(c, &n); err == nil {
+		_, _ = io.CopyN(c, zeros{}, n)
 	}
 }
 

@@ -45,7 +45,7 @@ func answers(count string) (string, error) {
 	return fmt.Sprint(int64(took[n*95/100])), nil
 }
 
-// download gets a path by HTTP, and prints how long that took, in nanoseconds.
+// download gets a path by HTTP, or as many bytes as the path says when there is no host, and prints how long that took, in nanoseconds.
 func download(address, host, path string) (string, error) {
 	address, err := resolve(address)
 	if err != nil {
@@ -57,7 +57,13 @@ func download(address, host, path string) (string, error) {
 		return "", err
 	}
 	defer conn.Close()
-	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", path, host); err != nil {
+	if host == "" {
+		path = "\x00" + path + "\n"
+		_, err = io.WriteString(conn, path)
+	} else {
+		_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", path, host)
+	}
+	if err != nil {
 		return "", err
 	}
 	n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, conn, make([]byte, 1<<18))
