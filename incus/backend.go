@@ -77,6 +77,7 @@ func OpenBackend(c Config) (*Backend, error) {
 		return nil, err
 	}
 	b := &Backend{server: server, config: c, cache: &cache{server: server}, wires: newWires(server, c), stale: staleAfter, now: time.Now}
+	b.wires.lost = func() { b.later(b.mendSoon) }
 	var following context.Context
 	following, b.end = context.WithCancel(context.Background())
 	b.feeding.Go(func() { b.cache.follow(following, c) })

@@ -92,9 +92,6 @@ func (b *Backend) takeWire(ctx context.Context, id string, config map[string]str
 func (b *Backend) dropWire(ctx context.Context, id string) {
 	wires := b.wires
 	if inst := b.cache.lately()[id]; inst != nil {
-		if !wired(inst.Config) {
-			return
-		}
 		wires = b.wiresOf(inst.Config)
 	}
 	_, _ = wires.ask(ctx, gateway.Request{Op: gateway.Drop, Sandbox: id})

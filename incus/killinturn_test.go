@@ -51,6 +51,24 @@ func TestKilledInTurn(t *testing.T) {
 		what string
 		do   func(t *testing.T)
 	}{
+		{"renewal", func(t *testing.T) {
+			ended := make(chan string, 1)
+			go func() { ended <- l.try(t, "one", "hold", allowedName+":7") }()
+			time.Sleep(300 * time.Millisecond)
+			before := childOf(t, l.gatewayPID(t))
+			l.weaken(t, "") // another program, with all protections
+			if after := childOf(t, l.gatewayPID(t)); after == before {
+				t.Error("the worker is the old one")
+			}
+			time.Sleep(500 * time.Millisecond)
+			select {
+			case said := <-ended:
+				t.Errorf("a connection did not outlive the renewal: %s", said)
+			default:
+				l.run(t, "one", "pkill", "-9", "-f", "^attempt hold")
+				<-ended
+			}
+		}},
 		{"server-kill", func(t *testing.T) { l.killServer(t, self) }},
 		{"gateway-kill, its worker", func(t *testing.T) {
 			pid := l.gatewayPID(t)
@@ -169,7 +187,8 @@ func (l *lab) gatewayPID(t *testing.T) int {
 	return int(state.Pid)
 }
 
-func childOf(t *testing.T, pid int) int {
+// childOf is the gateway's worker, the latest where an older one has connections still.
+func childOf(t *testing.T, pid int) (worker int) {
 	t.Helper()
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // any of them may have started it
 	if err != nil {
@@ -181,12 +200,14 @@ func childOf(t *testing.T, pid int) int {
 			child, _ := strconv.Atoi(word)
 			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", child))
 			if strings.HasSuffix(strings.Trim(string(line), "\x00"), "serve") {
-				return child
+				worker = max(worker, child)
 			}
 		}
 	}
-	t.Fatal("the gateway has no worker")
-	return 0
+	if worker == 0 {
+		t.Fatal("the gateway has no worker")
+	}
+	return worker
 }
 
 // incusd is the daemon's process.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -133,7 +134,7 @@ func (l *lab) try(t *testing.T, box string, args ...string) string {
 // run runs a command as root in a sandbox, and returns what it printed.
 func (l *lab) run(t *testing.T, box string, argv ...string) string {
 	t.Helper()
-	var out bytes.Buffer
+	var out both
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if _, err := l.Exec(ctx, l.boxes[box], sandbox.Command{Argv: argv, User: "root", Stdout: &out, Stderr: &out}); err != nil {
@@ -183,6 +184,20 @@ func (l *lab) arrived(fine ...string) string {
 	slices.Sort(out)
 	return strings.Join(out, "; ")
 }
+
+// both takes a command's two outputs, which come at once.
+type both struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (w *both) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.Write(p)
+}
+
+func (w *both) String() string { return w.b.String() }
 
 // got returns what an attempt printed when it has what only a success prints.
 func got(printed string, marks ...string) string {

@@ -17,15 +17,16 @@ import (
 // sandboxes whose wire is gone (the gateway was restarted, or they deleted it) are plugged again, and what keys allow is
 // what the gateway enforces. Any number of servers may do so at once.
 func (b *Backend) mendWires(ctx context.Context, all map[string]*known) error {
-	running := map[string]api.Instance{}
+	up, lacking := map[string]api.Instance{}, map[string]bool{}
 	for id, k := range all {
-		if shown(k.Instance, all) && whole(k.Instance) && wired(k.Config) && b.wiresOf(k.Config) == b.wires && k.StatusCode == api.Running {
-			running[id] = k.Instance
+		if shown(k.Instance, all) && whole(k.Instance) && b.wiresOf(k.Config) == b.wires && k.StatusCode != api.Stopped {
+			up[id] = k.Instance
+			lacking[id] = wired(k.Config) && k.StatusCode == api.Running
 		}
 	}
 	reply, err := b.wires.ask(ctx, gateway.Request{Op: gateway.Wires})
 	if err != nil {
-		if len(running) == 0 {
+		if len(up) == 0 {
 			return nil // nobody misses it
 		}
 		return err
@@ -37,29 +38,44 @@ func (b *Backend) mendWires(ctx context.Context, all map[string]*known) error {
 			continue
 		}
 		id, taken := wire.Sandbox, time.Duration(wire.Taken*float64(time.Second))
-		inst, runs := running[id]
-		delete(running, id)
+		inst, isUp := up[id]
+		plugged := !lacking[id] || !unplugged(inst, run, since)
+		delete(lacking, id)
+		var err error
 		switch k := all[id]; {
-		case runs && unplugged(inst, run, since):
+		case isUp && !plugged:
 			err = b.again(ctx, id, run)
-		case runs && wire.Mark != mark(inst.Config):
+		case isUp && wire.Mark != mark(inst.Config):
 			_, err = b.enforce(ctx, &inst, inst.Config)
-		case !runs && k == nil && taken >= b.stale:
+		case k == nil && taken >= b.stale:
 			b.dropWire(ctx, id)
-		case !runs && k != nil && k.StatusCode == api.Stopped && taken >= b.stale:
+		case k != nil && k.StatusCode == api.Stopped && taken >= b.stale:
 			err = b.unplug(ctx, id)
 		}
 		if err != nil && !missing(err) {
 			errs = append(errs, fmt.Errorf("the way out of %s: %w", id, err))
 		}
 	}
-	for id := range running { // those on no wire
+	for id, lacks := range lacking { // those on no wire
+		if !lacks {
+			continue
+		}
 		if err := b.again(ctx, id, run); err != nil && !missing(err) {
 			errs = append(errs, fmt.Errorf("the way out of %s: %w", id, err))
 		}
 	}
 	errs = append(errs, b.wires.tend(ctx, fewWires, enoughWires))
 	return errors.Join(errs...)
+}
+
+// mendSoon mends after the gateway was lost, which sandboxes would feel until the next sweep.
+func (b *Backend) mendSoon(ctx context.Context) {
+	for range 20 {
+		time.Sleep(500 * time.Millisecond)
+		if all, err := b.cache.fresh(); err == nil && b.mendWires(ctx, all) == nil {
+			return
+		}
+	}
 }
 
 // unplugged tells of a running sandbox whether its wire went with an earlier run of the gateway.
@@ -93,7 +109,7 @@ func (b *Backend) again(ctx context.Context, id, gatewayRun string) error {
 			return err
 		}
 		var said bytes.Buffer
-		code, err := b.exec(ctx, id, api.InstanceExecPost{Command: []string{program, "unplug"}}, nil, &said, &said)
+		code, err := b.exec(ctx, id, api.InstanceExecPost{Command: []string{program, "unplug"}}, nil, nil, &said)
 		if err == nil && code != 0 {
 			err = fmt.Errorf("take its old card away: %s", bytes.TrimSpace(said.Bytes()))
 		}

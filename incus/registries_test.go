@@ -1,7 +1,6 @@
 package incus
 
 import (
-	"bytes"
 	"fmt"
 	"net/url"
 	"os"
@@ -46,7 +45,7 @@ func TestPackageRegistriesWorkInside(t *testing.T) {
 	box = boxOf(t, b, sandbox.Spec{Name: "packages-2", Egress: egress.Agent, Rules: grantsOf(t, allow...)})
 	run := func(line string) (string, int) {
 		t.Helper()
-		var out bytes.Buffer
+		var out both
 		code, err := b.Exec(t.Context(), box.ID, sandbox.Command{Shell: line, User: "root", Stdout: &out, Stderr: &out})
 		if err != nil {
 			t.Fatalf("%s: %v", line, err)

@@ -86,6 +86,7 @@ func (b *Backend) later(do func(ctx context.Context)) {
 
 // Close implements sandbox.Backend.
 func (b *Backend) Close() {
+	b.wires.hush()
 	b.background.Wait()
 	b.wires.close()
 	b.others.Range(func(_, w any) bool { w.(*wires).close(); return true })

@@ -25,8 +25,11 @@ type wires struct {
 	name   string // of the gateway's instance
 	ends   string // how the names of the wires' other ends begin
 
+	lost func() // hears that a channel ended, unless we ended it; may be nil
+
 	speaking sync.Mutex
 	channel  *gateway.Client
+	ending   bool
 
 	changing sync.Mutex // of the gateway's devices: Incus refuses two changes at once
 }
@@ -76,6 +79,16 @@ func (w *wires) speak() (*gateway.Client, error) {
 		return nil, err
 	}
 	w.channel = channel
+	if w.lost != nil {
+		go func() {
+			<-channel.Done()
+			w.speaking.Lock()
+			defer w.speaking.Unlock()
+			if !w.ending {
+				w.lost()
+			}
+		}()
+	}
 	return channel, nil
 }
 
@@ -83,6 +96,13 @@ func (w *wires) speak() (*gateway.Client, error) {
 func (w *wires) stopped() bool {
 	inst, _, err := w.server.GetInstance(w.name)
 	return err == nil && inst.StatusCode == api.Stopped
+}
+
+// hush keeps lost from being called from now on.
+func (w *wires) hush() {
+	w.speaking.Lock()
+	defer w.speaking.Unlock()
+	w.ending = true
 }
 
 // close ends the channel.
@@ -161,7 +181,7 @@ func (w *wires) tend(ctx context.Context, few, enough int) error {
 			made = append(made, number)
 		}
 		if len(made) == 0 && free == 0 {
-			return fmt.Errorf("%w: all %d are taken", gateway.ErrNoWire, reply.Limit)
+			return fmt.Errorf("%w: the network has room for %d sandboxes, and all of it is taken; stop or destroy some", gateway.ErrNoWire, reply.Limit)
 		}
 		return nil
 	})

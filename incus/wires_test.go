@@ -1,7 +1,6 @@
 package incus
 
 import (
-	"bytes"
 	"strings"
 	"sync"
 	"testing"
@@ -85,7 +84,7 @@ func TestASandboxOnAWire(t *testing.T) {
 	if made.Address == "" || made.Address != wire.Address.String() {
 		t.Fatalf("it has the address %q, not %s", made.Address, wire.Address)
 	}
-	var out bytes.Buffer
+	var out both
 	code, err := b.exec(t.Context(), made.ID, api.InstanceExecPost{Command: []string{"/bin/bash", "-c",
 		"ip route show default; getent ahostsv4 somewhere.example.com | head -1; timeout 5 bash -c 'exec 3<>/dev/tcp/somewhere.example.com/80; printf \"GET / HTTP/1.1\\r\\nHost: somewhere.example.com\\r\\n\\r\\n\" >&3; cat <&3'"}}, nil, &out, &out)
 	if err != nil {
@@ -99,5 +98,45 @@ func TestASandboxOnAWire(t *testing.T) {
 	reply, err := b.wires.ask(t.Context(), gateway.Request{Op: gateway.Denials, Sandbox: made.ID})
 	if err != nil || len(reply.Denials) != 1 || reply.Denials[0].Domain != "somewhere.example.com" {
 		t.Errorf("denials: %+v %v", reply.Denials, err)
+	}
+}
+
+// A sandbox changes its mode while it runs, to one with a network and back, and leaves no wire behind.
+func TestTheModeChangesWhileASandboxRuns(t *testing.T) {
+	b := realBackend(t)
+	made := boxOf(t, b, sandbox.Spec{Name: "changing", Egress: egress.None})
+	set := func(mode egress.Mode) {
+		t.Helper()
+		if _, err := b.SetEgress(t.Context(), made.ID, func(_ egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) { return mode, own, nil }); err != nil {
+			t.Fatal(err)
+		}
+		if e, err := b.Egress(t.Context(), made.ID); err != nil || e.Mode != mode || !e.Enforced {
+			t.Errorf("mode %s: %+v %v", mode, e, err)
+		}
+	}
+	set(egress.Allowlist)
+	wire := wireOf(t, b, made.ID)
+	soon(t, "it has its address", func() bool {
+		got, err := b.Get(t.Context(), made.Owner, "changing")
+		return err == nil && got.Address == wire.Address.String()
+	})
+	set(egress.None)
+	if err := b.SetState(t.Context(), made.ID, sandbox.Stopped); err != nil {
+		t.Fatal(err)
+	}
+	reply, err := b.wires.ask(t.Context(), gateway.Request{Op: gateway.Wires})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range reply.Wires {
+		if w.Sandbox == made.ID {
+			t.Errorf("stopped, it is still on %+v", w)
+		}
+	}
+	if err := b.SetState(t.Context(), made.ID, sandbox.Running); err != nil {
+		t.Fatal(err)
+	}
+	if got := sh(t, b, made.ID, "ls /sys/class/net"); got != "lo" {
+		t.Errorf("in mode none it has %q", got)
 	}
 }

@@ -123,6 +123,7 @@ func (m *Manager) WaitRun(ctx context.Context, owner string, r WaitRequest) (Run
 		out.More = cutOut || cutErr
 	}
 	out.Cursor = cursor(atOut, atErr)
+	out.Denied = m.denials(ctx, s.ID, got.Started)
 	return out, nil
 }
 

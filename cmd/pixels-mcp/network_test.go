@@ -35,6 +35,13 @@ func TestADomainIsAllowedAndDenied(t *testing.T) {
 	if ran := exec(reach); !strings.Contains(ran.Stdout, "403 Forbidden") || !strings.Contains(ran.Denied, "unheard.example.com") || !strings.Contains(ran.Denied, "allow_domain") {
 		t.Errorf("denied: %+v", ran)
 	}
+	var behind struct{ Operation string }
+	call("exec", map[string]any{"name": "work", "command": reach, "background": true}, &behind)
+	var waited struct{ Operations []struct{ Exec result } }
+	call("wait", map[string]any{"ids": []string{behind.Operation}}, &waited)
+	if got := waited.Operations[0].Exec; !strings.Contains(got.Denied, "unheard.example.com") {
+		t.Errorf("denied in the background: %+v", got)
+	}
 	if ran := exec("true"); ran.Denied != "" {
 		t.Errorf("a command that reached for nothing: %+v", ran)
 	}

@@ -16,7 +16,7 @@ const leaseTime = time.Hour
 // serveDHCP tells each sandbox the address that its wire has: a network of that address alone, with the router by a route
 // of its own (RFC 3442), as clouds do it.
 func (g *Gateway) serveDHCP(ctx context.Context) error {
-	socket, err := net.ListenPacket("udp4", ":67")
+	socket, err := (&net.ListenConfig{Control: shared}).ListenPacket(ctx, "udp4", ":67")
 	if err != nil {
 		return err
 	}

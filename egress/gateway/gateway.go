@@ -14,10 +14,12 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"pixels/egress"
 )
@@ -42,6 +44,7 @@ type Gateway struct {
 	store  store
 	filter *filter
 
+	flowing   sync.WaitGroup // connections
 	mu        sync.Mutex
 	wires     map[int]*wire        // by number
 	byAddress map[netip.Addr]*wire // those that a sandbox is on
@@ -51,8 +54,9 @@ type Gateway struct {
 }
 
 // Run is the life of a gateway: until ctx ends, or it fails. It begins closed: rules are in force before any interface is
-// up, and wires get what its disk says and nothing else.
-func Run(ctx context.Context, config Config, log zerolog.Logger) error {
+// up, and wires get what its disk says and nothing else. When handOver ends, it leaves all that is new to a successor, and
+// lives on for the connections that it has, as long as the policies that the successor keeps on the disk allow them.
+func Run(ctx, handOver context.Context, config Config, log zerolog.Logger) error {
 	g := &Gateway{
 		config: config, log: log, store: store{filepath.Clean(config.Dir)},
 		wires: map[int]*wire{}, byAddress: map[netip.Addr]*wire{}, bySandbox: map[string]*wire{}, watchers: map[chan Event]struct{}{},
@@ -67,18 +71,70 @@ func Run(ctx context.Context, config Config, log zerolog.Logger) error {
 	if err := uplink(config); err != nil {
 		return fmt.Errorf("gateway: uplink %s: %w", config.Uplink, err)
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	ctx, end := context.WithCancel(ctx)
+	defer g.flowing.Wait()
+	defer end()
+	serving, stop := context.WithCancel(ctx)
+	defer stop()
+	defer context.AfterFunc(handOver, stop)()
+	group, serving := errgroup.WithContext(serving)
 	for what, serve := range map[string]func(context.Context) error{
-		"watch wires": g.watchWires, "DNS": g.serveDNS, "proxy": g.serveProxy, "DHCP": g.serveDHCP, "control": g.serveControl,
+		"watch wires": g.watchWires, "DNS": g.serveDNS, "DHCP": g.serveDHCP, "control": g.serveControl,
+		"proxy": func(serving context.Context) error { return g.serveProxy(serving, ctx) },
 	} {
 		group.Go(func() error {
-			if err := serve(ctx); err != nil && ctx.Err() == nil {
+			if err := serve(serving); err != nil && serving.Err() == nil {
 				return fmt.Errorf("gateway: %s: %w", what, err)
 			}
 			return nil
 		})
 	}
-	return group.Wait()
+	err = group.Wait()
+	if handOver.Err() != nil && ctx.Err() == nil {
+		g.drain(ctx)
+	}
+	return err
+}
+
+// drainEvery is how often a gateway that has a successor looks what that allows.
+const drainEvery = 100 * time.Millisecond
+
+// drain returns when the connections that there are have ended.
+func (g *Gateway) drain(ctx context.Context) {
+	tick := time.NewTicker(drainEvery)
+	defer tick.Stop()
+	for {
+		left := 0
+		g.mu.Lock()
+		for _, w := range g.wires {
+			if len(w.flows) == 0 {
+				continue
+			}
+			k, ok, err := g.store.load(w.number)
+			for f := range w.flows {
+				if err != nil || !ok || k.Sandbox != w.sandbox || !f.allowed(k.Policy) {
+					f.cut()
+				}
+				left++
+			}
+		}
+		g.mu.Unlock()
+		if left == 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// shared has a socket share its port with a successor's, or a predecessor's, for the moment that both have one.
+func shared(_, _ string, c syscall.RawConn) error {
+	var failed error
+	err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+	return errors.Join(err, failed)
 }
 
 // on returns the wire that an address is on, nil when no sandbox has it. That a packet with a sandbox's address came over

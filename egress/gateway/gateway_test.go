@@ -3,7 +3,10 @@ package gateway_test
 import (
 	"fmt"
 	"io"
+	"net"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -169,4 +172,49 @@ func TestAfterARestartTheSamePolicyIsInForce(t *testing.T) {
 	if _, err := b.secure(b.dial("denied.example.com", 443), "denied.example.com"); err == nil {
 		t.Error("after a restart a denied name passes")
 	}
+}
+
+func TestASuccessorLeavesConnectionsAlone(t *testing.T) {
+	l := newLab(t)
+	b := l.box("one", egress.Allowlist, "allowed.example.com:7", "denied.example.com:7")
+	echo := func(conn net.Conn, text string) error {
+		_ = conn.SetDeadline(time.Now().Add(3 * time.Second))
+		if _, err := io.WriteString(conn, "\x00"+text); err != nil {
+			return err
+		}
+		_, err := io.ReadFull(conn, make([]byte, 1+len(text)))
+		return err
+	}
+	kept, revoked := b.dial("allowed.example.com", 7), b.dial("denied.example.com", 7)
+	for _, conn := range []net.Conn{kept, revoked} {
+		if err := echo(conn, "before"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := l.cmd
+	if err := old.Process.Signal(syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	l.start()
+	for _, conn := range []net.Conn{kept, revoked} {
+		if err := echo(conn, "under the successor"); err != nil {
+			t.Errorf("a connection did not outlive the renewal: %v", err)
+		}
+	}
+	if err := echo(b.dial("allowed.example.com", 7), "new"); err != nil {
+		t.Errorf("a new connection: %v", err)
+	}
+	b.set(egress.Allowlist, "allowed.example.com:7")
+	time.Sleep(500 * time.Millisecond)
+	if err := echo(revoked, "after"); err == nil {
+		t.Error("what the successor took back goes on")
+	}
+	if err := echo(kept, "after"); err != nil {
+		t.Errorf("what it did not take back ended: %v", err)
+	}
+	_ = kept.Close()
+	eventually(t, "the old one ends with its last connection", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", old.Process.Pid))
+		return err == nil && strings.Contains(string(stat), ") Z ")
+	})
 }

@@ -29,6 +29,9 @@ const ControlCommand = "control"
 // The Version of the successor follows.
 const RenewCommand = "renew"
 
+// handOverSignal has a gateway leave what is new to its successor.
+const handOverSignal = syscall.SIGUSR1
+
 // programPath is where the first process's program lies.
 const programPath = "/sbin/init"
 
@@ -53,7 +56,8 @@ func Main(args []string) int {
 		debug.SetMemoryLimit(memoryLimit)
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()
-		err = Run(ctx, config, zerolog.New(os.Stderr).With().Timestamp().Logger())
+		handOver, _ := signal.NotifyContext(context.Background(), handOverSignal)
+		err = Run(ctx, handOver, config, zerolog.New(os.Stderr).With().Timestamp().Logger())
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "gateway:", err)
@@ -81,8 +85,8 @@ func supervise() error {
 			case syscall.SIGCHLD:
 				alive = !reaped(worker.Process.Pid)
 			case syscall.SIGHUP:
-				renewed = true
-				_ = worker.Process.Signal(syscall.SIGTERM)
+				renewed, alive = true, false
+				_ = worker.Process.Signal(handOverSignal) // it lives on for the connections that it has
 			case syscall.SIGINT:
 				return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 			default:

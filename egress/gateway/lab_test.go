@@ -38,7 +38,8 @@ func TestMain(m *testing.M) {
 		if err == nil {
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 			defer stop()
-			err = gateway.Run(ctx, c, zerolog.New(os.Stderr))
+			handOver, _ := signal.NotifyContext(context.Background(), syscall.SIGUSR1)
+			err = gateway.Run(ctx, handOver, c, zerolog.New(os.Stderr))
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -45,14 +45,13 @@ type flow struct {
 	over     bool
 }
 
-func (g *Gateway) serveProxy(ctx context.Context) error {
-	listener, err := net.Listen("tcp4", fmt.Sprintf(":%d", proxyPort))
+// serveProxy takes connections until serving ends; they live until ctx does.
+func (g *Gateway) serveProxy(serving, ctx context.Context) error {
+	listener, err := (&net.ListenConfig{Control: shared}).Listen(serving, "tcp4", fmt.Sprintf(":%d", proxyPort))
 	if err != nil {
 		return err
 	}
-	context.AfterFunc(ctx, func() { _ = listener.Close() })
-	var flows sync.WaitGroup
-	defer flows.Wait()
+	context.AfterFunc(serving, func() { _ = listener.Close() })
 	for {
 		conn, err := listener.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -63,7 +62,7 @@ func (g *Gateway) serveProxy(ctx context.Context) error {
 			time.Sleep(10 * time.Millisecond)
 			continue
 		}
-		flows.Go(func() { g.serve(ctx, conn.(*net.TCPConn)) })
+		g.flowing.Go(func() { g.serve(ctx, conn.(*net.TCPConn)) })
 	}
 }
 
