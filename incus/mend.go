@@ -71,7 +71,13 @@ func (b *Backend) mendWires(ctx context.Context, all map[string]*known) error {
 // mendSoon mends after the gateway was lost, which sandboxes would feel until the next sweep.
 func (b *Backend) mendSoon(ctx context.Context) {
 	for range 20 {
-		time.Sleep(500 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			return
+		case <-b.wires.ending: // the process is about to end, and another one sees to it
+			return
+		case <-time.After(500 * time.Millisecond):
+		}
 		if all, err := b.cache.fresh(); err == nil && b.mendWires(ctx, all) == nil {
 			return
 		}

@@ -29,7 +29,7 @@ type wires struct {
 
 	speaking sync.Mutex
 	channel  *gateway.Client
-	ending   bool
+	ending   chan struct{} // closed once lost is not called any more
 
 	changing sync.Mutex // of the gateway's devices: Incus refuses two changes at once
 }
@@ -84,7 +84,9 @@ func (w *wires) speak() (*gateway.Client, error) {
 			<-channel.Done()
 			w.speaking.Lock()
 			defer w.speaking.Unlock()
-			if !w.ending {
+			select {
+			case <-w.ending:
+			default:
 				w.lost()
 			}
 		}()
@@ -102,7 +104,11 @@ func (w *wires) stopped() bool {
 func (w *wires) hush() {
 	w.speaking.Lock()
 	defer w.speaking.Unlock()
-	w.ending = true
+	select {
+	case <-w.ending:
+	default:
+		close(w.ending)
+	}
 }
 
 // close ends the channel.
@@ -302,7 +308,7 @@ func newWires(server client.InstanceServer, c Config) *wires {
 	c = c.withDefaults()
 	name := c.Gateway()
 	// There may be several gateways on a host.
-	return &wires{server: server, name: name, ends: "px" + gateway.Version([]byte(c.Project + "/" + name))[:6] + "-"}
+	return &wires{server: server, name: name, ending: make(chan struct{}), ends: "px" + gateway.Version([]byte(c.Project + "/" + name))[:6] + "-"}
 }
 
 // hostEnd is the name of a wire's other end while it lies on the host.
