@@ -28,12 +28,12 @@ func TestThePresetsAreWholeAndSayWhose(t *testing.T) {
 		t.Fatal(err)
 	}
 	policy := presets.For(Agent, nil)
-	for _, name := range []string{"api.anthropic.com", "api.openai.com", "generativelanguage.googleapis.com", "pypi.org", "files.pythonhosted.org", "github.com"} {
+	for _, name := range []string{"api.anthropic.com", "api.openai.com", "generativelanguage.googleapis.com", "github.com"} {
 		if g, ok := policy.Allows(name, 443); !ok || !strings.HasPrefix(g.From, "preset agent: ") {
 			t.Errorf("mode agent on %s: %v %q", name, ok, g.From)
 		}
 	}
-	for _, name := range []string{"storage.googleapis.com", "example.com", "evilpypi.org", "githubusercontent.com"} {
+	for _, name := range []string{"storage.googleapis.com", "example.com", "evilopenai.com", "githubusercontent.com"} {
 		if g, ok := policy.Allows(name, 443); ok {
 			t.Errorf("mode agent lets %s out by %s", name, g.Rule)
 		}
@@ -72,7 +72,7 @@ func TestModesAndTheirRules(t *testing.T) {
 	} {
 		p := presets.For(mode, own)
 		_, mine := p.Allows("a.example", 443)
-		_, preset := p.Allows("pypi.org", 443)
+		_, preset := p.Allows("api.openai.com", 443)
 		_, other := p.Allows("b.example", 443)
 		_, addr := p.AllowsAddress(netip.MustParseAddr("10.0.0.1"), 443)
 		if got := [3]bool{mine, preset, other}; got != want || addr != want[0] {
@@ -129,12 +129,12 @@ func TestWhatIsDeniedStaysDenied(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own, missing, err := presets.Deny(Agent, own, "second", denial("x.a.example"), denial("a.example"), denial("pypi.org"), denial("none.example"), denial("10.1.2.0/24"))
+	own, missing, err := presets.Deny(Agent, own, "second", denial("x.a.example"), denial("a.example"), denial("api.openai.com"), denial("none.example"), denial("10.1.2.0/24"))
 	if err != nil || len(missing) != 1 || missing[0].Domain != "none.example" {
 		t.Fatalf("missing %v, %v", missing, err)
 	}
 	policy := presets.For(Agent, own)
-	for name, want := range map[string]bool{"x.a.example": false, "y.a.example": true, "a.example": false, "pypi.org": false, "files.pythonhosted.org": true} {
+	for name, want := range map[string]bool{"x.a.example": false, "y.a.example": true, "a.example": false, "api.openai.com": false, "api.anthropic.com": true} {
 		if _, got := policy.Allows(name, 443); got != want {
 			t.Errorf("%s: %v", name, got)
 		}
@@ -144,13 +144,13 @@ func TestWhatIsDeniedStaysDenied(t *testing.T) {
 			t.Errorf("%s: %v", addr, got)
 		}
 	}
-	if again, missing, err := presets.Deny(Agent, own, "third", denial("pypi.org")); err != nil || len(again) != len(own) || len(missing) != 1 {
+	if again, missing, err := presets.Deny(Agent, own, "third", denial("api.openai.com")); err != nil || len(again) != len(own) || len(missing) != 1 {
 		t.Errorf("denied twice: %v %v %v", again, missing, err)
 	}
-	if own, err = Allow(own, "fourth", rules(t, "pypi.org:*")...); err != nil {
+	if own, err = Allow(own, "fourth", rules(t, "api.openai.com:*")...); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := presets.For(Agent, own).Allows("pypi.org", 443); !ok {
+	if _, ok := presets.For(Agent, own).Allows("api.openai.com", 443); !ok {
 		t.Error("what was allowed again is denied")
 	}
 	if _, err := Allow(own, "fifth", rules(t, "x.a.example")...); !errors.Is(err, ErrStillDenied) {

@@ -63,7 +63,7 @@ func TestADomainIsAllowedAndDenied(t *testing.T) {
 	if out, err := run("set", "work", "agent"); err != nil || !strings.Contains(out, "egress agent, enforced") || !strings.Contains(out, "preset agent: ") {
 		t.Errorf("set: %s %v", out, err)
 	}
-	if out, err := run("deny", "work", "pypi.org"); err != nil || !strings.Contains(out, "pypi.org:*   (denied by network deny, by "+owner+")") {
+	if out, err := run("deny", "work", "api.openai.com"); err != nil || !strings.Contains(out, "api.openai.com:*   (denied by network deny, by "+owner+")") {
 		t.Errorf("deny: %s %v", out, err)
 	}
 	out, err := run("show", "work", "--json")
