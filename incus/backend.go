@@ -164,6 +164,7 @@ func (b *Backend) Get(ctx context.Context, owner, name string) (sandbox.Sandbox,
 	}
 	k := all[found[0].Name]
 	s := describe(&k.Instance)
+	_, s.Rules, _ = egressOf(k.Config) // what can't be read allows nothing
 	s.Address = k.address
 	if addressless(k) {
 		state, _, err := b.server.GetInstanceState(k.Name)
@@ -237,7 +238,6 @@ func describe(inst *api.Instance) sandbox.Sandbox {
 	if at, err := time.Parse(time.RFC3339, inst.Config[createdKey]); err == nil {
 		s.CreatedAt = at
 	}
-	_, s.Rules, _ = egressOf(inst.Config)                              // what can't be read allows nothing
 	s.ExpiresAt, _ = time.Parse(time.RFC3339, inst.Config[expiresKey]) // one without a lease has none
 	for key, value := range inst.Config {
 		if label, ok := strings.CutPrefix(key, labelKeys); ok {

@@ -57,9 +57,13 @@ func (b *Backend) wiresOf(config map[string]string) *wires {
 	if network == "" || network == b.config.Network {
 		return b.wires
 	}
+	w, there := b.others.Load(network)
+	if there {
+		return w.(*wires)
+	}
 	c := b.config
 	c.Network = network
-	w, _ := b.others.LoadOrStore(network, newWires(b.server, c))
+	w, _ = b.others.LoadOrStore(network, newWires(b.server, c))
 	return w.(*wires)
 }
 
@@ -97,16 +101,16 @@ func (b *Backend) dropWire(ctx context.Context, id string) {
 	_, _ = wires.ask(ctx, gateway.Request{Op: gateway.Drop, Sandbox: id})
 }
 
-// plug gives a stopped sandbox a wire for its next run: not the one of its last run, which may be left from a stop that
-// came from inside.
-func (b *Backend) plug(ctx context.Context, inst *api.Instance) error {
-	b.dropWire(ctx, inst.Name)
-	device, err := b.takeWire(ctx, inst.Name, inst.Config)
+// plug gives a stopped sandbox with these keys a wire for its next run: not the one that it may have still, from a stop that
+// came from inside or as one that turned out to be broken.
+func (b *Backend) plug(ctx context.Context, id string, config map[string]string) error {
+	b.dropWire(ctx, id)
+	device, err := b.takeWire(ctx, id, config)
 	if err != nil {
 		return err
 	}
-	if err := b.setCard(ctx, inst.Name, device, ""); err != nil {
-		b.dropWire(ctx, inst.Name)
+	if err := b.setCard(ctx, id, device, ""); err != nil {
+		b.dropWire(ctx, id)
 		return err
 	}
 	return nil

@@ -33,7 +33,7 @@ type Config struct {
 	ServerCert string         // file with the one server certificate that Remote may show, PEM
 	Project    string         // empty means "default"
 	Pool       string         // storage pool of sandboxes; empty means "pixels"
-	Network    string         // managed bridge of sandboxes; empty means "pixels"
+	Network    string         // managed bridge of the sandboxes' gateway; empty means "pixels"
 	Image      string         // alias or fingerprint of the base image; empty means "pixels/base"
 	Presets    egress.Presets // rules that modes bring along; nil means those of this program
 	StrictECH  bool           // what the gateway that set-up makes is to do with an Encrypted Client Hello: refuse it

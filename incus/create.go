@@ -37,7 +37,6 @@ func (b *Backend) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbo
 		// The caller may have given up; what was begun must go all the same.
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
-		defer b.dropWire(clean, post.Name)
 		if e := b.remove(clean, post.Name); e != nil && !errors.Is(e, sandbox.ErrNotFound) {
 			err = errors.Join(err, fmt.Errorf("and it could not be removed: %w", e))
 		}

@@ -70,11 +70,7 @@ func awaitGateway(ctx context.Context, server client.InstanceServer, name string
 	}
 }
 
-// AskGateway asks the gateway one thing.
-func (p *Provisioner) AskGateway(ctx context.Context, r gateway.Request) (gateway.Reply, error) {
-	return askGateway(ctx, p.server, p.config.Gateway(), r)
-}
-
+// askGateway asks a gateway one thing, over a channel of its own.
 func askGateway(ctx context.Context, server client.InstanceServer, name string, r gateway.Request) (gateway.Reply, error) {
 	c, err := speakToGateway(server, name, nil)
 	if err != nil {

@@ -45,7 +45,7 @@ func (b *Backend) SetState(ctx context.Context, id string, state sandbox.State) 
 	case state == sandbox.Running && from == sandbox.Paused:
 		err = b.act(bounded, id, "unfreeze")
 	case state == sandbox.Running:
-		if err = b.plug(bounded, inst); err != nil {
+		if err = b.plug(bounded, id, inst.Config); err != nil {
 			break
 		}
 		if err = b.boot(bounded, id, inst.Config); err == nil {
@@ -74,12 +74,7 @@ func (b *Backend) boot(ctx context.Context, id string, config map[string]string)
 		if err == nil || try == maxWireTries || !strings.Contains(err.Error(), `Failed to start device "`+card+`"`) {
 			return err
 		}
-		b.dropWire(ctx, id)
-		device, e := b.takeWire(ctx, id, config)
-		if e == nil {
-			e = b.setCard(ctx, id, device, "")
-		}
-		if e != nil {
+		if e := b.plug(ctx, id, config); e != nil {
 			return errors.Join(err, e)
 		}
 	}

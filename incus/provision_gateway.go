@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -129,8 +128,12 @@ func (p *Provisioner) CreateGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if other, err := p.otherGateway(); err != nil || other != "" {
-		return errors.Join(err, fmt.Errorf("the network %s has the gateway %s already: give the project %s a network of its own (defaults.network)", p.config.Network, other, p.config.Project))
+	other, err := p.otherGateway()
+	if err != nil {
+		return err
+	}
+	if other != "" {
+		return fmt.Errorf("the network %s has a gateway of the project %s already: give the project %s a network of its own (defaults.network)", p.config.Network, other, p.config.Project)
 	}
 	image, _, err := p.server.GetImageAlias(p.config.GatewayImage())
 	if err != nil {
@@ -158,7 +161,7 @@ func (p *Provisioner) CreateGateway(ctx context.Context) error {
 	return p.StartGateway(ctx)
 }
 
-// otherGateway names the gateway that another project has on the configured network, of which there can be one.
+// otherGateway names the project that has a gateway on the configured network, where there can be one, when it is another.
 func (p *Provisioner) otherGateway() (string, error) {
 	n, _, err := p.server.GetNetwork(p.config.Network)
 	if err != nil {
@@ -169,8 +172,8 @@ func (p *Provisioner) otherGateway() (string, error) {
 		if err != nil || path.Base(at.Path) != p.config.Gateway() {
 			continue
 		}
-		if project := at.Query().Get("project"); cmp.Or(project, "default") != p.config.Project {
-			return "of the project " + cmp.Or(project, "default"), nil
+		if project := cmp.Or(at.Query().Get("project"), "default"); project != p.config.Project {
+			return project, nil
 		}
 	}
 	return "", nil

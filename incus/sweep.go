@@ -48,11 +48,11 @@ func (b *Backend) condemn(ctx context.Context, id string, may func(config map[st
 	return nil
 }
 
-// remove removes an instance; see the function of that name.
+// remove removes an instance, as the function of that name does, and what it had of the gateway.
 func (b *Backend) remove(ctx context.Context, id string) error {
 	defer b.cache.touch(id)
 	err := remove(ctx, b.server, id)
-	if err == nil {
+	if err == nil || errors.Is(err, sandbox.ErrNotFound) {
 		b.dropWire(ctx, id)
 	}
 	return err

@@ -161,10 +161,8 @@ func (w *wires) tend(ctx context.Context, few, enough int) error {
 	}
 	if len(used) > 0 {
 		err := edit(ctx, w.server, w.name, func(put *api.InstancePut) error {
-			for name, is := range used {
-				if is {
-					delete(put.Devices, name)
-				}
+			for _, name := range used {
+				delete(put.Devices, name)
 			}
 			return nil
 		})
@@ -206,33 +204,33 @@ func countFree(all []gateway.Wire) (free int) {
 	return free
 }
 
-// worn returns the devices of wires that are good for nothing: a sandbox was on them, or they have no interface any more.
-func (w *wires) worn(ctx context.Context) (map[string]bool, error) {
+// worn returns the devices of wires that are good for nothing: a sandbox was on them, or they have no interface any more, or
+// lead nowhere.
+func (w *wires) worn(ctx context.Context) (worn []string, err error) {
 	inst, _, err := w.server.GetInstance(w.name)
 	if err != nil {
 		return nil, err
 	}
-	var worn map[string]bool
 	for look := range 2 {
 		reply, err := w.ask(ctx, gateway.Request{Op: gateway.Wires})
 		if err != nil {
 			return nil, err
 		}
-		worn = map[string]bool{}
-		good := map[string]bool{} // interfaces that no sandbox was on
-		free := map[string]bool{}
+		states := map[int]gateway.State{}
 		for _, wire := range reply.Wires {
-			name := gateway.Interface(wire.Number)
-			worn[name], good[name], free[name] = wire.State == gateway.Used, wire.State != gateway.Used, wire.State == gateway.Free
+			states[wire.Number] = wire.State
 		}
+		worn = nil
 		lacking := false
 		for name, device := range inst.Devices {
-			switch number, ok := gateway.WireNumber(name); {
-			case !ok || worn[name]:
-			case !good[name]:
-				worn[name], lacking = true, true
-			case device["host_name"] != w.hostEnd(number) && free[name]:
-				worn[name] = true // it leads nowhere
+			number, ok := gateway.WireNumber(name)
+			if !ok {
+				continue
+			}
+			state, there := states[number]
+			lacking = lacking || !there
+			if !there || state == gateway.Used || state == gateway.Free && device["host_name"] != w.hostEnd(number) {
+				worn = append(worn, name)
 			}
 		}
 		if !lacking || look > 0 {

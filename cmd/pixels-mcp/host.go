@@ -22,8 +22,9 @@ func (a *app) setupCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "setup",
 		Short: "Install and start all that sandboxes need",
-		Long: "setup installs Incus from the distribution's packages, starts it, makes a storage pool, a network and a\n" +
-			"base image. It can be run again at any time: what is there is left alone, what is broken is mended.\n" +
+		Long: "setup installs Incus from the distribution's packages, starts it, makes a storage pool, a network, a\n" +
+			"base image and the gateway, and tries whether that holds. It can be run again at any time: what is there is\n" +
+			"left alone, what is broken is mended.\n" +
 			"Without root it uses an Incus that you may reach, and says what root would add.",
 		Example: "  sudo pixels-mcp setup\n  pixels-mcp setup --incus-pool-size 50GiB",
 		Args:    noArguments,

@@ -85,6 +85,13 @@ func Relay(socket string, in io.Reader, out io.Writer) error {
 }
 
 func (g *Gateway) serveControl(ctx context.Context) error {
+	for range listeners {
+		select {
+		case <-g.listening:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 	_ = os.Remove(g.config.Socket) // left by one that was killed
 	listener, err := net.Listen("unix", g.config.Socket)
 	if err != nil {
@@ -216,9 +223,9 @@ func (g *Gateway) list() []Wire {
 func (g *Gateway) wireOf(sandbox string) (*Wire, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	w := g.bySandbox[sandbox]
-	if w == nil {
-		return nil, fmt.Errorf("%w: %s", ErrNoSandbox, sandbox)
+	w, err := g.find(sandbox)
+	if err != nil {
+		return nil, err
 	}
 	shown := w.shown()
 	return &shown, nil
@@ -227,9 +234,9 @@ func (g *Gateway) wireOf(sandbox string) (*Wire, error) {
 func (g *Gateway) denials(sandbox string, within time.Duration) (out []Event, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	w := g.bySandbox[sandbox]
-	if w == nil {
-		return nil, fmt.Errorf("%w: %s", ErrNoSandbox, sandbox)
+	w, err := g.find(sandbox)
+	if err != nil {
+		return nil, err
 	}
 	for _, e := range w.denials {
 		if within == 0 || time.Since(e.Time) <= within {

@@ -26,6 +26,7 @@ func (g *Gateway) serveDHCP(ctx context.Context) error {
 	if err := packets.SetControlMessage(ipv4.FlagInterface, true); err != nil {
 		return err
 	}
+	g.listening <- struct{}{}
 	buffer := make([]byte, 1500)
 	for {
 		n, control, _, err := packets.ReadFrom(buffer)

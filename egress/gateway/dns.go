@@ -23,7 +23,8 @@ const answerLife = 5
 func (g *Gateway) serveDNS(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, network := range []string{"udp4", "tcp4"} {
-		server := &dns.Server{Addr: ":53", Net: network, Handler: dns.HandlerFunc(g.answer), ReusePort: true, ReadTimeout: 5 * time.Second, MaxTCPQueries: 128}
+		server := &dns.Server{Addr: ":53", Net: network, Handler: dns.HandlerFunc(g.answer), ReusePort: true, ReadTimeout: 5 * time.Second, MaxTCPQueries: 128,
+			NotifyStartedFunc: func() { g.listening <- struct{}{} }}
 		group.Go(server.ListenAndServe)
 		context.AfterFunc(ctx, func() { _ = server.Shutdown() })
 	}

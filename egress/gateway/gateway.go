@@ -44,6 +44,7 @@ type Gateway struct {
 	store  store
 	filter *filter
 
+	listening chan struct{}  // one for each of listeners that is open
 	flowing   sync.WaitGroup // connections
 	mu        sync.Mutex
 	wires     map[int]*wire        // by number
@@ -59,7 +60,7 @@ type Gateway struct {
 func Run(ctx, handOver context.Context, config Config, log zerolog.Logger) error {
 	g := &Gateway{
 		config: config, log: log, store: store{filepath.Clean(config.Dir)},
-		wires: map[int]*wire{}, byAddress: map[netip.Addr]*wire{}, bySandbox: map[string]*wire{}, watchers: map[chan Event]struct{}{},
+		listening: make(chan struct{}, listeners), wires: map[int]*wire{}, byAddress: map[netip.Addr]*wire{}, bySandbox: map[string]*wire{}, watchers: map[chan Event]struct{}{},
 	}
 	if err := os.MkdirAll(config.Dir, 0o700); err != nil {
 		return fmt.Errorf("gateway: keep policies: %w", err)
@@ -95,6 +96,10 @@ func Run(ctx, handOver context.Context, config Config, log zerolog.Logger) error
 	}
 	return err
 }
+
+// listeners is how many sockets a gateway serves sandboxes on: DNS by UDP and by TCP, DHCP, and the proxy. Once all are open,
+// so is the control channel: who is answered there finds a gateway that serves.
+const listeners = 4
 
 // drainEvery is how often a gateway that has a successor looks what that allows.
 const drainEvery = 100 * time.Millisecond
@@ -192,11 +197,20 @@ func (g *Gateway) Take(sandbox string, policy egress.Policy, mark string) (Wire,
 func (g *Gateway) Set(sandbox string, policy egress.Policy, mark string) (cut int, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	w := g.bySandbox[sandbox]
-	if w == nil {
-		return 0, fmt.Errorf("%w: %s", ErrNoSandbox, sandbox)
+	w, err := g.find(sandbox)
+	if err != nil {
+		return 0, err
 	}
 	return g.change(w, policy, mark)
+}
+
+// find returns the wire that a sandbox is on, or ErrNoSandbox. g.mu is held.
+func (g *Gateway) find(sandbox string) (*wire, error) {
+	w := g.bySandbox[sandbox]
+	if w == nil {
+		return nil, fmt.Errorf("%w: %s", ErrNoSandbox, sandbox)
+	}
+	return w, nil
 }
 
 // Drop ends the stay of a sandbox on its wire, and all its connections. One that is on none is no error.

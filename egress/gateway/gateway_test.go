@@ -195,6 +195,13 @@ func TestASuccessorLeavesConnectionsAlone(t *testing.T) {
 	if err := old.Process.Signal(syscall.SIGUSR1); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the old one lets go of its control socket", func() bool {
+		conn, err := net.Dial("unix", l.config.Socket)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err != nil
+	})
 	l.start()
 	for _, conn := range []net.Conn{kept, revoked} {
 		if err := echo(conn, "under the successor"); err != nil {

@@ -52,6 +52,7 @@ func (g *Gateway) serveProxy(serving, ctx context.Context) error {
 		return err
 	}
 	context.AfterFunc(serving, func() { _ = listener.Close() })
+	g.listening <- struct{}{}
 	for {
 		conn, err := listener.Accept()
 		if errors.Is(err, net.ErrClosed) {

@@ -58,7 +58,7 @@ type Defaults struct {
 	Disk      Size              `toml:"disk"`       // of the root file system
 	Processes int               `toml:"processes"`  // tasks
 	Egress    string            `toml:"egress"`     // a mode: none, agent, allowlist or unrestricted
-	Network   string            `toml:"network"`    // managed bridge that sandboxes sit on
+	Network   string            `toml:"network"`    // managed bridge that the gateway of sandboxes sits on
 	Lease     Duration          `toml:"lease"`      // how long it lives
 	MaxLease  Duration          `toml:"max_lease"`  // the longest that one may be given
 	StrictECH bool              `toml:"strict_ech"` // refuse TLS with an Encrypted Client Hello

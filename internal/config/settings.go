@@ -39,7 +39,7 @@ var settings = []setting{
 	{"defaults.lease", "how long a sandbox lives whose creator does not say, as 24h", func(c *Config) any { return &c.Defaults.Lease }},
 	{"defaults.max_lease", "the longest lease of a sandbox, as 30d", func(c *Config) any { return &c.Defaults.MaxLease }},
 	{"files.host_folders", "folders of this machine that copy_files may use, by commas; none unless set", func(c *Config) any { return &c.Files.HostFolders }},
-	{"defaults.network", "managed bridge that sandboxes sit on", func(c *Config) any { return &c.Defaults.Network }},
+	{"defaults.network", "managed bridge that the gateway of sandboxes sits on", func(c *Config) any { return &c.Defaults.Network }},
 }
 
 // notSettings are variables of ours that configure something else: the location of the file, the owner, the tests.

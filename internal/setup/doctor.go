@@ -90,8 +90,8 @@ func (j *job) checkKernel() {
 		j.warn("use a kernel with btrfs, or install ZFS", "kernel: neither btrfs nor ZFS; clones would be slow")
 	}
 	for _, m := range []struct{ module, sysfs, use string }{
-		{"bridge", "", "networks of sandboxes"}, {"veth", "", "bridged network cards"},
-		{"macvlan", "", "private links to the gateway"}, {"nf_tables", "", "packet filtering and NAT"},
+		{"bridge", "", "the gateway's network"}, {"veth", "", "the wires of sandboxes"},
+		{"macvlan", "", "private links to a gateway where there are no wires"}, {"nf_tables", "", "packet filtering and NAT"},
 	} {
 		if kernelFeature(m.module) {
 			j.good("kernel: %s", m.module)
