@@ -55,7 +55,7 @@ type Backend struct {
 
 	bridged    bool // in tests: cards on the bridge instead of wires
 	feeding    sync.WaitGroup
-	background sync.WaitGroup
+	background tasks
 	programs   sync.Map // of IDs of the instances that have our program
 	toppingUp  atomic.Bool
 	changing   sync.Map // of instance IDs to the *sync.Mutex of who changes their keys
