@@ -74,17 +74,7 @@ func TestAFullPool(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		// The image's copy in it goes with the pool.
-		if volumes, err := p.server.GetStoragePoolVolumes(c.Pool); err == nil {
-			for _, v := range volumes {
-				if v.Type == "image" {
-					if err := p.server.DeleteStoragePoolVolume(c.Pool, v.Type, v.Name); err != nil {
-						t.Error(err)
-					}
-				}
-			}
-		}
-		if err := p.DeletePool(); err != nil {
+		if err := deletePool(p.server, c.Pool); err != nil {
 			t.Error(err)
 		}
 	})

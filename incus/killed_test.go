@@ -33,6 +33,12 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if p, err := OpenProvisioner(context.Background(), Config{}); err == nil { // else tests are skipped
+		if err := clearLeftovers(context.Background(), p.server); err != nil {
+			fmt.Fprintln(os.Stderr, "clear the leftovers of a killed run:", err)
+			os.Exit(1)
+		}
+	}
 	os.Exit(m.Run())
 }
 

@@ -46,7 +46,7 @@ func newLab(t *testing.T) *lab {
 	t.Helper()
 	realBackend(t) // or the test is skipped
 	l := &lab{network: netip.MustParsePrefix("10.166.248.1/22"), inet: fakenet.NewInternet(t), boxes: map[string]string{}, subject: "one"}
-	c := Config{Network: fmt.Sprintf("pxlab%d", os.Getpid()%100000), place: func(g *gateway.Config) {
+	c := Config{Network: fmt.Sprintf("pxlab%d", os.Getpid()), place: func(g *gateway.Config) {
 		g.Host, g.StrictECH, g.Resolver = netip.MustParseAddr(upstream), true, netip.MustParseAddrPort(fakenet.DNS+":53")
 	}}
 	var err error
@@ -64,7 +64,7 @@ func newLab(t *testing.T) *lab {
 	if err := l.p.CreateNetwork(l.network.String(), 0); err != nil {
 		t.Fatal(err)
 	}
-	l.inet.Plug("up0", c.Network, fmt.Sprintf("pxi%d", os.Getpid()%100000))
+	l.inet.Plug("up0", c.Network, fmt.Sprintf("pxi%d", os.Getpid()))
 	l.inet.Address("up0", upstream+"/22")
 	l.packets = l.inet.Watch("up0", upstream)
 	l.inet.Name(allowedName, fakenet.Site)

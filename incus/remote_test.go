@@ -123,7 +123,7 @@ func withGateway(t *testing.T, c Config) Config {
 	if err := shared.CreateGateway(t.Context()); err == nil || !strings.Contains(err.Error(), "a network of its own") {
 		t.Errorf("a second gateway on a network: %v", err)
 	}
-	c.Network = fmt.Sprintf("pxtest%d", os.Getpid()%10000)
+	c.Network = fmt.Sprintf("pxtest%d", os.Getpid())
 	p, err := OpenProvisioner(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
