@@ -42,12 +42,31 @@ const (
 	deniedName  = "denied.example.com" // on the same server as the allowed one, as behind a shared front
 )
 
+// newLab makes a lab whose internet is on the network itself, where all that leaves a sandbox or the gateway is counted.
 func newLab(t *testing.T) *lab {
+	t.Helper()
+	return makeLab(t, func(g *gateway.Config) { g.Host = netip.MustParseAddr(upstream) }, func(l *lab) {
+		l.inet.Plug("up0", l.p.config.Network, fmt.Sprintf("pxi%d", os.Getpid()))
+		l.inet.Address("up0", upstream+"/22")
+		l.packets = l.inet.Watch("up0", upstream)
+	})
+}
+
+// newRoutedLab makes a lab whose internet is behind this machine and its NAT, as the real one is.
+func newRoutedLab(t *testing.T) *lab {
+	t.Helper()
+	return makeLab(t, func(*gateway.Config) {}, func(l *lab) {
+		l.inet.Link("up0", fmt.Sprintf("pxi%d", os.Getpid()), netip.MustParsePrefix("203.0.113.2/30"), netip.MustParsePrefix("203.0.113.1/30"))
+	})
+}
+
+func makeLab(t *testing.T, place func(*gateway.Config), join func(*lab)) *lab {
 	t.Helper()
 	realBackend(t) // or the test is skipped
 	l := &lab{network: netip.MustParsePrefix("10.166.248.1/22"), inet: fakenet.NewInternet(t), boxes: map[string]string{}, subject: "one"}
 	c := Config{Network: fmt.Sprintf("pxlab%d", os.Getpid()), place: func(g *gateway.Config) {
-		g.Host, g.StrictECH, g.Resolver = netip.MustParseAddr(upstream), true, netip.MustParseAddrPort(fakenet.DNS+":53")
+		g.StrictECH, g.Resolver = true, netip.MustParseAddrPort(fakenet.DNS+":53")
+		place(g)
 	}}
 	var err error
 	if l.p, err = OpenProvisioner(t.Context(), c); err != nil {
@@ -64,9 +83,7 @@ func newLab(t *testing.T) *lab {
 	if err := l.p.CreateNetwork(l.network.String(), 0); err != nil {
 		t.Fatal(err)
 	}
-	l.inet.Plug("up0", c.Network, fmt.Sprintf("pxi%d", os.Getpid()))
-	l.inet.Address("up0", upstream+"/22")
-	l.packets = l.inet.Watch("up0", upstream)
+	join(l)
 	l.inet.Name(allowedName, fakenet.Site)
 	l.inet.Name(deniedName, fakenet.Site)
 	if err := l.p.CreateGateway(t.Context()); err != nil {

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -105,25 +104,6 @@ func (p *Packets) Seen() map[string]int {
 	out := p.seen
 	p.seen = map[string]int{}
 	return out
-}
-
-// Plug joins the namespace to a bridge of this process's namespace, by an interface that is up.
-func (s *Space) Plug(name, bridge, end string) {
-	s.t.Helper()
-	to, err := netlink.LinkByName(bridge)
-	if err != nil {
-		s.t.Fatalf("find the bridge %s: %v", bridge, err)
-	}
-	pair := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: name, PeerNamespace: netlink.NsFd(int(s.handle))}
-	pair.Name, pair.MasterIndex = end, to.Attrs().Index
-	if err := netlink.LinkAdd(pair); err != nil {
-		s.t.Fatalf("plug a namespace into %s: %v", bridge, err)
-	}
-	s.t.Cleanup(func() { _ = netlink.LinkDel(pair) })
-	if err := netlink.LinkSetUp(pair); err != nil {
-		s.t.Fatal(err)
-	}
-	s.Up(name)
 }
 
 func networkOrder(n uint16) uint16 { return n<<8 | n>>8 }

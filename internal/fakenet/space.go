@@ -122,3 +122,63 @@ func Wire(a *Space, nameA string, b *Space, nameB string) {
 		a.t.Fatalf("wire %s to %s: %v", nameA, nameB, err)
 	}
 }
+
+// Plug joins the namespace to a bridge of this process's namespace, by an interface that is up.
+func (s *Space) Plug(name, bridge, end string) {
+	s.t.Helper()
+	to, err := netlink.LinkByName(bridge)
+	if err != nil {
+		s.t.Fatalf("find the bridge %s: %v", bridge, err)
+	}
+	s.join(name, end, to.Attrs().Index)
+}
+
+// Link joins the namespace to that of this process, which sends to the fake internet through it.
+func (s *Space) Link(name, end string, own, others netip.Prefix) {
+	s.t.Helper()
+	link := s.join(name, end, 0)
+	s.Address(name, own.String())
+	s.Route(name, netip.MustParsePrefix("0.0.0.0/0"), others.Addr())
+	address, err := netlink.ParseAddr(others.String())
+	if err == nil {
+		err = netlink.AddrAdd(link, address)
+	}
+	if err == nil {
+		err = netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Gw: own.Addr().AsSlice(),
+			Dst: &net.IPNet{IP: netip.MustParseAddr("198.51.100.0").AsSlice(), Mask: net.CIDRMask(24, 32)}})
+	}
+	if err != nil {
+		s.t.Fatalf("link a namespace: %v", err)
+	}
+}
+
+// Limit bounds what an interface sends, in bits a second.
+func (s *Space) Limit(name string, rate uint64) {
+	s.t.Helper()
+	link, err := s.LinkByName(name)
+	if err == nil {
+		err = s.QdiscReplace(&netlink.Tbf{
+			QdiscAttrs: netlink.QdiscAttrs{LinkIndex: link.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
+			Rate:       rate / 8, Buffer: netlink.Xmittime(rate/8, 1<<20), Limit: 4 << 20,
+		})
+	}
+	if err != nil {
+		s.t.Fatalf("limit %s: %v", name, err)
+	}
+}
+
+// join joins the namespace to that of this process by interfaces that are up; the other end is in the bridge, if any.
+func (s *Space) join(name, end string, bridge int) netlink.Link {
+	s.t.Helper()
+	pair := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: name, PeerNamespace: netlink.NsFd(int(s.handle))}
+	pair.Name, pair.MasterIndex = end, bridge
+	if err := netlink.LinkAdd(pair); err != nil {
+		s.t.Fatalf("join a namespace to this one: %v", err)
+	}
+	s.t.Cleanup(func() { _ = netlink.LinkDel(pair) })
+	if err := netlink.LinkSetUp(pair); err != nil {
+		s.t.Fatal(err)
+	}
+	s.Up(name)
+	return pair
+}
