@@ -9,16 +9,20 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
 
 	"pixels/egress"
 	"pixels/egress/gateway"
+	"pixels/internal/canary"
 	"pixels/internal/guest"
+	"pixels/internal/guestbin"
 	"pixels/sandbox"
 )
 
@@ -48,7 +52,7 @@ func Canary(ctx context.Context, c Config) (ways []string, err error) {
 func (b *Backend) canary(ctx context.Context) (ways []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	probe := guest.Probe{Word: strings.ToLower(rand.Text()), Names: gateway.Synthetic}
+	probe := canary.Probe{Word: strings.ToLower(rand.Text()), Names: gateway.Synthetic}
 	network, _, err := b.server.GetNetwork(b.config.Network)
 	if err != nil {
 		return nil, fmt.Errorf("look up the network %q: %w", b.config.Network, err)
@@ -107,14 +111,15 @@ func (b *Backend) canary(ctx context.Context) (ways []string, err error) {
 }
 
 // probe runs the probe in a sandbox.
-func (b *Backend) probe(ctx context.Context, id string, p guest.Probe) (ways []string, err error) {
-	inst, _, err := b.server.GetInstance(id)
+func (b *Backend) probe(ctx context.Context, id string, p canary.Probe) (ways []string, err error) {
+	content, _, err := guestbin.Gateway()
 	if err != nil {
 		return nil, err
 	}
-	program, err := b.program(ctx, inst)
+	program := path.Join(guest.Dir, "probe")
+	err = b.server.CreateInstanceFile(id, program, client.InstanceFileArgs{Type: "file", Mode: 0o755, Content: bytes.NewReader(content)})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("put the canary's program into its sandbox: %w", err)
 	}
 	text, err := json.Marshal(p)
 	if err != nil {

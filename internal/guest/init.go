@@ -56,8 +56,6 @@ func Main(args []string) int {
 		err = runRunner(args[2:])
 	case command == "wait":
 		err = runWait(args[2:], os.Stdout)
-	case command == "probe":
-		err = runProbe(os.Stdin, os.Stdout)
 	case command == "unplug":
 		err = unplug()
 	case os.Getpid() != 1:

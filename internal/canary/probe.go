@@ -1,4 +1,6 @@
-package guest
+// Package canary tries the ways out that a sandbox might have, inside one. It is no part of the program that every sandbox
+// runs, which would be twice as large with it.
+package canary
 
 import (
 	"encoding/json"
@@ -26,13 +28,12 @@ type Probe struct {
 // probeWait is how long an answer is waited for.
 const probeWait = 300 * time.Millisecond
 
-// runProbe tries the ways out that a sandbox might have, as root, and prints those over which something came back, a line
+// card is a sandbox's card.
+const card = "eth0"
+
+// Run tries the ways out that a sandbox might have, as root, and prints those over which something came back, a line
 // each. What gets out without an answer, they see who listen where it knocks.
-func runProbe(in io.Reader, out io.Writer) error {
-	var p Probe
-	if err := json.NewDecoder(in).Decode(&p); err != nil {
-		return fmt.Errorf("read what to probe: %w", err)
-	}
+func (p Probe) Run(out io.Writer) error {
 	link, err := net.InterfaceByName(card)
 	if err != nil {
 		return err
@@ -86,6 +87,20 @@ func runProbe(in io.Reader, out io.Writer) error {
 		}
 	}
 	return nil
+}
+
+// Main runs the probe that stdin describes in JSON, and returns the exit code.
+func Main() int {
+	var p Probe
+	err := json.NewDecoder(os.Stdin).Decode(&p)
+	if err == nil {
+		err = p.Run(os.Stdout)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "probe:", err)
+		return 1
+	}
+	return 0
 }
 
 // servers are the DNS servers that might answer.
