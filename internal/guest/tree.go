@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -80,12 +81,17 @@ func killTree() error {
 	}
 }
 
-// reapOrphans takes note of adopted processes that ended; main, which is someone else's to wait for, is left alone.
+// reapOrphans takes note of adopted processes that ended. main is someone else's to wait for: once it ended, the rest is left
+// to the first process of the system.
 func reapOrphans(main int) {
-	own := os.Getpid()
-	for pid, p := range processes() {
-		if p.zombie && p.parent == own && pid != main {
-			_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+	for {
+		// The process, in a siginfo of 64 bits (sigaction(2)); 0 when none has ended.
+		var info unix.Siginfo
+		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		pid := int(*(*int32)(unsafe.Add(unsafe.Pointer(&info), 16)))
+		if err != nil || pid == 0 || pid == main {
+			return
 		}
+		_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
 	}
 }
