@@ -133,17 +133,30 @@ func (b *Backend) replug(ctx context.Context, inst *api.Instance, gatewayRun str
 		return err
 	}
 	if inst.Devices[card] != nil {
-		if err := b.setCard(ctx, inst.Name, nil, ""); err != nil {
+		if err := b.editCard(ctx, inst.Name, takeLost); err != nil {
 			return err
 		}
 	}
 	return b.setCard(ctx, inst.Name, device, gatewayRun)
 }
 
+// takeLost takes a card away whose wire is gone. Incus brings a card back to the host and restores what it was there. It
+// fails when nothing of the name is on the host any more, and then forgets that name, and fails for ever; so it is told the
+// name, and, by the address of a PCI slot, that there is nothing to restore. As of Incus 6.0.4 and 7.3:
+// internal/server/device/nic_physical.go, postStop, and deviceDetachNIC of
+// internal/server/instance/drivers/driver_lxc.go.
+func takeLost(put *api.InstancePut) error {
+	if device := put.Devices[card]; device != nil {
+		put.Config["volatile."+card+".host_name"] = device["parent"]
+		put.Config["volatile."+card+".last_state.pci.slot.name"] = "none"
+		delete(put.Devices, card)
+	}
+	return nil
+}
+
 // setCard makes device the card of an instance, or takes it away when it is nil.
 func (b *Backend) setCard(ctx context.Context, id string, device map[string]string, gatewayRun string) error {
-	defer b.lock(id)()
-	err := edit(ctx, b.server, id, func(put *api.InstancePut) error {
+	return b.editCard(ctx, id, func(put *api.InstancePut) error {
 		if device == nil {
 			delete(put.Devices, card)
 		} else {
@@ -154,6 +167,11 @@ func (b *Backend) setCard(ctx context.Context, id string, device map[string]stri
 		}
 		return nil
 	})
+}
+
+func (b *Backend) editCard(ctx context.Context, id string, change func(*api.InstancePut) error) error {
+	defer b.lock(id)()
+	err := edit(ctx, b.server, id, change)
 	b.cache.touch(id)
 	return err
 }

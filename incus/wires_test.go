@@ -1,9 +1,11 @@
 package incus
 
 import (
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/lxc/incus/v6/shared/api"
 
@@ -138,5 +140,52 @@ func TestTheModeChangesWhileASandboxRuns(t *testing.T) {
 	}
 	if got := sh(t, b, made.ID, "ls /sys/class/net"); got != "lo" {
 		t.Errorf("in mode none it has %q", got)
+	}
+}
+
+// A running sandbox whose wire went away, with nothing of its name left on the host, gets another one, also when Incus
+// was asked to take its card away and failed, whereupon it forgets what the card was called on the host.
+func TestALostWireIsReplaced(t *testing.T) {
+	for _, forgotten := range []bool{false, true} {
+		t.Run(fmt.Sprintf("forgotten=%t", forgotten), func(t *testing.T) {
+			l := newLab(t)
+			id := l.box(t, "one", egress.Allowlist, allowedName).ID
+			wire := wireOf(t, l.Backend, id)
+			l.wires.hush() // of itself it would see to it before we are ready
+			l.background.Wait()
+			op, err := l.server.UpdateInstanceState(l.wires.name, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
+			if _, err = finish(t.Context(), l.server, op, err); err != nil {
+				t.Fatal(err)
+			}
+			if err := startGateway(t.Context(), l.server, l.wires.name); err != nil {
+				t.Fatal(err)
+			}
+			err = edit(t.Context(), l.server, l.wires.name, func(put *api.InstancePut) error {
+				delete(put.Devices, gateway.Interface(wire.Number))
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if forgotten {
+				if err := l.setCard(t.Context(), id, nil, ""); err == nil {
+					t.Fatal("Incus took the card away by itself")
+				}
+			}
+			for end := time.Now().Add(20 * time.Second); ; {
+				l.sweepWires(t)
+				out := l.try(t, "one", "tcp", allowedName+":80", "-host", allowedName)
+				if strings.Contains(out, "200 OK") {
+					break
+				}
+				if time.Now().After(end) {
+					t.Fatalf("it has no way out again: %s", out)
+				}
+			}
+			inst, _, err := l.server.GetInstance(id)
+			if err != nil || inst.Config["volatile."+card+".last_state.pci.slot.name"] != "" {
+				t.Errorf("what was told to Incus stays: %v %v", inst.Config, err)
+			}
+		})
 	}
 }
