@@ -31,8 +31,8 @@ const (
 	expiresKey     = "user.pixels.expires"     // when its lease ends, RFC 3339
 	createdKey     = "user.pixels.created"     // when the sandbox was made, where the instance is a later one
 	goingKey       = "user.pixels.going"       // "true" once it is to be removed; it is no sandbox any more then
-	pastKey        = "user.pixels.past"        // ID of the instance that it replaced
-	nextKey        = "user.pixels.next"        // ID of the instance that replaced it, where that isn't nextID
+	firstKey       = "user.pixels.first"       // ID of the sandbox's first instance, where that is another one: see restore.go
+	turnKey        = "user.pixels.turn"        // how many restores made the instance
 	labelKeys      = "user.pixels.label."      // and the label's key
 	checkpointKeys = "user.pixels.checkpoint." // and the checkpoint's label; the value is its description
 )
@@ -215,7 +215,7 @@ func claimsIn(all map[string]*known, owner, name string) (found []api.Instance) 
 // shown tells whether an instance is a sandbox, or one that is being made: not one that is going, nor the past or the
 // future of one that is being restored.
 func shown(i api.Instance, all map[string]*known) bool {
-	return i.Config[nameKey] != "" && i.Config[goingKey] == "" && !replaced(i, all) && (whole(i) || i.Config[pastKey] == "")
+	return i.Config[nameKey] != "" && i.Config[goingKey] == "" && !replaced(i, all) && (whole(i) || turn(i) == 0)
 }
 
 // whole tells whether a sandbox was made to its end: it was started once, of which Incus keeps a note that no copy inherits.

@@ -213,21 +213,41 @@ func (c *cache) readAll(into, before map[string]*known) error {
 	return err
 }
 
+// readSome reads instances anew. A sandbox's latest instance is the last of its line to go, so that when it is gone, what
+// was read of the others before counts no more: the older ones would seem to be the sandbox.
 func (c *cache) readSome(into map[string]*known, ids map[string]bool) error {
-	for id := range ids {
+	gone := map[string]bool{}
+	read := func(id string) error {
 		inst, _, err := c.server.GetInstance(id)
+		old := into[id]
 		if missing(err) {
+			if old != nil {
+				gone[first(old.Instance)] = true
+			}
 			delete(into, id)
-			continue
+			return nil
 		}
 		if err != nil {
 			return err
 		}
 		k := &known{Instance: *inst}
-		if old := into[id]; old != nil {
+		if old != nil {
 			k.address = keptAddress(old, *inst)
 		}
 		into[id] = k
+		return nil
+	}
+	for id := range ids {
+		if err := read(id); err != nil {
+			return err
+		}
+	}
+	for id, k := range into {
+		if gone[first(k.Instance)] {
+			if err := read(id); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

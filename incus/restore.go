@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,23 +19,39 @@ import (
 
 // A sandbox is restored by putting a copy of the checkpoint in its place. That is quicker than Incus's own restore, which
 // has to stop the instance first; it changes nothing until the copy is ready; and it works on ZFS too, which can't roll
-// back past newer snapshots. The instance that was the sandbox before stays, stopped, as the holder of the checkpoints
-// that it has, and the copy's pastKey leads to it. The copy's ID follows from that of the instance that it replaces, so
-// that Incus lets only one be made. It is the sandbox from its start on: that is the restore, and all before and
-// after it can be done again.
+// back past newer snapshots. The instances of one sandbox are its line: they bear the ID of the first and count their
+// turns, and the one of the latest turn that was started is the sandbox. Those before it stay only while they hold
+// checkpoints, stopped. The copy's ID follows from both keys, so that Incus lets only one be made for a turn. It is
+// the sandbox from its start on: that is the restore, and all before and after it can be done again.
 
-// nextID is the ID of the instance that replaces another one.
-func nextID(id string) string {
-	sum := sha256.Sum256([]byte(id))
+// first is the ID of the first instance of i's line.
+func first(i api.Instance) string {
+	if id := i.Config[firstKey]; id != "" {
+		return id
+	}
+	return i.Name
+}
+
+// turn is how many restores made i.
+func turn(i api.Instance) int {
+	n, _ := strconv.Atoi(i.Config[turnKey]) // that of the first has none
+	return n
+}
+
+// nextID is the ID of the instance that takes the turn after i's.
+func nextID(i api.Instance) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", first(i), turn(i)+1))
 	return "pixels-" + hex.EncodeToString(sum[:6])
 }
 
-// follower is the ID of the instance that replaces i.
-func follower(i api.Instance) string {
-	if next := i.Config[nextKey]; next != "" {
-		return next
+// replaced tells whether an instance holds only the past of a sandbox: another one took its place.
+func replaced(i api.Instance, all map[string]*known) bool {
+	for _, k := range all {
+		if k.Config[firstKey] == first(i) && turn(k.Instance) > turn(i) && whole(k.Instance) && k.Config[ownerKey] == i.Config[ownerKey] {
+			return true
+		}
 	}
-	return nextID(i.Name)
+	return false
 }
 
 // Restore implements sandbox.Backend.
@@ -49,10 +67,17 @@ func (b *Backend) Restore(ctx context.Context, id, label string) (sandbox.Sandbo
 	if err != nil {
 		return sandbox.Sandbox{}, b.failed(err, "restore checkpoint %s", label)
 	}
-	name, next := old.Config[nameKey], follower(*old)
+	name, next := old.Config[nameKey], nextID(*old)
+	all, err := b.cache.fresh()
+	if err != nil {
+		return sandbox.Sandbox{}, b.failed(err, "restore checkpoint %s", label)
+	}
+	if replaced(*old, all) {
+		return sandbox.Sandbox{}, fmt.Errorf("sandbox %q: %w", name, errRestoring)
+	}
 	if inst, _, err := b.server.GetInstance(next); err == nil {
 		if !b.left(*inst) {
-			return sandbox.Sandbox{}, fmt.Errorf("sandbox %q is being restored by another call, which is the %w: wait for it", name, sandbox.ErrState)
+			return sandbox.Sandbox{}, fmt.Errorf("sandbox %q: %w", name, errRestoring)
 		}
 		if err := b.remove(ctx, next); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
 			return sandbox.Sandbox{}, b.failed(err, "remove what a restore of sandbox %s left half-made", name)
@@ -94,7 +119,7 @@ func (b *Backend) copyCheckpoint(ctx context.Context, old *api.Instance, holder 
 		}
 	}
 	maps.Copy(config, map[string]string{
-		pastKey: old.Name, nextKey: "", createdKey: describe(old).CreatedAt.Format(time.RFC3339Nano),
+		firstKey: first(*old), turnKey: strconv.Itoa(turn(*old) + 1), createdKey: describe(old).CreatedAt.Format(time.RFC3339Nano),
 	})
 	devices := maps.Clone(old.Devices)
 	delete(devices, card)
@@ -142,85 +167,64 @@ func nameTaken(err error) bool {
 
 // retire stops an instance that was replaced, and removes it when it holds no checkpoint.
 func (b *Backend) retire(ctx context.Context, id string) {
-	inst, _, err := b.server.GetInstance(id)
-	if err != nil {
-		return
-	}
-	next, _, err := b.server.GetInstance(follower(*inst))
-	if err != nil || !whole(*next) {
+	all, err := b.cache.fresh()
+	if err != nil || all[id] == nil || !replaced(all[id].Instance, all) {
 		return
 	}
 	snapshots, err := b.server.GetInstanceSnapshotNames(id)
-	if err != nil {
-		return
-	}
-	if len(snapshots) == 0 {
-		// First out of the line, in both directions, then away: a line is never broken.
-		past := inst.Config[pastKey]
-		if past != "" {
-			err := b.change(ctx, past, func(config map[string]string) error { config[nextKey] = next.Name; return nil })
-			if err != nil && !missing(err) {
-				return
-			}
-		}
-		err := b.change(ctx, next.Name, func(config map[string]string) error {
-			if config[pastKey] != id && config[pastKey] != past { // past, when a killed process came as far as this
-				return fmt.Errorf("its past is another one (%w)", sandbox.ErrState)
-			}
-			config[pastKey] = past
-			return nil
-		})
-		if err == nil {
-			_ = b.remove(ctx, id) // the next sweep tries again
-		}
-		return
-	}
-	if inst.StatusCode != api.Stopped {
+	switch {
+	case err != nil: // the next sweep tries again, as with all that fails here
+	case len(snapshots) == 0:
+		_ = b.remove(ctx, id)
+	case all[id].StatusCode != api.Stopped:
 		op, err := b.server.UpdateInstanceState(id, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
-		if _, err = finish(ctx, b.server, op, err); err == nil { // as above
+		if _, err = finish(ctx, b.server, op, err); err == nil {
 			_ = b.unplug(ctx, id)
 		}
 	}
 }
 
-// maxLine ends a line that keys edited by hand made a circle.
-const maxLine = 1000
-
-// line returns the IDs of an instance and of those that it replaced, the newest first.
+// line returns the IDs of an instance and of those of its line that it replaced, the newest first.
 func (b *Backend) line(id string) ([]string, error) {
-	ids := []string{}
-	for id != "" && len(ids) < maxLine {
-		inst, _, err := b.server.GetInstance(id)
-		if missing(err) && len(ids) > 0 {
-			break // removed behind our back, and its checkpoints with it
-		}
+	inst, _, err := b.server.GetInstance(id)
+	if err != nil {
+		return nil, err
+	}
+	line := []api.Instance{*inst}
+	if turn(*inst) > 0 {
+		all, err := b.cache.fresh()
 		if err != nil {
 			return nil, err
 		}
-		ids = append(ids, id)
-		id = inst.Config[pastKey]
+		for _, k := range all {
+			if first(k.Instance) == first(*inst) && turn(k.Instance) < turn(*inst) && k.Config[ownerKey] == inst.Config[ownerKey] {
+				line = append(line, k.Instance)
+			}
+		}
+		slices.SortFunc(line, func(a, b api.Instance) int { return turn(b) - turn(a) })
+	}
+	ids := []string{}
+	for _, i := range line {
+		ids = append(ids, i.Name)
 	}
 	return ids, nil
 }
 
 // checkpoint finds a checkpoint in a sandbox's line, and the ID of the instance that has it; sandbox.ErrNotFound.
 func (b *Backend) checkpoint(id, label string) (holder string, snapshot *api.InstanceSnapshot, err error) {
-	for n := 0; id != "" && n < maxLine; n++ {
+	snapshot, _, err = b.server.GetInstanceSnapshot(id, label)
+	if err == nil || !missing(err) {
+		return id, snapshot, err
+	}
+	ids, err := b.line(id)
+	if err != nil {
+		return "", nil, err
+	}
+	for _, id := range ids[1:] {
 		snapshot, _, err := b.server.GetInstanceSnapshot(id, label)
-		if err == nil {
-			return id, snapshot, nil
+		if err == nil || !missing(err) {
+			return id, snapshot, err
 		}
-		if !missing(err) {
-			return "", nil, err
-		}
-		inst, _, err := b.server.GetInstance(id)
-		if missing(err) && n > 0 {
-			break // as in line
-		}
-		if err != nil {
-			return "", nil, err
-		}
-		id = inst.Config[pastKey]
 	}
 	return "", nil, fmt.Errorf("checkpoint %q %w", label, sandbox.ErrNotFound)
 }

@@ -166,9 +166,3 @@ func (b *Backend) overdue(config map[string]string) bool {
 	at, err := time.Parse(time.RFC3339, config[expiresKey])
 	return err == nil && b.now().After(at)
 }
-
-// replaced tells whether an instance holds only the past of a sandbox: another one took its place.
-func replaced(i api.Instance, all map[string]*known) bool {
-	next := all[follower(i)]
-	return next != nil && whole(next.Instance) && next.Config[ownerKey] == i.Config[ownerKey]
-}
