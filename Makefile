@@ -27,11 +27,11 @@ lint: build
 	$(GO) vet ./...
 
 # The tests run on real Incus: setup brings one up where none runs. Packages take turns, for they share it, and no
-# answer comes from the test cache, which knows nothing of Incus.
+# answer comes from the test cache, which knows nothing of Incus. The limit is against hanging, on slow machines too.
 test: lint
 	scripts/inspector.sh
 	$(BIN) setup --systemd
-	$(GO) test -race -count=1 -p 1 -timeout 20m ./...
+	$(GO) test -race -count=1 -p 1 -timeout 45m ./...
 
 # Measures speed as a ratio to raw Incus in the same run; nothing is asserted.
 bench: build
