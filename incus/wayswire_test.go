@@ -59,10 +59,10 @@ func (l *lab) says(t *testing.T, address string) (text string) {
 	return text
 }
 
-// behind starts an attempt in a sandbox that goes on.
+// behind starts an attempt in a sandbox that goes on as long as the sandbox does.
 func (l *lab) behind(t *testing.T, box string, args ...string) {
 	t.Helper()
-	_, err := l.StartRun(t.Context(), l.boxes[box], sandbox.Command{Argv: append([]string{"attempt"}, args...), User: "root"}, time.Minute)
+	_, err := l.StartRun(t.Context(), l.boxes[box], sandbox.Command{Argv: append([]string{"attempt"}, args...), User: "root"}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
