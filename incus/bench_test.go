@@ -26,9 +26,7 @@ const (
 )
 
 func TestBenchmark(t *testing.T) {
-	if os.Getenv("PIXELS_BENCH") == "" {
-		t.Skip("`make bench` runs it")
-	}
+	onlyToMeasure(t)
 	b := realBackend(t)
 	owner := fmt.Sprintf("bench-%d", os.Getpid())
 	m := sandbox.NewManager(b, sandbox.Defaults{Egress: egress.Agent})
@@ -139,8 +137,13 @@ func TestBenchmark(t *testing.T) {
 	line(fmt.Sprintf("%d clones, against those of base-systemd", benchClones), "base clones", "base-systemd clones", "")
 	line("exec of true, against raw Incus", "exec", "exec raw", "1.20")
 	line("clone of a checkpoint to its first result, against raw", "clone", "clone raw", "1.10")
-	clear()
-	benchEgress(t)
+}
+
+func onlyToMeasure(t *testing.T) {
+	t.Helper()
+	if os.Getenv("PIXELS_BENCH") == "" {
+		t.Skip("`make bench` runs it")
+	}
 }
 
 // rawClones makes clones of a checkpoint by hand, with a command in each, as quickly as Incus lets one.

@@ -22,8 +22,9 @@ const (
 	benchLink    = 2_500_000_000 // bits a second
 )
 
-// benchEgress measures what the gateway costs.
-func benchEgress(t *testing.T) {
+// TestBenchmarkEgress measures what the gateway costs.
+func TestBenchmarkEgress(t *testing.T) {
+	onlyToMeasure(t)
 	l := newRoutedLab(t)
 	l.box(t, "one", egress.Allowlist, allowedName)
 	name := regexp.MustCompile(`198\.18\.\d+\.\d+`).FindString(l.try(t, "one", "dns", "169.254.1.1:53", "udp4", "A", allowedName))
@@ -45,10 +46,11 @@ func benchEgress(t *testing.T) {
 	var allow, revoke []time.Duration
 	for range benchChanges {
 		l.set(t, "one", egress.Allowlist)
+		start := time.Now()
 		first := make(chan int64, 1)
 		go func() { first <- number(l.try(t, "one", "until", name+":443", allowedName)) }()
-		time.Sleep(60 * time.Millisecond) // it runs
-		start := time.Now()
+		l.untilDenied(t, "one", start)
+		start = time.Now()
 		l.set(t, "one", egress.Allowlist, allowedName+":7,443")
 		allow = append(allow, time.Unix(0, <-first).Sub(start))
 		ended := make(chan string, 1)
@@ -84,6 +86,7 @@ func benchEgress(t *testing.T) {
 		line("  which is", 8/ours[2].Seconds(), "Gb/s", "")
 	}
 	download("TCP download", "0.75 or more", ":9", "", "1000000000")
+	download("HTTPS download", "0.75 or more", ":443", allowedName, "/bytes/1000000000")
 	download("HTTP download", "0.75 or more", ":80", allowedName, "/bytes/1000000000")
 	l.inet.Limit("up0", benchLink)
 	download("TCP download at 2.5 Gb/s", "0.75 or more", ":9", "", "1000000000")
@@ -100,6 +103,21 @@ func benchEgress(t *testing.T) {
 	time.Sleep(time.Second)
 	line("memory of the gateway with 64 wires", l.gatewayMemory(t), "MB", "30 MB")
 	line("memory of an idle server", serverMemory(t, l), "MB", "40 MB")
+}
+
+// untilDenied waits until a sandbox was denied something since a time.
+func (l *lab) untilDenied(t *testing.T, box string, since time.Time) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		reply, err := l.wires.ask(t.Context(), gateway.Request{Op: gateway.Denials, Sandbox: l.boxes[box], Within: time.Since(since)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(reply.Denials) > 0 {
+			return
+		}
+	}
+	t.Fatal("nothing was denied")
 }
 
 // gatewayMemory is what the gateway's processes hold, in MB.
