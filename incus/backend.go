@@ -56,7 +56,8 @@ type Backend struct {
 	bridged    bool // in tests: cards on the bridge instead of wires
 	feeding    sync.WaitGroup
 	background tasks
-	programs   sync.Map // of IDs of the instances that have our program
+	mending    sync.Mutex // of wires: one at a time is enough
+	programs   sync.Map   // of IDs of the instances that have our program
 	toppingUp  atomic.Bool
 	changing   sync.Map // of instance IDs to the *sync.Mutex of who changes their keys
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pixels/egress"
+	"pixels/egress/gateway"
 	"pixels/internal/server"
 	"pixels/sandbox"
 )
@@ -35,13 +36,13 @@ func TestKilledInTurn(t *testing.T) {
 	}
 	works := func(t *testing.T, what string, within time.Duration) {
 		t.Helper()
-		l.inet.Seen()
+		l.seen() // with what is on its way
 		for end := time.Now().Add(within); ; time.Sleep(50 * time.Millisecond) {
 			if strings.Contains(l.seen(), "tick") {
 				return
 			}
 			if time.Now().After(end) {
-				t.Fatalf("%s: what is allowed does not work again within %s", what, within)
+				t.Fatalf("%s: what is allowed does not work again within %s\n%s", what, within, l.wiring(t, "one"))
 			}
 			l.sweepWires(t)
 		}
@@ -151,6 +152,27 @@ func (l *lab) sweepWires(t *testing.T) {
 	if err != nil {
 		t.Logf("sweep: %v", err)
 	}
+}
+
+// wiring is what is known of a sandbox's way out.
+func (l *lab) wiring(t *testing.T, name string) string {
+	t.Helper()
+	all, err := l.cache.fresh()
+	if err != nil {
+		return err.Error()
+	}
+	run, _ := l.gatewayRun(all)
+	inst := all[l.boxes[name]]
+	reply, err := l.wires.ask(t.Context(), gateway.Request{Op: gateway.Wires})
+	out := fmt.Sprintf("gateway's run %s, sandbox of %s: %v %v\n", run, inst.LastUsedAt.UTC(), inst.Devices, inst.Config)
+	for _, wire := range reply.Wires {
+		if wire.Sandbox != "" {
+			out += fmt.Sprintf("%+v\n", wire)
+		}
+	}
+	shown, err2 := exec.CommandContext(t.Context(), "incus", "--project", l.config.Project, "exec", l.boxes[name], "--", "sh", "-c", "ip -s address; ip route; cat /etc/resolv.conf; attempt hold "+allowedName+":7 & sleep 2; kill $!").CombinedOutput()
+	log, err3 := exec.CommandContext(t.Context(), "incus", "--project", l.config.Project, "console", "--show-log", l.p.config.Gateway()).CombinedOutput()
+	return fmt.Sprintf("%s%s\n%s\n%v %v %v", out, shown, log, err, err2, err3)
 }
 
 // killServer kills a server that the sandbox's owner uses, just when it was asked for something.

@@ -17,6 +17,8 @@ import (
 // sandboxes whose wire is gone (the gateway was restarted, or they deleted it) are plugged again, and what keys allow is
 // what the gateway enforces. Any number of servers may do so at once.
 func (b *Backend) mendWires(ctx context.Context, all map[string]*known) error {
+	b.mending.Lock()
+	defer b.mending.Unlock()
 	up, lacking := map[string]api.Instance{}, map[string]bool{}
 	for id, k := range all {
 		if shown(k.Instance, all) && whole(k.Instance) && b.wiresOf(k.Config) == b.wires && k.StatusCode != api.Stopped {
@@ -99,11 +101,18 @@ func (b *Backend) gatewayRun(all map[string]*known) (run string, since time.Time
 
 // again plugs a running sandbox again whose wire is gone. The end of the old one may still be there, for as long as the
 // kernel has connections of the gateway that ended; Incus would bring it to the host, under a name that is taken there by
-// now. So it is removed inside: who prevents that stays without a way out until the sandbox is started again.
+// now. So it is removed inside: who prevents that stays without a way out until the sandbox is started again. Should two
+// servers do so at once, so that one removes the card that the other one brought, the gateway knows no wire of it then.
 func (b *Backend) again(ctx context.Context, id, gatewayRun string) error {
 	now, _, err := b.server.GetInstance(id)
-	if err != nil || now.StatusCode != api.Running || now.Config[goingKey] != "" || gatewayRun != "" && now.Config[pluggedKey] == gatewayRun {
+	if err != nil || now.StatusCode != api.Running || now.Config[goingKey] != "" {
 		return err
+	}
+	if gatewayRun != "" && now.Config[pluggedKey] == gatewayRun { // by another server just now, unless it is gone once more
+		_, err := b.wires.ask(ctx, gateway.Request{Op: gateway.Status, Sandbox: id})
+		if !errors.Is(err, gateway.ErrNoSandbox) {
+			return err
+		}
 	}
 	state, _, err := b.server.GetInstanceState(id)
 	if err != nil {

@@ -221,7 +221,7 @@ func hold(address string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	conn, err := net.Dial("tcp4", address)
+	conn, err := net.DialTimeout("tcp4", address, 5*time.Second)
 	if err != nil {
 		return "", err
 	}
