@@ -56,6 +56,7 @@ type Backend struct {
 	bridged    bool // in tests: cards on the bridge instead of wires
 	feeding    sync.WaitGroup
 	background tasks
+	sessions   sessions
 	mending    sync.Mutex // of wires: one at a time is enough
 	programs   sync.Map   // of IDs of the instances that have our program
 	toppingUp  atomic.Bool

@@ -16,6 +16,7 @@ import (
 	"github.com/lxc/incus/v6/shared/api"
 	"golang.org/x/sys/unix"
 
+	"pixels/internal/guest"
 	"pixels/sandbox"
 )
 
@@ -48,6 +49,13 @@ func (b *Backend) Exec(ctx context.Context, id string, c sandbox.Command) (int, 
 	argv, env, err := b.order(ctx, &k.Instance, c, "exec", extra...)
 	if err != nil {
 		return 0, b.failed(err, "exec in sandbox %s", name)
+	}
+	if c.Stdin == nil && extra == nil {
+		r := guest.SessionRequest{Args: argv[2:], Env: env}
+		code, err := b.execInSession(ctx, id, argv[0], r, c.Stdout, c.Stderr)
+		if !errors.Is(err, errNotTaken) {
+			return code, b.failed(err, "exec in sandbox %s", name)
+		}
 	}
 	for {
 		code, err := b.exec(ctx, id, api.InstanceExecPost{Command: argv, Environment: env, Cwd: "/"}, c.Stdin, c.Stdout, stderr)
@@ -140,8 +148,7 @@ func (b *Backend) exec(ctx context.Context, id string, post api.InstanceExecPost
 		select {
 		case <-r.ended:
 		case <-time.After(endTimeout):
-			// No ctx error: that would say that it was ended.
-			return 0, fmt.Errorf("the command was to be ended (%v), and did not end within %s: is the sandbox paused?", ctx.Err(), endTimeout)
+			return 0, notEnded(ctx)
 		}
 	}
 	// The streams end with the operation, but for what is on its way. A server that died leaves them open for ever.
@@ -158,6 +165,11 @@ func (b *Backend) exec(ctx context.Context, id string, post api.InstanceExecPost
 		return 0, broken
 	}
 	return code, err
+}
+
+// notEnded is not ctx's error: that would say that the command was ended.
+func notEnded(ctx context.Context) error {
+	return fmt.Errorf("the command was to be ended (%v), and did not end within %s: is the sandbox paused?", ctx.Err(), endTimeout)
 }
 
 // running is a command under way.

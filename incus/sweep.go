@@ -88,6 +88,7 @@ func (b *Backend) later(do func(ctx context.Context)) {
 func (b *Backend) Close() {
 	b.wires.hush()
 	b.background.Wait()
+	b.sessions.close()
 	b.wires.close()
 	b.others.Range(func(_, w any) bool { w.(*wires).close(); return true })
 	b.end()

@@ -72,7 +72,11 @@ func (m *Manager) Exec(ctx context.Context, owner string, r ExecRequest) (ExecRe
 
 // command is what a backend is to run.
 func (r ExecRequest) command() Command {
-	return Command{Argv: r.Argv, Shell: r.Shell, Cwd: r.Cwd, Env: r.Env, User: r.User, Stdin: strings.NewReader(r.Stdin)}
+	c := Command{Argv: r.Argv, Shell: r.Shell, Cwd: r.Cwd, Env: r.Env, User: r.User}
+	if r.Stdin != "" {
+		c.Stdin = strings.NewReader(r.Stdin)
+	}
+	return c
 }
 
 // heard makes Progress hear of what is written to w.

@@ -15,8 +15,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Exit codes of what could not be run or was ended, as shells and timeout(1) have them.
@@ -73,7 +71,7 @@ func runExec(args []string) int {
 		fmt.Fprintln(os.Stderr, notReady)
 		return exitFailed
 	}
-	code, _ := o.run(os.Stdin, os.Stdout, os.Stderr, func() {})
+	code, _ := o.run(os.Stdin, os.Stdout, os.Stderr, listen(), func() {})
 	drained(os.Stdout, os.Stderr)
 	return code
 }
@@ -99,17 +97,8 @@ func awaitReady() error {
 // drained returns when all that lies in the pipes was read, or after a second. Incus reads them with a poll that times out
 // every second, and takes the end of the process for the end of the output when both come at the same moment.
 func drained(pipes ...*os.File) {
-	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		left := 0
-		for _, p := range pipes {
-			n, err := unix.IoctlGetInt(int(p.Fd()), unix.TIOCINQ)
-			if err == nil {
-				left += n
-			}
-		}
-		if left == 0 {
-			return
-		}
+	for deadline := time.Now().Add(time.Second); waiting(pipes...) > 0 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -126,8 +115,15 @@ const (
 	bySignal // as when the sandbox is stopped
 )
 
-// run runs a command to its end. started is called once it runs.
-func (o order) run(stdin, stdout, stderr *os.File, started func()) (code int, ended how) {
+// listen returns the signals that end a command.
+func listen() chan os.Signal {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, cancelSignal)
+	return signals
+}
+
+// run runs a command to its end, of its own or by one of signals. started is called once it runs.
+func (o order) run(stdin, stdout, stderr *os.File, signals <-chan os.Signal, started func()) (code int, ended how) {
 	refuse := func(code int, format string, args ...any) (int, how) {
 		fmt.Fprintf(stderr, format+"\n", args...)
 		return code, byItself
@@ -138,10 +134,9 @@ func (o order) run(stdin, stdout, stderr *os.File, started func()) (code int, en
 	if err := adopt(); err != nil {
 		return refuse(exitFailed, "run the command: %v", err)
 	}
-	signals := make(chan os.Signal, 8)
 	orphans := make(chan os.Signal, 1)
 	signal.Notify(orphans, syscall.SIGCHLD)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, cancelSignal)
+	defer signal.Stop(orphans)
 	path, err := exec.LookPath(o.argv[0])
 	switch {
 	case errors.Is(err, exec.ErrDot):
@@ -154,7 +149,8 @@ func (o order) run(stdin, stdout, stderr *os.File, started func()) (code int, en
 	if s, err := os.Stat(cmd.Dir); err != nil || !s.IsDir() {
 		return refuse(exitNotExecutable, "cwd %s: there is no such folder", cmd.Dir)
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(o.uid), Gid: uint32(o.gid), Groups: groups(o.user, uint32(o.gid))}}
+	// In a session of its own, what it does to its group leaves the runner alone.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: &syscall.Credential{Uid: uint32(o.uid), Gid: uint32(o.gid), Groups: groups(o.user, uint32(o.gid))}}
 	if err := cmd.Start(); err != nil {
 		if errors.Is(err, syscall.ENOEXEC) {
 			return refuse(exitNotExecutable, "%s: this is no program", o.argv[0])

@@ -35,7 +35,7 @@ const sigHalt = syscall.Signal(37)
 const ExitNoRun = 3
 
 // Main runs the program that args names: the first process as init, or one of those that ask it to end the sandbox; or a
-// command of the runner, by which a server runs things in a sandbox: exec, spawn, wait. It returns the exit code. As the
+// command of the runner, by which a server runs things in a sandbox: exec, session, spawn, wait. It returns the exit code. As the
 // first process it returns only when it failed.
 func Main(args []string) int {
 	var err error
@@ -50,6 +50,8 @@ func Main(args []string) int {
 		err = unix.Kill(1, unix.SIGPWR)
 	case command == "exec":
 		return runExec(args[2:])
+	case command == SessionCommand:
+		err = runSession(os.Stdin, os.Stdout)
 	case command == "spawn":
 		err = runSpawn(args[2:])
 	case command == "runner":

@@ -210,7 +210,7 @@ func runRunner(args []string) error {
 	if err := d.record(r); err != nil {
 		return err
 	}
-	code, ended := o.run(streams[0], streams[1], streams[2], func() { _ = tell.Close() })
+	code, ended := o.run(streams[0], streams[1], streams[2], listen(), func() { _ = tell.Close() })
 	r.State, r.ExitCode, r.Ended = RunEnded, code, time.Now()
 	r.TimedOut, r.Cancelled = ended == byTimeout, ended == byOrder
 	return d.record(r)
