@@ -183,32 +183,49 @@ func (s *session) run(r guest.SessionRequest, stdout, stderr io.Writer) (end gue
 	if s.send(r) != nil {
 		return end, errNotTaken
 	}
-	kind, size, err := guest.ReadFrame(s.frames)
-	if err != nil {
-		return end, errNotTaken
-	}
-	for ; err == nil; kind, size, err = guest.ReadFrame(s.frames) {
+	for taken := false; ; taken = true {
+		kind, size, err := guest.ReadFrame(s.frames)
+		if err != nil && !taken {
+			return end, errNotTaken
+		}
+		if err != nil {
+			return s.killed(err)
+		}
+		// What comes is the sandbox's word.
 		body := io.LimitReader(s.frames, size)
-		switch kind {
-		case guest.FrameStdout:
+		switch {
+		case !taken && kind == guest.FrameTaken && size == 0:
+		case taken && kind == guest.FrameStdout:
 			err = pass(stdout, body)
-		case guest.FrameStderr:
+		case taken && kind == guest.FrameStderr:
 			err = pass(stderr, body)
-		case guest.FrameEnded:
-			return end, json.NewDecoder(body).Decode(&end)
+		case taken && kind == guest.FrameEnded && size <= maxEnd:
+			text := make([]byte, size)
+			if _, err = io.ReadFull(body, text); err == nil {
+				err = json.Unmarshal(text, &end)
+			}
+			return end, err
+		default:
+			err = fmt.Errorf("%q of %d bytes is no frame", kind, size)
 		}
 		if err != nil {
 			return end, fmt.Errorf("its output broke off: %w", err)
 		}
 	}
-	// It was killed, by someone in the sandbox or with that, and the command with it.
+}
+
+// maxEnd bounds the frame that says how a command ended, in bytes.
+const maxEnd = 1 << 10
+
+// killed says how a session ended that someone in the sandbox killed, or that ended with it, and the command with it.
+func (s *session) killed(broken error) (end guest.SessionEnd, err error) {
 	select {
 	case <-s.running.ended:
 		end.ExitCode, err = exitCode(s.running.op, s.running.err)
 		end.Last = true
 		return end, err
 	case <-time.After(5 * time.Second):
-		return end, fmt.Errorf("its output did not come to an end: %w", err)
+		return end, fmt.Errorf("its output did not come to an end: %w", broken)
 	}
 }
 

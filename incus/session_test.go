@@ -1,14 +1,18 @@
 package incus
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"io"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"pixels/internal/guest"
 	"pixels/sandbox"
 )
 
@@ -125,5 +129,40 @@ func TestSessionsEndWithWhatTheyAreIn(t *testing.T) {
 	defer other.sessions.mu.Unlock()
 	if len(other.sessions.idle) != 0 {
 		t.Errorf("%d sessions are kept", len(other.sessions.idle))
+	}
+}
+
+// Root in a sandbox can make its runner say anything.
+func TestASessionThatLies(t *testing.T) {
+	frame := func(kind guest.FrameKind, size uint32, body string) string {
+		return string(binary.BigEndian.AppendUint32([]byte{byte(kind)}, size)) + body
+	}
+	taken := frame(guest.FrameTaken, 0, "")
+	for what, said := range map[string]string{
+		"nothing":                     "",
+		"a piece of a frame":          "x\x00",
+		"an end without a beginning":  frame(guest.FrameEnded, 15, `{"exit_code":0}`),
+		"output before the beginning": frame(guest.FrameStdout, 1, "a"),
+		"two beginnings":              taken + taken,
+		"a long beginning":            frame(guest.FrameTaken, 1<<31, strings.Repeat("a", 1<<20)),
+		"a long end":                  taken + frame(guest.FrameEnded, 1<<31, strings.Repeat("a", 1<<20)),
+		"an end that is none":         taken + frame(guest.FrameEnded, 4, "true"),
+		"an end without an end":       taken + frame(guest.FrameEnded, 100, `{"exit_code":0}`),
+		"output without an end":       taken + frame(guest.FrameStdout, 1<<31, "a"),
+		"an unknown frame":            taken + frame('?', 1, "a"),
+	} {
+		t.Run(strings.ReplaceAll(what, " ", "_"), func(t *testing.T) {
+			stdin, requests := io.Pipe()
+			go func() { _, _ = io.Copy(io.Discard, stdin) }()
+			s := &session{requests: requests, frames: bufio.NewReader(strings.NewReader(said)), running: &running{ended: make(chan struct{}), err: errors.New("it was ended")}}
+			close(s.running.ended)
+			var out bytes.Buffer
+			if end, err := s.run(guest.SessionRequest{}, &out, nil); err == nil {
+				t.Errorf("it is believed: %+v", end)
+			}
+			if out.Len() > 1 {
+				t.Errorf("%d bytes of output", out.Len())
+			}
+		})
 	}
 }
