@@ -113,7 +113,7 @@ func (b *Backend) plug(ctx context.Context, id string, config map[string]string)
 		b.dropWire(ctx, id)
 		return err
 	}
-	return nil
+	return b.enforceChange(ctx, id, mark(config))
 }
 
 // unplug takes the card of a sandbox that has stopped, and then its wire: in that order, because the wire's name is given
@@ -137,7 +137,19 @@ func (b *Backend) replug(ctx context.Context, inst *api.Instance, gatewayRun str
 			return err
 		}
 	}
-	return b.setCard(ctx, inst.Name, device, gatewayRun)
+	if err := b.setCard(ctx, inst.Name, device, gatewayRun); err != nil {
+		return err
+	}
+	return b.enforceChange(ctx, inst.Name, mark(inst.Config))
+}
+
+// enforceChange has the gateway enforce the keys of a sandbox unless they are those that it was told of, by their mark.
+func (b *Backend) enforceChange(ctx context.Context, id, told string) error {
+	inst, _, err := b.server.GetInstance(id)
+	if err == nil && mark(inst.Config) != told {
+		_, err = b.enforce(ctx, id, inst.Config)
+	}
+	return err
 }
 
 // takeLost takes a card away whose wire is gone. Incus brings a card back to the host and restores what it was there. It
@@ -201,35 +213,41 @@ func (b *Backend) SetEgress(ctx context.Context, id string, edit sandbox.EgressE
 	if err != nil {
 		return 0, b.failed(err, "change what the sandbox may reach")
 	}
-	inst, _, err := b.server.GetInstance(id)
-	if err != nil || inst.StatusCode == api.Stopped {
-		return 0, b.failed(err, "change what the sandbox may reach")
-	}
-	cut, err = b.enforce(ctx, inst, after)
+	cut, err = b.enforce(ctx, id, after)
 	return cut, b.failed(err, "have the gateway enforce what the sandbox may reach")
 }
 
-// enforce has the gateway enforce keys on a running sandbox, which gets a wire if it has none.
-func (b *Backend) enforce(ctx context.Context, inst *api.Instance, config map[string]string) (cut int, err error) {
-	mode, own, err := egressOf(config)
-	if err != nil {
-		return 0, err
+// enforce has the gateway enforce a sandbox's keys, as they were read or written a moment ago. Should another one have
+// changed them since, the gateway may have been told of the older ones last: so they are read again afterwards. A sandbox
+// that runs gets a wire if it has none.
+func (b *Backend) enforce(ctx context.Context, id string, config map[string]string) (cut int, err error) {
+	for {
+		mode, own, err := egressOf(config)
+		if err != nil {
+			return cut, err
+		}
+		policy := b.config.Presets.For(mode, own)
+		reply, told := b.wiresOf(config).ask(ctx, gateway.Request{Op: gateway.Set, Sandbox: id, Policy: &policy, Mark: mark(config)})
+		cut += reply.Cut
+		inst, _, err := b.server.GetInstance(id)
+		switch {
+		case err != nil:
+			return cut, err
+		case told != nil && inst.StatusCode == api.Stopped: // it is told when the sandbox starts
+			return cut, nil
+		case told != nil && !errors.Is(told, gateway.ErrNoSandbox):
+			return cut, told
+		case mark(inst.Config) != mark(config):
+			config = inst.Config
+			continue
+		case told == nil || !wired(config):
+			return cut, nil
+		}
+		all, err := b.cache.instances()
+		if err != nil {
+			return cut, err
+		}
+		run, _ := b.gatewayRun(all)
+		return cut, b.replug(ctx, inst, run)
 	}
-	policy := b.config.Presets.For(mode, own)
-	reply, err := b.wiresOf(config).ask(ctx, gateway.Request{Op: gateway.Set, Sandbox: inst.Name, Policy: &policy, Mark: mark(config)})
-	switch {
-	case err == nil:
-		return reply.Cut, nil
-	case !errors.Is(err, gateway.ErrNoSandbox):
-		return 0, err
-	case mode == egress.None:
-		return 0, nil // it has no card
-	}
-	inst.Config = config
-	all, err := b.cache.instances()
-	if err != nil {
-		return 0, err
-	}
-	run, _ := b.gatewayRun(all)
-	return 0, b.replug(ctx, inst, run)
 }

@@ -48,7 +48,7 @@ func (b *Backend) mendWires(ctx context.Context, all map[string]*known) error {
 		case isUp && !plugged:
 			err = b.again(ctx, id, run)
 		case isUp && wire.Mark != mark(inst.Config):
-			_, err = b.enforce(ctx, &inst, inst.Config)
+			err = b.enforceChange(ctx, id, wire.Mark)
 		case k == nil && taken >= b.stale:
 			b.dropWire(ctx, id)
 		case k != nil && k.StatusCode == api.Stopped && taken >= b.stale:

@@ -2,6 +2,8 @@ package incus
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -186,6 +188,52 @@ func TestALostWireIsReplaced(t *testing.T) {
 			if err != nil || inst.Config["volatile."+card+".last_state.pci.slot.name"] != "" {
 				t.Errorf("what was told to Incus stays: %v %v", inst.Config, err)
 			}
+		})
+	}
+}
+
+// What a server knew of the keys before another one changed them is not what it has the gateway enforce.
+func TestAnOldSweepBringsNothingBack(t *testing.T) {
+	l := newLab(t)
+	id := l.box(t, "one", egress.Allowlist, allowedName).ID
+	old, err := l.cache.fresh()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(slices.Collect(maps.Keys(old)), id) {
+		t.Fatal("the sandbox is not known")
+	}
+	l.set(t, "one", egress.None)
+	for range 2 {
+		if err := l.mendWires(t.Context(), old); err != nil {
+			t.Fatal(err)
+		}
+		inst, _, err := l.server.GetInstance(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if wire := wireOf(t, l.Backend, id); wire.Mark != mark(inst.Config) {
+			t.Errorf("the gateway enforces %s, the keys are %s", wire.Mark, mark(inst.Config))
+		}
+	}
+	// Nor does what was read before a change, and told after it.
+	if _, err := l.enforce(t.Context(), id, old[id].Config); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := l.Egress(t.Context(), id); err != nil || e.Mode != egress.None || !e.Enforced {
+		t.Errorf("it is %+v, %v", e, err)
+	}
+}
+
+// A card that is gone is brought back, also to a sandbox that got it in this run of the gateway.
+func TestALostCardIsBroughtBack(t *testing.T) {
+	l := newLab(t)
+	l.box(t, "one", egress.Allowlist, allowedName)
+	for range 2 {
+		l.run(t, "one", "ip", "link", "delete", card)
+		soon(t, "it has a way out again", func() bool {
+			l.sweepWires(t)
+			return strings.Contains(l.try(t, "one", "tcp", allowedName+":80", "-host", allowedName), "200 OK")
 		})
 	}
 }
