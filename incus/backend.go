@@ -287,7 +287,9 @@ func (b *Backend) lock(id string) (unlock func()) {
 // Incus checks the ETag when it takes a request and carries it out a moment later, so that of two requests at once both
 // may pass and the later one undo the other. So this process makes one change of an instance at a time, and after each it
 // looks whether the keys are what they were set to.
-func (b *Backend) change(ctx context.Context, id string, edit func(config map[string]string) error) error {
+//
+// meanwhile, unless it is nil, is called with the keys that Incus is just writing; whether it will succeed is open then.
+func (b *Backend) change(ctx context.Context, id string, edit func(config map[string]string) error, meanwhile func(config map[string]string)) error {
 	defer b.lock(id)()
 	for {
 		inst, etag, err := b.server.GetInstance(id)
@@ -303,6 +305,9 @@ func (b *Backend) change(ctx context.Context, id string, edit func(config map[st
 		}
 		op, err := b.server.UpdateInstance(id, put, etag)
 		if err == nil {
+			if meanwhile != nil {
+				meanwhile(put.Config)
+			}
 			_, err = finish(ctx, b.server, op, nil)
 		}
 		b.cache.touch(id)

@@ -188,13 +188,15 @@ func (b *Backend) editCard(ctx context.Context, id string, change func(*api.Inst
 	return err
 }
 
-// SetEgress implements sandbox.Backend. The keys go first: what a killed process left undone at the gateway, a sweep does.
+// SetEgress implements sandbox.Backend. The gateway is told while Incus writes the keys, which takes it longer than the
+// connection that someone waits for, and once more when they are written. What a killed process left undone, a sweep does.
 func (b *Backend) SetEgress(ctx context.Context, id string, edit sandbox.EgressEdit) (cut int, err error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
 	ctx = context.WithoutCancel(ctx)
 	var after map[string]string
+	told := ""
 	err = b.change(ctx, id, func(config map[string]string) error {
 		if config[goingKey] != "" {
 			return fmt.Errorf("it is being destroyed (%w)", sandbox.ErrNotFound)
@@ -209,12 +211,30 @@ func (b *Backend) SetEgress(ctx context.Context, id string, edit sandbox.EgressE
 		config[egressKey] = string(mode)
 		after = config
 		return setRules(config, own)
+	}, func(config map[string]string) {
+		told = mark(config)
+		n, _ := b.tell(ctx, id, config) // it is told again
+		cut += n
 	})
-	if err != nil {
-		return 0, b.failed(err, "change what the sandbox may reach")
+	if err != nil && told != "" {
+		err = errors.Join(err, b.enforceChange(ctx, id, told))
 	}
-	cut, err = b.enforce(ctx, id, after)
-	return cut, b.failed(err, "have the gateway enforce what the sandbox may reach")
+	if err != nil {
+		return cut, b.failed(err, "change what the sandbox may reach")
+	}
+	n, err := b.enforce(ctx, id, after)
+	return cut + n, b.failed(err, "have the gateway enforce what the sandbox may reach")
+}
+
+// tell has the gateway enforce keys for a sandbox that is on a wire.
+func (b *Backend) tell(ctx context.Context, id string, config map[string]string) (cut int, err error) {
+	mode, own, err := egressOf(config)
+	if err != nil {
+		return 0, err
+	}
+	policy := b.config.Presets.For(mode, own)
+	reply, err := b.wiresOf(config).ask(ctx, gateway.Request{Op: gateway.Set, Sandbox: id, Policy: &policy, Mark: mark(config)})
+	return reply.Cut, err
 }
 
 // enforce has the gateway enforce a sandbox's keys, as they were read or written a moment ago. Should another one have
@@ -222,13 +242,8 @@ func (b *Backend) SetEgress(ctx context.Context, id string, edit sandbox.EgressE
 // that runs gets a wire if it has none.
 func (b *Backend) enforce(ctx context.Context, id string, config map[string]string) (cut int, err error) {
 	for {
-		mode, own, err := egressOf(config)
-		if err != nil {
-			return cut, err
-		}
-		policy := b.config.Presets.For(mode, own)
-		reply, told := b.wiresOf(config).ask(ctx, gateway.Request{Op: gateway.Set, Sandbox: id, Policy: &policy, Mark: mark(config)})
-		cut += reply.Cut
+		n, told := b.tell(ctx, id, config)
+		cut += n
 		inst, _, err := b.server.GetInstance(id)
 		switch {
 		case err != nil:

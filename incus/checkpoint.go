@@ -35,7 +35,7 @@ func (b *Backend) CreateCheckpoint(ctx context.Context, id, label, description s
 				config[checkpointKeys+label] = description
 			}
 			return nil
-		})
+		}, nil)
 		if err != nil {
 			return sandbox.Checkpoint{}, b.failed(err, "describe checkpoint %s", label)
 		}
@@ -114,7 +114,7 @@ func (b *Backend) DeleteCheckpoint(ctx context.Context, id, label string) error 
 		b.later(func(ctx context.Context) { b.retire(ctx, holder) })
 	}
 	// Its description would be found again by the next checkpoint of the label, which sets its own: it only takes room.
-	err = b.change(ctx, id, func(config map[string]string) error { delete(config, checkpointKeys+label); return nil })
+	err = b.change(ctx, id, func(config map[string]string) error { delete(config, checkpointKeys+label); return nil }, nil)
 	if err != nil && !missing(err) && !errors.Is(err, context.Canceled) {
 		return b.failed(err, "forget the description of checkpoint %s", label)
 	}

@@ -116,6 +116,6 @@ func (b *Backend) SetExpiry(ctx context.Context, id string, at time.Time) error 
 		}
 		config[expiresKey] = at.UTC().Format(time.RFC3339)
 		return nil
-	})
+	}, nil)
 	return b.failed(err, "extend the sandbox")
 }

@@ -33,7 +33,7 @@ func (b *Backend) condemn(ctx context.Context, id string, may func(config map[st
 		}
 		config[goingKey] = "true"
 		return nil
-	})
+	}, nil)
 	switch {
 	case err == nil:
 		b.later(func(ctx context.Context) { _ = b.removeLine(ctx, id) }) // a sweep repeats what fails

@@ -152,7 +152,7 @@ var lifeWays = []way{
 			err := l.change(t.Context(), box.ID, func(config map[string]string) error {
 				config["security.guestapi"] = "true"
 				return nil
-			})
+			}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
 
 	"pixels/egress"
@@ -235,5 +236,34 @@ func TestALostCardIsBroughtBack(t *testing.T) {
 			l.sweepWires(t)
 			return strings.Contains(l.try(t, "one", "tcp", allowedName+":80", "-host", allowedName), "200 OK")
 		})
+	}
+}
+
+// refusing is an Incus that takes a change of a sandbox and fails to make it.
+type refusing struct{ client.InstanceServer }
+
+func (r refusing) UpdateInstance(name string, put api.InstancePut, etag string) (client.Operation, error) {
+	put.Config["limits.memory"] = "none"
+	return r.InstanceServer.UpdateInstance(name, put, etag)
+}
+
+func TestAGrantThatIncusRefusesIsUndone(t *testing.T) {
+	l := newLab(t)
+	id := l.box(t, "one", egress.Allowlist).ID
+	before := wireOf(t, l.Backend, id).Mark
+	l.Backend.server = refusing{l.Backend.server}
+	var told string
+	err := l.change(t.Context(), id, func(config map[string]string) error { config[labelKeys+"a"] = "b"; return nil }, func(config map[string]string) { told = "told" })
+	if err == nil || told == "" {
+		t.Fatalf("Incus is to take a change and fail: %v", err)
+	}
+	_, err = l.SetEgress(t.Context(), id, func(egress.Mode, []egress.Grant) (egress.Mode, []egress.Grant, error) {
+		return egress.Unrestricted, nil, nil
+	})
+	if err == nil {
+		t.Error("a grant that is refused succeeds")
+	}
+	if e, err := l.Egress(t.Context(), id); err != nil || e.Mode != egress.Allowlist || !e.Enforced || wireOf(t, l.Backend, id).Mark != before {
+		t.Errorf("after it: %+v, %v", e, err)
 	}
 }
