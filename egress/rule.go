@@ -250,6 +250,14 @@ func (r Rule) String() string {
 	return host + ":" + strings.Join(list, ",")
 }
 
+// Ask is the shortest rule that allows a connection to a port of a host.
+func Ask(host string, port uint16) string {
+	if (Rule{Ports: Web}).coversPort(port) {
+		return host
+	}
+	return fmt.Sprintf("%s:%d", host, port)
+}
+
 // MarshalText writes the rule as String does.
 func (r Rule) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 

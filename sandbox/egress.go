@@ -37,10 +37,7 @@ func (d Denial) Where() string {
 	if host == "" {
 		host = d.Address
 	}
-	if d.Port == 80 || d.Port == 443 {
-		return host
-	}
-	return fmt.Sprintf("%s:%d", host, d.Port)
+	return egress.Ask(host, d.Port)
 }
 
 // EgressEdit changes the mode of a sandbox and its own rules.

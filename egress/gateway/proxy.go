@@ -330,15 +330,7 @@ func (f *flow) denial(reason string) string {
 		where = f.address
 	}
 	return fmt.Sprintf("pixels: %s:%d is denied to this sandbox: %s.\nAsk for it with the tool allow_domain: domains [\"%s\"].\n",
-		where, f.port, reason, Ask(where, f.port))
-}
-
-// Ask is the shortest rule that allows a connection to port of a domain.
-func Ask(domain string, port uint16) string {
-	if port == 80 || port == 443 {
-		return domain
-	}
-	return fmt.Sprintf("%s:%d", domain, port)
+		where, f.port, reason, egress.Ask(where, f.port))
 }
 
 // originalDestination returns where a connection went before nftables sent it here (SO_ORIGINAL_DST, see

@@ -89,9 +89,9 @@ func (j *job) checkKernel() {
 	} else {
 		j.warn("use a kernel with btrfs, or install ZFS", "kernel: neither btrfs nor ZFS; clones would be slow")
 	}
-	for _, m := range []struct{ module, sysfs, use string }{
-		{"bridge", "", "the gateway's network"}, {"veth", "", "the wires of sandboxes"},
-		{"macvlan", "", "private links to a gateway where there are no wires"}, {"nf_tables", "", "packet filtering and NAT"},
+	for _, m := range []struct{ module, use string }{
+		{"bridge", "the gateway's network"}, {"veth", "the wires of sandboxes"},
+		{"nf_tables", "packet filtering and NAT"},
 	} {
 		if kernelFeature(m.module) {
 			j.good("kernel: %s", m.module)
@@ -107,7 +107,7 @@ func kernelFeature(module string) bool {
 		return true
 	}
 	// A module that is built in and has no parameters leaves no trace in /sys/module, but its symbols are in the kernel's.
-	probes := map[string]string{"bridge": " br_add_bridge", "veth": " veth_newlink", "macvlan": " macvlan_common_newlink", "nf_tables": " nft_register_chain_type"}
+	probes := map[string]string{"bridge": " br_add_bridge", "veth": " veth_newlink", "nf_tables": " nft_register_chain_type"}
 	f, err := os.Open("/proc/kallsyms")
 	if err != nil {
 		return false
