@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,7 +32,8 @@ type wires struct {
 	channel  *gateway.Client
 	ending   chan struct{} // closed once lost is not called any more
 
-	changing sync.Mutex // of the gateway's devices: Incus refuses two changes at once
+	changing sync.Mutex   // of the gateway's devices: Incus refuses two changes at once
+	blocked  map[int]bool // numbers whose name on the host is taken, guarded by changing
 }
 
 // How many free wires there are to be, at least and after more were made. A batch takes some 40 ms a wire.
@@ -170,29 +172,54 @@ func (w *wires) tend(ctx context.Context, few, enough int) error {
 			return fmt.Errorf("take used wires away: %w", err)
 		}
 	}
-	var made []int
+	made, err := w.add(ctx, enough-free, free > 0, reply.Limit)
+	// What failed half-way can have left an interface of the name on the host, which Incus never removes.
+	for err != nil && w.block(err) {
+		made, err = w.add(ctx, enough-free, free > 0, reply.Limit)
+	}
+	if err != nil {
+		return fmt.Errorf("make wires: %w", err)
+	}
+	return w.seen(ctx, made)
+}
+
+// block takes note of the wire whose making failed because its name is taken on the host, and tells whether it is new.
+func (w *wires) block(err error) bool {
+	text := err.Error()
+	_, text, _ = strings.Cut(text, `Failed to create the veth interfaces "`+w.ends)
+	number, rest, _ := strings.Cut(text, `"`)
+	n, e := strconv.Atoi(number)
+	if e != nil || !strings.Contains(rest, "File exists") || w.blocked[n] {
+		return false
+	}
+	if w.blocked == nil {
+		w.blocked = map[int]bool{}
+	}
+	w.blocked[n] = true
+	return true
+}
+
+// add adds wires to the gateway, and returns their numbers. It is no failure to find room for none where some are free.
+func (w *wires) add(ctx context.Context, wanted int, some bool, limit int) (made []int, err error) {
 	err = edit(ctx, w.server, w.name, func(put *api.InstancePut) error {
 		made = nil
-		for number := 0; len(made) < enough-free; number++ {
+		for number := 0; len(made) < wanted; number++ {
 			name := gateway.Interface(number)
-			if put.Devices[name] != nil {
+			if put.Devices[name] != nil || w.blocked[number] {
 				continue
 			}
-			if number >= reply.Limit {
+			if number >= limit {
 				break // as many sandboxes as the network has addresses for
 			}
 			put.Devices[name] = map[string]string{"type": "nic", "nictype": "p2p", "name": name, "host_name": w.hostEnd(number)}
 			made = append(made, number)
 		}
-		if len(made) == 0 && free == 0 {
-			return fmt.Errorf("%w: the network has room for %d sandboxes, and all of it is taken; stop or destroy some", gateway.ErrNoWire, reply.Limit)
+		if len(made) == 0 && !some {
+			return fmt.Errorf("%w: the network has room for %d sandboxes, and all of it is taken; stop or destroy some", gateway.ErrNoWire, limit)
 		}
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("make wires: %w", err)
-	}
-	return w.seen(ctx, made)
+	return made, err
 }
 
 func countFree(all []gateway.Wire) (free int) {

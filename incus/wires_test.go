@@ -3,6 +3,7 @@ package incus
 import (
 	"fmt"
 	"maps"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -265,5 +266,28 @@ func TestAGrantThatIncusRefusesIsUndone(t *testing.T) {
 	}
 	if e, err := l.Egress(t.Context(), id); err != nil || e.Mode != egress.Allowlist || !e.Enforced || wireOf(t, l.Backend, id).Mark != before {
 		t.Errorf("after it: %+v, %v", e, err)
+	}
+}
+
+// An interface that Incus left on the host, as it does when it fails half-way, keeps no other wire from being made.
+func TestANameThatIsTakenOnTheHostIsPassedBy(t *testing.T) {
+	l := newLab(t)
+	l.background.Wait()
+	reply, err := l.wires.ask(t.Context(), gateway.Request{Op: gateway.Wires})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := len(reply.Wires)
+	for _, number := range []int{next, next + 2} {
+		if out, err := exec.CommandContext(t.Context(), "ip", "link", "add", l.wires.hostEnd(number), "type", "veth").CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		t.Cleanup(func() { _ = exec.Command("ip", "link", "delete", l.wires.hostEnd(number)).Run() })
+	}
+	if err := l.wires.tend(t.Context(), next+4, next+4); err != nil {
+		t.Fatal(err)
+	}
+	if reply, err = l.wires.ask(t.Context(), gateway.Request{Op: gateway.Wires}); err != nil || countFree(reply.Wires) < next+4 {
+		t.Errorf("%d wires are free, %v", countFree(reply.Wires), err)
 	}
 }
