@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -153,9 +152,11 @@ func (w *wires) tend(ctx context.Context, few, enough int) error {
 	if err != nil {
 		return err
 	}
-	free := countFree(reply.Wires)
-	if free >= few {
+	if countFree(reply.Wires) >= few {
 		return nil
+	}
+	if err := w.deleteStrays(ctx, reply.Wires); err != nil {
+		return err
 	}
 	used, err := w.worn(ctx)
 	if err != nil {
@@ -172,10 +173,12 @@ func (w *wires) tend(ctx context.Context, few, enough int) error {
 			return fmt.Errorf("take used wires away: %w", err)
 		}
 	}
-	made, err := w.add(ctx, enough-free, free > 0, reply.Limit)
-	// What failed half-way can have left an interface of the name on the host, which Incus never removes.
-	for err != nil && w.block(err) {
-		made, err = w.add(ctx, enough-free, free > 0, reply.Limit)
+	if reply, err = w.ask(ctx, gateway.Request{Op: gateway.Wires}); err != nil {
+		return err
+	}
+	made, err := w.add(ctx, enough, reply)
+	for err != nil && w.clear(err) {
+		made, err = w.add(ctx, enough, reply)
 	}
 	if err != nil {
 		return fmt.Errorf("make wires: %w", err)
@@ -183,39 +186,28 @@ func (w *wires) tend(ctx context.Context, few, enough int) error {
 	return w.seen(ctx, made)
 }
 
-// block takes note of the wire whose making failed because its name is taken on the host, and tells whether it is new.
-func (w *wires) block(err error) bool {
-	text := err.Error()
-	_, text, _ = strings.Cut(text, `Failed to create the veth interfaces "`+w.ends)
-	number, rest, _ := strings.Cut(text, `"`)
-	n, e := strconv.Atoi(number)
-	if e != nil || !strings.Contains(rest, "File exists") || w.blocked[n] {
-		return false
+// add adds wires to the gateway until enough are free, and returns their numbers. It is no failure to find room for none
+// where some are free.
+func (w *wires) add(ctx context.Context, enough int, there gateway.Reply) (made []int, err error) {
+	taken, free := map[int]bool{}, countFree(there.Wires)
+	for _, wire := range there.Wires {
+		taken[wire.Number] = true
 	}
-	if w.blocked == nil {
-		w.blocked = map[int]bool{}
-	}
-	w.blocked[n] = true
-	return true
-}
-
-// add adds wires to the gateway, and returns their numbers. It is no failure to find room for none where some are free.
-func (w *wires) add(ctx context.Context, wanted int, some bool, limit int) (made []int, err error) {
 	err = edit(ctx, w.server, w.name, func(put *api.InstancePut) error {
 		made = nil
-		for number := 0; len(made) < wanted; number++ {
+		for number := 0; free+len(made) < enough; number++ {
 			name := gateway.Interface(number)
-			if put.Devices[name] != nil || w.blocked[number] {
+			if put.Devices[name] != nil || taken[number] || w.blocked[number] {
 				continue
 			}
-			if number >= limit {
+			if number >= there.Limit {
 				break // as many sandboxes as the network has addresses for
 			}
 			put.Devices[name] = map[string]string{"type": "nic", "nictype": "p2p", "name": name, "host_name": w.hostEnd(number)}
 			made = append(made, number)
 		}
-		if len(made) == 0 && !some {
-			return fmt.Errorf("%w: the network has room for %d sandboxes, and all of it is taken; stop or destroy some", gateway.ErrNoWire, limit)
+		if free+len(made) == 0 {
+			return fmt.Errorf("%w: the network has room for %d sandboxes, and all of it is taken; stop or destroy some", gateway.ErrNoWire, there.Limit)
 		}
 		return nil
 	})

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -269,25 +270,68 @@ func TestAGrantThatIncusRefusesIsUndone(t *testing.T) {
 	}
 }
 
-// An interface that Incus left on the host, as it does when it fails half-way, keeps no other wire from being made.
-func TestANameThatIsTakenOnTheHostIsPassedBy(t *testing.T) {
+// What an incusd that was killed in the middle left is deleted: an interface of the gateway that is no device of it, and a
+// pair on the host whose name is needed. Another thing of that name is passed by.
+func TestStraysAreDeleted(t *testing.T) {
 	l := newLab(t)
 	l.background.Wait()
-	reply, err := l.wires.ask(t.Context(), gateway.Request{Op: gateway.Wires})
+	list := func() map[int]gateway.Wire {
+		reply, err := l.wires.ask(t.Context(), gateway.Request{Op: gateway.Wires})
+		if err != nil {
+			t.Fatal(err)
+		}
+		byNumber := map[int]gateway.Wire{}
+		for _, wire := range reply.Wires {
+			byNumber[wire.Number] = wire
+		}
+		return byNumber
+	}
+	next := len(list())
+	inst, _, err := l.server.GetInstanceState(l.wires.name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	next := len(reply.Wires)
-	for _, number := range []int{next, next + 2} {
-		if out, err := exec.CommandContext(t.Context(), "ip", "link", "add", l.wires.hostEnd(number), "type", "veth").CombinedOutput(); err != nil {
+	pid := strconv.FormatInt(inst.Pid, 10)
+	link := func(number int, rest ...string) {
+		t.Helper()
+		if out, err := exec.CommandContext(t.Context(), "ip", append([]string{"link", "add", l.wires.hostEnd(number), "type"}, rest...)...).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
 		t.Cleanup(func() { _ = exec.Command("ip", "link", "delete", l.wires.hostEnd(number)).Run() })
 	}
-	if err := l.wires.tend(t.Context(), next+4, next+4); err != nil {
+	taken, free, pair, foreign := next, next+1, next+2, next+3
+	link(taken, "veth", "peer", "name", gateway.Interface(taken), "netns", pid)
+	link(free, "veth", "peer", "name", gateway.Interface(free), "netns", pid)
+	link(pair, "veth")
+	link(foreign, "bridge")
+	soon(t, "the gateway sees them", func() bool { return len(list()) == next+2 })
+	for number := range taken { // so that a sandbox gets a stray one
+		if _, err := l.wires.ask(t.Context(), gateway.Request{Op: gateway.Take, Sandbox: strconv.Itoa(number), Policy: &egress.Policy{}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.box(t, "one", egress.Allowlist, allowedName)
+	reached := func() bool {
+		return strings.Contains(l.try(t, "one", "tcp", allowedName+":80", "-host", allowedName), "200 OK")
+	}
+	if list()[taken].State != gateway.Taken || !reached() {
+		t.Fatalf("a sandbox on a stray wire has no way out: %+v", list()[taken])
+	}
+	was := list()[free]
+	if err := l.wires.tend(t.Context(), 4, 4); err != nil {
 		t.Fatal(err)
 	}
-	if reply, err = l.wires.ask(t.Context(), gateway.Request{Op: gateway.Wires}); err != nil || countFree(reply.Wires) < next+4 {
-		t.Errorf("%d wires are free, %v", countFree(reply.Wires), err)
+	now := list()
+	if now[free].Index == was.Index || now[pair].State != gateway.Free {
+		t.Errorf("what was left is %+v and %+v", now[free], now[pair])
+	}
+	if _, there := now[foreign]; there {
+		t.Error("the name of a foreign interface is taken")
+	}
+	if now[taken].State != gateway.Taken || !reached() {
+		t.Error("the sandbox on a stray wire lost its way out")
+	}
+	if inst, _, err := l.server.GetInstance(l.wires.name); err != nil || inst.Devices[gateway.Interface(pair)] == nil || inst.Devices[gateway.Interface(taken)] != nil {
+		t.Errorf("devices: %v %v", inst.Devices, err)
 	}
 }

@@ -23,6 +23,7 @@ type Request struct {
 	Sandbox string         `json:"sandbox,omitempty"`
 	Policy  *egress.Policy `json:"policy,omitempty"` // of Take and Set
 	Mark    string         `json:"mark,omitempty"`   // of Take and Set: names the policy; Wire.Mark shows it
+	Index   int            `json:"index,omitempty"`  // of Delete
 	Within  time.Duration  `json:"within,omitempty"` // of Denials: those of the last time, in nanoseconds; 0 means all
 }
 
@@ -34,6 +35,7 @@ const (
 	Take    Op = "take"
 	Set     Op = "set"
 	Drop    Op = "drop"
+	Delete  Op = "delete"
 	Wires   Op = "wires"
 	Denials Op = "denials"
 	Status  Op = "status" // its wire and its denials
@@ -172,6 +174,8 @@ func (g *Gateway) do(r Request) (reply Reply) {
 		reply.Cut, err = g.Set(r.Sandbox, *r.Policy, r.Mark)
 	case r.Op == Drop:
 		err = g.Drop(r.Sandbox)
+	case r.Op == Delete:
+		err = g.Delete(r.Index)
 	case r.Op == Wires:
 		reply.Wires, reply.Limit = g.list(), g.config.Wires
 	case r.Op == Denials:

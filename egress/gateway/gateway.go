@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -219,6 +220,28 @@ func (g *Gateway) Drop(sandbox string) error {
 	defer g.mu.Unlock()
 	if w := g.bySandbox[sandbox]; w != nil {
 		return g.detach(w)
+	}
+	return nil
+}
+
+// Delete deletes the interface with an index, and with it what lies at the wire's other end. That of a wire with a sandbox
+// on it is refused, and one that is not there is no error.
+func (g *Gateway) Delete(index int) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, w := range g.wires {
+		if w.index != index {
+			continue
+		}
+		if w.state == Taken {
+			return fmt.Errorf("wire %d has the sandbox %s on it", w.number, w.sandbox)
+		}
+		err := netlink.LinkDel(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}})
+		if err != nil && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("delete wire %d: %w", w.number, err)
+		}
+		w.state = Used // until the kernel says that it is gone
+		return nil
 	}
 	return nil
 }

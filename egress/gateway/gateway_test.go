@@ -121,6 +121,10 @@ func TestAWireIsTakenOnce(t *testing.T) {
 	if w := l.do(gateway.Request{Op: gateway.Take, Sandbox: "one", Policy: &again}).Wire; w.Number != b.wire {
 		t.Errorf("the same one gets wire %d, not its %d", w.Number, b.wire)
 	}
+	index := l.do(gateway.Request{Op: gateway.Wires}).Wires[0].Index
+	if _, err := l.Do(t.Context(), gateway.Request{Op: gateway.Delete, Index: index}); err == nil || !strings.Contains(err.Error(), "has the sandbox one on it") {
+		t.Fatalf("a wire with a sandbox on it is deleted: %v", err)
+	}
 	l.do(gateway.Request{Op: gateway.Drop, Sandbox: "one"})
 	if w := l.do(gateway.Request{Op: gateway.Wires}).Wires[0]; w.State != gateway.Used || w.Sandbox != "" {
 		t.Errorf("a wire whose sandbox has gone: %+v", w)
@@ -143,6 +147,15 @@ func TestAWireIsTakenOnce(t *testing.T) {
 	eventually(t, "the wire is forgotten", func() bool { return len(l.do(gateway.Request{Op: gateway.Wires}).Wires) == 0 })
 	if two := l.box("two", egress.None); two.wire != 0 {
 		t.Errorf("the wire that was made anew is %d", two.wire)
+	}
+	l.do(gateway.Request{Op: gateway.Drop, Sandbox: "two"})
+	for range 2 {
+		l.do(gateway.Request{Op: gateway.Delete, Index: l.do(gateway.Request{Op: gateway.Wires}).Wires[0].Index})
+		eventually(t, "the deleted wire is forgotten", func() bool { return len(l.do(gateway.Request{Op: gateway.Wires}).Wires) == 0 })
+		if three := l.box("three", egress.None); three.wire != 0 {
+			t.Errorf("the wire that was made after another was deleted is %d", three.wire)
+		}
+		l.do(gateway.Request{Op: gateway.Drop, Sandbox: "three"})
 	}
 }
 

@@ -30,6 +30,7 @@ const (
 // Wire is a wire as the control channel shows it.
 type Wire struct {
 	Number  int        `json:"number"`
+	Index   int        `json:"index"` // of the gateway's interface, which no other one has as long as it is there
 	State   State      `json:"state"`
 	Address netip.Addr `json:"address"`
 	Sandbox string     `json:"sandbox,omitempty"`
@@ -83,7 +84,7 @@ type wire struct {
 func (w *wire) name() string { return Interface(w.number) }
 
 func (w *wire) shown() Wire {
-	shown := Wire{Number: w.number, State: w.state, Address: w.address, Sandbox: w.sandbox}
+	shown := Wire{Number: w.number, Index: w.index, State: w.state, Address: w.address, Sandbox: w.sandbox}
 	if w.state == Taken {
 		shown.Mark, shown.Taken = w.mark, time.Since(w.since).Seconds()
 	}

@@ -1,0 +1,87 @@
+package incus
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+
+	"pixels/egress/gateway"
+)
+
+// An incusd that is killed while it changes the gateway's devices has made interfaces that it never wrote down, and never
+// removes: wires with both ends in place that are no devices, or pairs that never came to be wires and lie on the host.
+
+// deleteStrays deletes those of the gateway's interfaces that are no devices of it, unless Incus is at work on it just now
+// and may be about to write them down. One with a sandbox on it serves until that has gone.
+func (w *wires) deleteStrays(ctx context.Context, all []gateway.Wire) error {
+	busy, err := w.busy()
+	if busy || err != nil {
+		return err
+	}
+	inst, _, err := w.server.GetInstance(w.name) // what was made before we looked whether Incus is at work is written down by now
+	if err != nil {
+		return err
+	}
+	for _, wire := range all {
+		if inst.Devices[gateway.Interface(wire.Number)] != nil || wire.State == gateway.Taken {
+			continue
+		}
+		if _, err := w.ask(ctx, gateway.Request{Op: gateway.Delete, Index: wire.Index}); err != nil {
+			return fmt.Errorf("delete wire %d, which is no device of the gateway: %w", wire.Number, err)
+		}
+	}
+	return nil
+}
+
+// busy tells whether Incus is at work on the gateway's instance.
+func (w *wires) busy() (bool, error) {
+	all, err := w.server.GetOperations()
+	if err != nil {
+		return false, err
+	}
+	for _, op := range all {
+		if op.Class != "task" || op.StatusCode.IsFinal() {
+			continue
+		}
+		for _, instance := range op.Resources["instances"] {
+			if instance, _, _ = strings.Cut(instance, "?"); path.Base(instance) == w.name {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+// clear makes way for the wire whose making failed because its name is taken on the host: it deletes the pair that lies
+// there, or has the number passed by from now on when it can't. It tells whether that was why, and is new.
+func (w *wires) clear(err error) bool {
+	_, text, _ := strings.Cut(err.Error(), `Failed to create the veth interfaces "`+w.ends)
+	number, rest, _ := strings.Cut(text, `"`)
+	n, e := strconv.Atoi(number)
+	if e != nil || !strings.Contains(rest, "File exists") || w.blocked[n] {
+		return false
+	}
+	if deletePair(w.hostEnd(n)) != nil {
+		if w.blocked == nil {
+			w.blocked = map[int]bool{}
+		}
+		w.blocked[n] = true
+	}
+	return true
+}
+
+// deletePair deletes a pair of interfaces that has both ends on this host.
+func deletePair(name string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	if link.Type() != "veth" || link.Attrs().NetNsID >= 0 {
+		return fmt.Errorf("%s is not of a pair with both ends here", name)
+	}
+	return netlink.LinkDel(link)
+}
