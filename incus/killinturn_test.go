@@ -3,6 +3,7 @@ package incus
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -104,15 +105,17 @@ func TestKilledInTurn(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
-		{"incusd-kill", func(t *testing.T) {
-			if err := unix.Kill(incusd(t), unix.SIGKILL); err != nil {
-				t.Fatal(err)
+		{"incusd-kill", func(t *testing.T) { killIncusd(t, self) }},
+		{"incusd-kill while wires are made", func(t *testing.T) {
+			done := make(chan error, 1)
+			go func() { done <- l.wires.tend(t.Context(), 1<<20, 60) }()
+			made := l.hostEnds(t)
+			for end := time.Now().Add(10 * time.Second); len(l.hostEnds(t)) < len(made)+10 && time.Now().Before(end); {
+				time.Sleep(5 * time.Millisecond)
 			}
-			time.Sleep(500 * time.Millisecond)
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
-			defer cancel()
-			if out, err := exec.CommandContext(ctx, self, "setup").CombinedOutput(); err != nil {
-				t.Fatalf("%v\n%s", err, out)
+			killIncusd(t, self)
+			if err := <-done; err == nil {
+				t.Fatal("the wires were made before it was killed")
 			}
 		}},
 	}
@@ -128,6 +131,26 @@ func TestKilledInTurn(t *testing.T) {
 			}
 		})
 	}
+	// Nothing is left that Incus doesn't know of.
+	if err := l.wires.tend(t.Context(), 1<<20, 64); err != nil {
+		t.Fatal(err)
+	}
+	inst, _, err := l.server.GetInstance(l.wires.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply, err := l.wires.ask(t.Context(), gateway.Request{Op: gateway.Wires})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, wire := range reply.Wires {
+		if wire.State == gateway.Used || wire.State == gateway.Free && inst.Devices[gateway.Interface(wire.Number)] == nil {
+			t.Errorf("left over: %+v", wire)
+		}
+	}
+	if free := countFree(reply.Wires); free < 64 || len(l.hostEnds(t)) != free {
+		t.Errorf("%d wires are free, and %d ends lie on the host", free, len(l.hostEnds(t)))
+	}
 	// The flood is one: with nothing in its way it arrives.
 	l.set(t, "one", egress.Unrestricted)
 	var arrived string
@@ -140,6 +163,21 @@ func TestKilledInTurn(t *testing.T) {
 	if !all() {
 		t.Errorf("without a policy arrives: %s", arrived)
 	}
+}
+
+// hostEnds are the wires' ends that lie on the host.
+func (l *lab) hostEnds(t *testing.T) (ends []string) {
+	t.Helper()
+	all, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range all {
+		if strings.HasPrefix(i.Name, l.wires.ends) {
+			ends = append(ends, i.Name)
+		}
+	}
+	return ends
 }
 
 // sweepWires is what a server does every few seconds.
@@ -236,6 +274,20 @@ func childOf(t *testing.T, pid int) (worker int) {
 		t.Fatal("the gateway has no worker")
 	}
 	return worker
+}
+
+// killIncusd kills the daemon and starts it again.
+func killIncusd(t *testing.T, self string) {
+	t.Helper()
+	if err := unix.Kill(incusd(t), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(500 * time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	if out, err := exec.CommandContext(ctx, self, "setup").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 }
 
 // incusd is the daemon's process.
