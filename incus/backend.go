@@ -305,10 +305,12 @@ func (b *Backend) change(ctx context.Context, id string, edit func(config map[st
 		}
 		op, err := b.server.UpdateInstance(id, put, etag)
 		if err == nil {
+			var aside sync.WaitGroup
 			if meanwhile != nil {
-				meanwhile(put.Config)
+				aside.Go(func() { meanwhile(put.Config) })
 			}
-			_, err = finish(ctx, b.server, op, nil)
+			_, err = finish(ctx, b.server, op, nil) // at once: Incus forgets an operation 5 s after its end
+			aside.Wait()
 		}
 		b.cache.touch(id)
 		if err == nil {

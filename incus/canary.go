@@ -125,10 +125,10 @@ func (b *Backend) probe(ctx context.Context, id string, p canary.Probe) (ways []
 	if err != nil {
 		return nil, err
 	}
-	var out, said bytes.Buffer
+	out, said := heard{most: 1 << 20}, heard{most: saidMost}
 	code, err := b.exec(ctx, id, api.InstanceExecPost{Command: []string{program, "probe"}}, bytes.NewReader(text), &out, &said)
 	if err == nil && code != 0 {
-		err = fmt.Errorf("exit code %d: %s", code, bytes.TrimSpace(said.Bytes()))
+		err = fmt.Errorf("exit code %d: %s", code, &said)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("run the canary: %w", err)

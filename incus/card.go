@@ -258,11 +258,10 @@ func (b *Backend) enforce(ctx context.Context, id string, config map[string]stri
 		case told == nil || !wired(config):
 			return cut, nil
 		}
-		all, err := b.cache.instances()
+		run, _, err := b.gatewayRun()
 		if err != nil {
 			return cut, err
 		}
-		run, _ := b.gatewayRun(all)
 		return cut, b.replug(ctx, inst, run)
 	}
 }

@@ -135,6 +135,11 @@ const endTimeout = 20 * time.Second
 // exec runs a command to its end. When ctx ends first it signals the command's first process, which for those of order ends
 // all that the command started, and returns ctx's error.
 func (b *Backend) exec(ctx context.Context, id string, post api.InstanceExecPost, stdin io.Reader, stdout, stderr io.Writer) (int, error) {
+	return b.execPatiently(ctx, id, post, stdin, stdout, stderr, endTimeout)
+}
+
+// execPatiently is exec which waits for so long, once ctx has ended, for the command to end.
+func (b *Backend) execPatiently(ctx context.Context, id string, post api.InstanceExecPost, stdin io.Reader, stdout, stderr io.Writer, patience time.Duration) (int, error) {
 	r, err := b.start(id, post, stdin, stdout, stderr)
 	if err != nil {
 		return 0, err
@@ -147,8 +152,8 @@ func (b *Backend) exec(ctx context.Context, id string, post api.InstanceExecPost
 		_ = r.control.WriteJSON(api.InstanceExecControl{Command: "signal", Signal: int(unix.SIGTERM)})
 		select {
 		case <-r.ended:
-		case <-time.After(endTimeout):
-			return 0, notEnded(ctx)
+		case <-time.After(patience):
+			return 0, notEnded(ctx, patience)
 		}
 	}
 	// The streams end with the operation, but for what is on its way. A server that died leaves them open for ever.
@@ -168,8 +173,8 @@ func (b *Backend) exec(ctx context.Context, id string, post api.InstanceExecPost
 }
 
 // notEnded is not ctx's error: that would say that the command was ended.
-func notEnded(ctx context.Context) error {
-	return fmt.Errorf("the command was to be ended (%v), and did not end within %s: is the sandbox paused?", ctx.Err(), endTimeout)
+func notEnded(ctx context.Context, patience time.Duration) error {
+	return fmt.Errorf("the command was to be ended (%v), and did not end within %s: is the sandbox paused?", ctx.Err(), patience)
 }
 
 // running is a command under way.

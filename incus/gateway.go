@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	client "github.com/lxc/incus/v6/client"
@@ -29,9 +28,9 @@ func speakToGateway(server client.InstanceServer, name string, events func(gatew
 	requests, stdin := io.Pipe()
 	stdout, replies := io.Pipe()
 	go func() {
-		said := &bytes.Buffer{}
+		said := &heard{most: saidMost}
 		err := s.carry(requests, replies, said)
-		if text := strings.TrimSpace(said.String()); text != "" {
+		if text := said.String(); text != "" {
 			err = errors.New(text)
 		}
 		_ = replies.CloseWithError(err) // nil is an end
@@ -99,12 +98,12 @@ func (p *Provisioner) renewGateway(ctx context.Context, content []byte, version 
 		return fmt.Errorf("renew the gateway: %w", err)
 	}
 	defer s.close()
-	var said bytes.Buffer
+	said := heard{most: saidMost}
 	if err := s.carry(bytes.NewReader(content), io.Discard, &said); err != nil {
 		return fmt.Errorf("renew the gateway: %w", err)
 	}
-	if said.Len() > 0 {
-		return fmt.Errorf("renew the gateway: %s", bytes.TrimSpace(said.Bytes()))
+	if text := said.String(); text != "" {
+		return fmt.Errorf("renew the gateway: %s", text)
 	}
 	if err := awaitGateway(ctx, p.server, name); err != nil {
 		return err

@@ -199,7 +199,7 @@ func (l *lab) wiring(t *testing.T, name string) string {
 	if err != nil {
 		return err.Error()
 	}
-	run, _ := l.gatewayRun(all)
+	run, _, _ := l.gatewayRun()
 	inst := all[l.boxes[name]]
 	reply, err := l.wires.ask(t.Context(), gateway.Request{Op: gateway.Wires})
 	out := fmt.Sprintf("gateway's run %s, sandbox of %s: %v %v\n", run, inst.LastUsedAt.UTC(), inst.Devices, inst.Config)

@@ -1,13 +1,13 @@
 package incus
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/lxc/incus/v6/shared/api"
+	"golang.org/x/sync/errgroup"
 
 	"pixels/egress/gateway"
 	"pixels/sandbox"
@@ -33,8 +33,12 @@ func (b *Backend) mendWires(ctx context.Context, all map[string]*known) error {
 		}
 		return err
 	}
-	run, since := b.gatewayRun(all)
+	run, since, err := b.gatewayRun() // it may have been started just now, to be asked
+	if err != nil {
+		return err
+	}
 	var errs []error
+	var lost []string // sandboxes on no wire
 	for _, wire := range reply.Wires {
 		if wire.State != gateway.Taken {
 			continue
@@ -46,7 +50,7 @@ func (b *Backend) mendWires(ctx context.Context, all map[string]*known) error {
 		var err error
 		switch k := all[id]; {
 		case isUp && !plugged:
-			err = b.again(ctx, id, run)
+			lost = append(lost, id)
 		case isUp && wire.Mark != mark(inst.Config):
 			err = b.enforceChange(ctx, id, wire.Mark)
 		case k == nil && taken >= b.stale:
@@ -58,14 +62,12 @@ func (b *Backend) mendWires(ctx context.Context, all map[string]*known) error {
 			errs = append(errs, fmt.Errorf("the way out of %s: %w", id, err))
 		}
 	}
-	for id, lacks := range lacking { // those on no wire
-		if !lacks {
-			continue
-		}
-		if err := b.again(ctx, id, run); err != nil && !missing(err) {
-			errs = append(errs, fmt.Errorf("the way out of %s: %w", id, err))
+	for id, lacks := range lacking {
+		if lacks {
+			lost = append(lost, id)
 		}
 	}
+	errs = append(errs, b.allAgain(ctx, lost, run))
 	errs = append(errs, b.wires.tend(ctx, fewWires, enoughWires))
 	return errors.Join(errs...)
 }
@@ -91,12 +93,36 @@ func unplugged(i api.Instance, gatewayRun string, since time.Time) bool {
 	return since.After(i.LastUsedAt) && i.Config[pluggedKey] != gatewayRun
 }
 
-// gatewayRun names the present run of the gateway, and says when it began; empty while that is not known.
-func (b *Backend) gatewayRun(all map[string]*known) (run string, since time.Time) {
-	if k := all[b.wires.name]; k != nil && k.StatusCode == api.Running {
-		return k.LastUsedAt.UTC().Format(time.RFC3339Nano), k.LastUsedAt
+// gatewayRun names the present run of the gateway, and says when it began; empty while it doesn't run.
+func (b *Backend) gatewayRun() (run string, since time.Time, err error) {
+	inst, _, err := b.server.GetInstance(b.wires.name)
+	if err != nil || inst.StatusCode != api.Running {
+		return "", time.Time{}, err
 	}
-	return "", time.Time{}
+	return inst.LastUsedAt.UTC().Format(time.RFC3339Nano), inst.LastUsedAt, nil
+}
+
+// How many sandboxes are plugged again at once, and how long each may hold that up: root inside can.
+const (
+	plugsAtOnce  = 8
+	plugPatience = 3 * time.Second
+)
+
+// allAgain is again for many.
+func (b *Backend) allAgain(ctx context.Context, ids []string, gatewayRun string) error {
+	var group errgroup.Group
+	group.SetLimit(plugsAtOnce)
+	errs := make([]error, len(ids))
+	for i, id := range ids {
+		group.Go(func() error {
+			if err := b.again(ctx, id, gatewayRun); err != nil && !missing(err) {
+				errs[i] = fmt.Errorf("the way out of %s: %w", id, err)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	return errors.Join(errs...)
 }
 
 // again plugs a running sandbox again whose wire is gone. The end of the old one may still be there, for as long as the
@@ -119,14 +145,16 @@ func (b *Backend) again(ctx context.Context, id, gatewayRun string) error {
 		return err
 	}
 	if _, there := state.Network[card]; there {
+		ctx, cancel := context.WithTimeout(ctx, plugPatience)
+		defer cancel()
 		program, err := b.program(ctx, now)
 		if err != nil {
 			return err
 		}
-		var said bytes.Buffer
-		code, err := b.exec(ctx, id, api.InstanceExecPost{Command: []string{program, "unplug"}}, nil, nil, &said)
+		said := heard{most: saidMost}
+		code, err := b.execPatiently(ctx, id, api.InstanceExecPost{Command: []string{program, "unplug"}}, nil, nil, &said, 0)
 		if err == nil && code != 0 {
-			err = fmt.Errorf("take its old card away: %s", bytes.TrimSpace(said.Bytes()))
+			err = fmt.Errorf("take its old card away: %s", &said)
 		}
 		if err != nil {
 			return err

@@ -1,7 +1,6 @@
 package incus
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -41,15 +40,15 @@ func (b *Backend) awaitReady(ctx context.Context, id string, network bool) (addr
 		argument = "network"
 	}
 	for {
-		var stdout, stderr bytes.Buffer
+		stdout, stderr := heard{most: saidMost}, heard{most: saidMost}
 		code, err := b.exec(ctx, id, api.InstanceExecPost{Command: []string{"/bin/sh", "-c", readyScript, "sh", argument}}, nil, &stdout, &stderr)
 		switch {
 		case ctx.Err() != nil:
 			return "", context.Cause(ctx)
 		case err == nil && code == 0:
-			return strings.TrimSpace(stdout.String()), nil
+			return stdout.String(), nil
 		case err == nil:
-			return "", fmt.Errorf("it did not become ready: exit code %d: %s", code, bytes.TrimSpace(stderr.Bytes()))
+			return "", fmt.Errorf("it did not become ready: exit code %d: %s", code, &stderr)
 		case !tooEarly(err):
 			return "", err
 		}

@@ -1,10 +1,10 @@
 package incus
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -27,10 +27,10 @@ func (b *Backend) StartRun(ctx context.Context, id string, c sandbox.Command, ti
 	if err != nil {
 		return "", b.failed(err, "start a run in sandbox %s", name)
 	}
-	var stderr bytes.Buffer
+	stderr := heard{most: saidMost}
 	code, err := b.exec(ctx, id, api.InstanceExecPost{Command: argv, Environment: env, Cwd: "/"}, c.Stdin, nil, &stderr)
 	if err == nil && code != 0 {
-		err = fmt.Errorf("%s", bytes.TrimSpace(stderr.Bytes()))
+		err = errors.New(stderr.String())
 	}
 	return run, b.failed(err, "start a run in sandbox %s", name)
 }
@@ -48,7 +48,8 @@ func (b *Backend) LookAtRun(ctx context.Context, id, run string, q sandbox.RunQu
 	}
 	argv := []string{program, "wait", "-id", run, "-for", q.Wait.String(), "-most", strconv.FormatInt(q.Limit, 10),
 		"-stdout", strconv.FormatInt(q.Stdout, 10), "-stderr", strconv.FormatInt(q.Stderr, 10), "-cancel=" + strconv.FormatBool(q.Cancel)}
-	var stdout, stderr bytes.Buffer
+	// The beginnings and ends of two outputs, in base64.
+	stdout, stderr := heard{most: int(4*q.Limit)*4/3 + saidMost}, heard{most: saidMost}
 	code, err := b.exec(ctx, id, api.InstanceExecPost{Command: argv, Cwd: "/"}, nil, &stdout, &stderr)
 	var got guest.Run
 	switch {
@@ -56,9 +57,9 @@ func (b *Backend) LookAtRun(ctx context.Context, id, run string, q sandbox.RunQu
 	case code == guest.ExitNoRun:
 		err = fmt.Errorf("run %q %w", run, sandbox.ErrNotFound)
 	case code != 0:
-		err = fmt.Errorf("%s", bytes.TrimSpace(stderr.Bytes()))
+		err = errors.New(stderr.String())
 	default:
-		err = json.Unmarshal(stdout.Bytes(), &got)
+		err = json.Unmarshal(stdout.b.Bytes(), &got)
 	}
 	if err != nil {
 		return sandbox.Run{}, b.failed(err, "look at a run in sandbox %s", name)

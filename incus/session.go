@@ -159,7 +159,7 @@ func (b *Backend) execInSession(ctx context.Context, id, program string, r guest
 		case <-ended:
 			return 0, ctx.Err()
 		case <-time.After(endTimeout):
-			return 0, notEnded(ctx)
+			return 0, notEnded(ctx, endTimeout)
 		}
 	}
 	if it.err != nil || it.Last {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -130,6 +131,24 @@ func receive(conn *websocket.Conn, w io.Writer) error {
 	}
 }
 
+// heard keeps what a program says, up to so many bytes, and then fails: inside a sandbox root can have a program say anything.
+type heard struct {
+	most int
+	b    bytes.Buffer
+}
+
+// saidMost is how much of what programs of ours say is kept: an address, or an error.
+const saidMost = 64 << 10
+
+func (h *heard) Write(p []byte) (int, error) {
+	if len(p) > h.most-h.b.Len() {
+		return 0, fmt.Errorf("it says more than %d bytes", h.most)
+	}
+	return h.b.Write(p)
+}
+
+func (h *heard) String() string { return strings.TrimSpace(h.b.String()) }
+
 // firstLine takes the first line out of what is written to it, and passes on the rest.
 type firstLine struct {
 	line  []byte
@@ -142,6 +161,9 @@ func (f *firstLine) Write(p []byte) (int, error) {
 	rest := p
 	if !f.ended {
 		head, tail, ended := bytes.Cut(p, []byte("\n"))
+		if len(f.line)+len(head) > saidMost {
+			return 0, fmt.Errorf("its first line is longer than %d bytes", saidMost)
+		}
 		f.line, rest, f.ended = append(f.line, head...), tail, ended
 		if !ended {
 			return len(p), nil

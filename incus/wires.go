@@ -42,8 +42,14 @@ const (
 	hurriedWires = 8 // made at once for a sandbox that waits
 )
 
+// answerTime is how long the gateway may take for an answer.
+const answerTime = 10 * time.Second
+
 // ask asks the gateway one thing, over a channel that is kept open.
 func (w *wires) ask(ctx context.Context, r gateway.Request) (gateway.Reply, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTime,
+		fmt.Errorf("waited %s for its answer; is it paused? See `incus list --all-projects %s`", answerTime, w.name))
+	defer cancel()
 	for again := false; ; again = true {
 		channel, err := w.speak()
 		if err != nil {

@@ -1,6 +1,7 @@
 package incus
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"os/exec"
@@ -334,4 +335,41 @@ func TestStraysAreDeleted(t *testing.T) {
 	if inst, _, err := l.server.GetInstance(l.wires.name); err != nil || inst.Devices[gateway.Interface(pair)] == nil || inst.Devices[gateway.Interface(taken)] != nil {
 		t.Errorf("devices: %v %v", inst.Devices, err)
 	}
+}
+
+// A gateway that is there and does not answer fails what needs it, and holds nothing up for good.
+func TestAPausedGateway(t *testing.T) {
+	l := newLab(t)
+	id := l.box(t, "one", egress.Allowlist).ID
+	state := func(action string) {
+		t.Helper()
+		op, err := l.server.UpdateInstanceState(l.wires.name, api.InstanceStatePut{Action: action, Timeout: -1}, "")
+		if _, err = finish(t.Context(), l.server, op, err); err != nil {
+			t.Fatal(err)
+		}
+	}
+	state("freeze")
+	t.Cleanup(func() {
+		op, err := l.server.UpdateInstanceState(l.wires.name, api.InstanceStatePut{Action: "unfreeze", Timeout: -1}, "")
+		_, _ = finish(context.Background(), l.server, op, err)
+	})
+	start := time.Now()
+	_, err := l.SetEgress(t.Context(), id, func(egress.Mode, []egress.Grant) (egress.Mode, []egress.Grant, error) {
+		return egress.None, nil, nil
+	})
+	if err == nil || !strings.Contains(err.Error(), "paused?") {
+		t.Errorf("after %s: %v", time.Since(start), err)
+	}
+	t.Logf("after %s: %v", time.Since(start), err)
+	e, err := l.Egress(t.Context(), id)
+	t.Logf("%+v %v", e, err)
+	if err != nil || e.Enforced || !strings.Contains(e.Why, "paused?") {
+		t.Errorf("%+v %v", e, err)
+	}
+	state("unfreeze")
+	soon(t, "the gateway enforces what was set", func() bool {
+		l.sweepWires(t)
+		e, err := l.Egress(t.Context(), id)
+		return err == nil && e.Mode == egress.None && e.Enforced
+	})
 }

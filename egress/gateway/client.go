@@ -70,7 +70,7 @@ func (c *Client) read() {
 	close(c.done)
 }
 
-// Do asks one thing and waits for the answer. The error is the gateway's, or ErrGone, or ctx's.
+// Do asks one thing and waits for the answer. The error is the gateway's, or ErrGone, or ctx's cause.
 func (c *Client) Do(ctx context.Context, r Request) (Reply, error) {
 	answer := make(chan Reply, 1)
 	c.mu.Lock()
@@ -100,6 +100,6 @@ func (c *Client) Do(ctx context.Context, r Request) (Reply, error) {
 	case <-c.done:
 		return Reply{}, c.err
 	case <-ctx.Done():
-		return Reply{}, ctx.Err()
+		return Reply{}, context.Cause(ctx)
 	}
 }
