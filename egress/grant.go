@@ -32,13 +32,13 @@ var (
 func Allow(own []Grant, from string, rules ...Rule) ([]Grant, error) {
 	out := slices.Clone(own)
 	for _, r := range rules {
-		out = slices.DeleteFunc(out, func(g Grant) bool { return g.Deny && g.Rule.within(r) })
+		out = slices.DeleteFunc(out, func(g Grant) bool { return g.Deny && g.Rule.Within(r) })
 		for _, g := range out {
-			if g.Deny && g.Rule.overlaps(r) {
+			if g.Deny && g.Rule.Overlaps(r) {
 				return nil, fmt.Errorf("%w: %s was denied (by %s); allow all of %s, or leave it", ErrStillDenied, g.Rule, g.From, g.Rule)
 			}
 		}
-		if !slices.ContainsFunc(out, func(g Grant) bool { return !g.Deny && r.within(g.Rule) }) {
+		if !slices.ContainsFunc(out, func(g Grant) bool { return !g.Deny && r.Within(g.Rule) }) {
 			out = append(out, Grant{Rule: r, From: from})
 		}
 	}
@@ -51,12 +51,12 @@ func (p Presets) Deny(mode Mode, own []Grant, from string, rules ...Rule) (left 
 	left = slices.Clone(own)
 	for _, r := range rules {
 		before := len(left)
-		left = slices.DeleteFunc(left, func(g Grant) bool { return !g.Deny && g.Rule.within(r) })
-		still := slices.ContainsFunc(p.For(mode, left).Rules, func(g Grant) bool { return !g.Deny && g.Rule.overlaps(r) })
+		left = slices.DeleteFunc(left, func(g Grant) bool { return !g.Deny && g.Rule.Within(r) })
+		still := slices.ContainsFunc(p.For(mode, left).Rules, func(g Grant) bool { return !g.Deny && g.Rule.Overlaps(r) })
 		changed := len(left) != before
-		denied := slices.ContainsFunc(left, func(g Grant) bool { return g.Deny && r.within(g.Rule) })
+		denied := slices.ContainsFunc(left, func(g Grant) bool { return g.Deny && r.Within(g.Rule) })
 		if still && !denied {
-			left = slices.DeleteFunc(left, func(g Grant) bool { return g.Deny && g.Rule.within(r) })
+			left = slices.DeleteFunc(left, func(g Grant) bool { return g.Deny && g.Rule.Within(r) })
 			left = append(left, Grant{Rule: r, From: from, Deny: true})
 			changed = true
 		}

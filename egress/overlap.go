@@ -1,7 +1,7 @@
 package egress
 
-// within tells whether all that r is for, wider is for too.
-func (r Rule) within(wider Rule) bool {
+// Within tells whether all that r is for, wider is for too.
+func (r Rule) Within(wider Rule) bool {
 	switch {
 	case r.CIDR.IsValid() || wider.CIDR.IsValid():
 		if !r.CIDR.IsValid() || !wider.CIDR.IsValid() || wider.CIDR.Bits() > r.CIDR.Bits() || !wider.CIDR.Contains(r.CIDR.Addr()) {
@@ -23,8 +23,8 @@ func (r Rule) within(wider Rule) bool {
 	return true
 }
 
-// overlaps tells whether there is anything that both rules are for.
-func (r Rule) overlaps(o Rule) bool {
+// Overlaps tells whether there is anything that both rules are for.
+func (r Rule) Overlaps(o Rule) bool {
 	switch {
 	case r.CIDR.IsValid() || o.CIDR.IsValid():
 		if !r.CIDR.IsValid() || !o.CIDR.IsValid() || !r.CIDR.Overlaps(o.CIDR) {

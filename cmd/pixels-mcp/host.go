@@ -34,6 +34,9 @@ func (a *app) setupCommand() *cobra.Command {
 			if err := setup.Run(cmd.Context(), o); err != nil {
 				return fmt.Errorf("setup: %w", err)
 			}
+			if err := a.writePolicy(); err != nil {
+				return fmt.Errorf("setup: %w", err)
+			}
 			fmt.Fprintln(a.out, "ready")
 			return nil
 		},

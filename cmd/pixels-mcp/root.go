@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/user"
+	"path/filepath"
 	"regexp"
 
 	"github.com/spf13/cobra"
@@ -50,7 +51,7 @@ func newRoot(a *app) *cobra.Command {
 		// A line each in every help would hide what a command's own flags are; `pixels-mcp config` lists them.
 		_ = p.MarkHidden(s.Flag)
 	}
-	root.AddCommand(a.serveCommand(), a.demoCommand(), a.setupCommand(), a.doctorCommand(), a.cleanCommand(), a.configCommand(), a.networkCommand(), versionCommand(), gatewayCommand())
+	root.AddCommand(a.serveCommand(), a.demoCommand(), a.setupCommand(), a.doctorCommand(), a.cleanCommand(), a.configCommand(), a.networkCommand(), a.policyCommand(), versionCommand(), gatewayCommand())
 	return root
 }
 
@@ -85,6 +86,14 @@ func (a *app) load(cmd *cobra.Command) error {
 		return usageError{fmt.Errorf("the owner %q can't be used: give --owner (or PIXELS_OWNER) 1 to 64 letters, digits, dots, dashes, underscores or @", a.owner)}
 	}
 	return nil
+}
+
+// policyPath is where policy.toml is: beside config.toml. It is empty where there is no home.
+func (a *app) policyPath() string {
+	if a.configPath == "" {
+		return ""
+	}
+	return filepath.Join(filepath.Dir(a.configPath), "policy.toml")
 }
 
 // given returns the flags about the configuration that a command was called with, to be passed on to another one.

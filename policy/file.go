@@ -1,0 +1,267 @@
+package policy
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"pixels/egress"
+	"pixels/internal/nearest"
+	"pixels/internal/units"
+)
+
+// Default is the file that set-up writes: all keys with their defaults, and what they mean.
+//
+//go:embed default.toml
+var Default string
+
+// Approval says what proves that a human approves.
+type Approval string
+
+// The levels of approval, from open to strong.
+const (
+	Terminal   Approval = "terminal"
+	Passphrase Approval = "passphrase"
+	Passkey    Approval = "passkey"
+)
+
+// Rules are what one owner may do.
+type Rules struct {
+	Quota  Quota  `toml:"quota"`
+	Create Create `toml:"create"`
+	Exec   Exec   `toml:"exec"`
+	Egress Egress `toml:"egress"`
+	Files  Files  `toml:"files"`
+	Tools  Tools  `toml:"tools"`
+
+	own map[string]bool // keys that this owner has of their own, as quota.sandboxes
+}
+
+// Quota bounds what an owner has.
+type Quota struct {
+	Sandboxes   uint32   `toml:"sandboxes"`
+	Checkpoints uint32   `toml:"checkpoints"`
+	CPU         uint32   `toml:"cpu"` // cores
+	Memory      size     `toml:"memory"`
+	Disk        size     `toml:"disk"`
+	MaxLease    duration `toml:"max_lease"`
+	MaxExec     duration `toml:"max_exec"`
+}
+
+// Create is about what sandboxes are made from.
+type Create struct {
+	Images []pattern `toml:"images"`
+}
+
+// Exec is about commands.
+type Exec struct {
+	Root bool `toml:"root"`
+}
+
+// Egress is about what sandboxes may reach.
+type Egress struct {
+	Modes    []mode   `toml:"modes"`
+	Allow    []domain `toml:"allow"`
+	Never    []domain `toml:"never"`
+	Ask      bool     `toml:"ask"`
+	Hold     duration `toml:"hold"`
+	Grant    duration `toml:"grant"`
+	MaxGrant duration `toml:"max_grant"`
+}
+
+// Files is about the files of this machine.
+type Files struct {
+	HostFolders []folder `toml:"host_folders"`
+}
+
+// Tools is about which of them there are.
+type Tools struct {
+	Off []call `toml:"off"`
+}
+
+// file is the whole of policy.toml.
+type file struct {
+	Approval level `toml:"approval"`
+	Rules
+	Owners map[string]Rules `toml:"owners"`
+}
+
+// The values of the file check themselves, so that the error has their line. They are structs: go-toml asks no type whose
+// kind is string or number to read itself.
+type (
+	level    struct{ Approval }
+	size     struct{ bytes int64 }
+	duration struct{ time.Duration }
+	pattern  struct{ string }
+	mode     struct{ egress.Mode }
+	domain   struct{ egress.Rule }
+	folder   struct{ string }
+	call     struct{ string }
+)
+
+func (l *level) UnmarshalText(b []byte) error {
+	l.Approval = Approval(b)
+	if !slices.Contains([]Approval{Terminal, Passphrase, Passkey}, l.Approval) {
+		return fmt.Errorf("%q is no level of approval: use terminal, passphrase or passkey", b)
+	}
+	return nil
+}
+
+func (s *size) UnmarshalText(b []byte) (err error) {
+	s.bytes, err = units.ParseSize(string(b))
+	return err
+}
+
+func (d *duration) UnmarshalText(b []byte) (err error) {
+	if d.Duration = 0; string(b) != "0s" {
+		d.Duration, err = units.ParseDuration(string(b))
+	}
+	return err
+}
+
+func (p *pattern) UnmarshalText(b []byte) error {
+	if p.string = string(b); len(b) == 0 {
+		return errors.New("an empty name: give one, in which * stands for any characters")
+	}
+	return nil
+}
+
+func (m *mode) UnmarshalText(b []byte) error {
+	m.Mode = egress.Mode(b)
+	return m.Check()
+}
+
+func (d *domain) UnmarshalText(b []byte) (err error) {
+	d.Rule, err = egress.ParseRule(string(b))
+	return err
+}
+
+func (f *folder) UnmarshalText(b []byte) error {
+	text := string(b)
+	if rest, ok := strings.CutPrefix(text, "~"); ok && (rest == "" || rest[0] == '/') {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return fmt.Errorf("%q: %w", text, err)
+		}
+		text = home + rest
+	}
+	if !filepath.IsAbs(text) || filepath.Clean(text) == "/" {
+		return fmt.Errorf("%q: give a folder by absolute path or below ~, and not the whole disk", b)
+	}
+	f.string = filepath.Clean(text)
+	return nil
+}
+
+func (c *call) UnmarshalText(b []byte) error {
+	c.string = string(b)
+	if !slices.Contains(Calls, c.string) {
+		return fmt.Errorf("there is no tool %q%s", b, nearest.Hint(c.string, Calls))
+	}
+	return nil
+}
+
+func (p pattern) String() string { return p.string }
+func (f folder) String() string  { return f.string }
+
+// Parse reads a policy. Its errors begin with the line, and name the key.
+func Parse(text string) (*Set, error) {
+	base := file{}
+	base.Quota = Quota{CPU: math.MaxUint32, Memory: size{math.MaxInt64}, Disk: size{math.MaxInt64}}
+	if err := decode(Default, &base); err != nil {
+		return nil, fmt.Errorf("the policy of this program: %w", err)
+	}
+	whole := base
+	if err := decode(text, &whole); err != nil {
+		return nil, err
+	}
+	set := &Set{approval: whole.Approval.Approval, rules: whole.Rules, owners: map[string]*Rules{}}
+	// What an owner has of their own goes over what is for all.
+	var raw struct {
+		Owners map[string]map[string]map[string]any `toml:"owners"`
+	}
+	if err := toml.Unmarshal([]byte(text), &raw); err != nil {
+		return nil, err
+	}
+	for name, tables := range raw.Owners {
+		b, err := toml.Marshal(tables)
+		if err != nil {
+			return nil, err
+		}
+		rules := whole.Rules
+		rules.own = map[string]bool{}
+		if err := toml.Unmarshal(b, &rules); err != nil {
+			return nil, fmt.Errorf("owners.%s: %w", name, err)
+		}
+		for table, keys := range tables {
+			for key := range keys {
+				rules.own[table+"."+key] = true
+			}
+		}
+		set.owners[name] = &rules
+	}
+	return set, nil
+}
+
+// decode reads TOML strictly. Its errors begin with the line.
+func decode(text string, into *file) error {
+	d := toml.NewDecoder(strings.NewReader(text))
+	d.DisallowUnknownFields()
+	err := d.Decode(into)
+	var unknown *toml.StrictMissingError
+	var bad *toml.DecodeError
+	switch {
+	case errors.As(err, &unknown):
+		first := unknown.Errors[0]
+		row, _ := first.Position()
+		key := strings.Join(first.Key(), ".")
+		return fmt.Errorf("line %d: unknown key %s%s", row, key, nearest.Hint(key, slices.Sorted(maps.Keys(keys()))))
+	case errors.As(err, &bad):
+		row, _ := bad.Position()
+		if key := strings.Join(bad.Key(), "."); key != "" {
+			return fmt.Errorf("line %d: %s: %w", row, key, bad)
+		}
+		return fmt.Errorf("line %d: %w", row, bad)
+	case err != nil:
+		n, line := lineOf(text, err)
+		return fmt.Errorf("line %d (%s): %w", n, line, err)
+	}
+	return nil
+}
+
+// lineOf finds the line of an error that go-toml gives without one, such as that of a number where a text is wanted: the
+// last of the fewest lines that give the same.
+func lineOf(text string, want error) (n int, line string) {
+	lines := strings.SplitAfter(text, "\n")
+	for i := range lines {
+		if err := toml.Unmarshal([]byte(strings.Join(lines[:i+1], "")), &file{}); err != nil && err.Error() == want.Error() {
+			return i + 1, strings.TrimSpace(lines[i])
+		}
+	}
+	return len(lines), ""
+}
+
+// keys are all that the file may have, but for owners' own.
+func keys() map[string]bool {
+	var all map[string]any
+	_ = toml.Unmarshal([]byte(Default), &all)
+	out := map[string]bool{"quota.cpu": true, "quota.memory": true, "quota.disk": true}
+	for key, value := range all {
+		table, ok := value.(map[string]any)
+		if !ok {
+			out[key] = true
+		}
+		for name := range table {
+			out[key+"."+name] = true
+		}
+	}
+	return out
+}

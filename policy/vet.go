@@ -1,0 +1,293 @@
+// Package policy decides what agents may do: rules and quotas by owner, what is put to a human, and the record of all of
+// it. It knows no MCP and no backend.
+package policy
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"pixels/egress"
+	"pixels/internal/units"
+)
+
+// Calls are the names of all that can be asked for: those of the tools.
+var Calls = []string{
+	"create_sandbox", "clone_sandbox", "list_sandboxes", "set_sandbox_state", "extend_sandbox", "destroy_sandbox",
+	"create_checkpoint", "list_checkpoints", "restore_checkpoint", "delete_checkpoint",
+	"exec", "wait", "read_file", "write_file", "edit_file", "list_files", "copy_files",
+	"allow_domain", "deny_domain", "egress",
+}
+
+// Call is one request, with what it would take. Fields that it doesn't touch are zero.
+type Call struct {
+	Name  string // one of Calls
+	Owner string
+	// Human tells that a human asks by a channel of their own: what would be put to a human is then decided already.
+	Human bool
+
+	Sandboxes int // to be made
+	CPU       int // cores, of all of them together, as Memory and Disk are, in bytes
+	Memory    int64
+	Disk      int64
+
+	Image       string // to be made from
+	FreeImage   string // an image that needs no leave: the one that the installation makes sandboxes from
+	Checkpoints int    // to be made
+	Mode        egress.Mode
+	Domains     []egress.Rule // to be reached
+	Lease       time.Duration
+	Exec        time.Duration // how long a command may run
+	Root        bool          // as root
+	HostPath    string        // absolute
+
+	// Usage counts what the owner has; it is called when a quota needs it.
+	Usage func() (Usage, error)
+}
+
+// Usage is what an owner has.
+type Usage struct {
+	Sandboxes, Checkpoints, CPU int
+	Memory, Disk                int64 // bytes
+}
+
+// Decision is what becomes of a call.
+type Decision string
+
+// The decisions. Ask means that a human must decide.
+const (
+	Allow Decision = "allow"
+	Deny  Decision = "deny"
+	Ask   Decision = "ask"
+)
+
+// Verdict is a decision, and why.
+type Verdict struct {
+	Decision Decision      `json:"decision"`
+	Rule     string        `json:"rule,omitempty"`   // the key of the policy that decided; empty when none had anything against it
+	Reason   string        `json:"reason,omitempty"` // for the agent, with what it can do
+	Ask      []egress.Rule `json:"ask,omitempty"`    // of the domains, those that a human must decide about
+}
+
+// Set is a policy that was read.
+type Set struct {
+	approval Approval
+	rules    Rules
+	owners   map[string]*Rules
+}
+
+// For returns the rules of an owner.
+func (s *Set) For(owner string) *Rules {
+	if r := s.owners[owner]; r != nil {
+		return r
+	}
+	return &s.rules
+}
+
+// Approval is what proves that a human approves.
+func (s *Set) Approval() Approval { return s.approval }
+
+// Hold is how long a blocked connection of an owner's waits for an answer.
+func (r *Rules) Hold() time.Duration { return r.Egress.Hold.Duration }
+
+// GrantFor is how long a grant lasts when its approver doesn't say, and the longest that one may.
+func (r *Rules) GrantFor() (usual, longest time.Duration) {
+	return r.Egress.Grant.Duration, r.Egress.MaxGrant.Duration
+}
+
+// Never are the domains that an owner is never granted.
+func (r *Rules) Never() (out []egress.Rule) {
+	for _, d := range r.Egress.Never {
+		out = append(out, d.Rule)
+	}
+	return out
+}
+
+// HostFolders are those of this machine that files may be copied from and to.
+func (r *Rules) HostFolders() (out []string) {
+	for _, f := range r.Files.HostFolders {
+		out = append(out, f.string)
+	}
+	return out
+}
+
+// Vet decides about a call. The error is that of Usage: then nothing is decided, and nothing may be done.
+func (s *Set) Vet(c Call) (Verdict, error) {
+	v := vetting{r: s.For(c.Owner), c: c}
+	checks := []func() error{v.tool, v.image, v.mode, v.lease, v.exec, v.files, v.quota, v.domains}
+	for _, check := range checks {
+		if err := check(); err != nil {
+			return Verdict{}, err
+		}
+		if v.verdict.Decision == Deny {
+			return v.verdict, nil
+		}
+	}
+	if v.verdict.Decision == "" {
+		v.verdict.Decision = Allow
+	}
+	return v.verdict, nil
+}
+
+// vetting is one call under way through the checks.
+type vetting struct {
+	r       *Rules
+	c       Call
+	verdict Verdict
+}
+
+// deny decides against the call, by a key of the policy. What the agent can do about it comes last.
+func (v *vetting) deny(key, reason string, args ...any) {
+	v.verdict = Verdict{Decision: Deny, Rule: v.key(key), Reason: fmt.Sprintf(reason, args...)}
+}
+
+// key names a key where it stands in the file.
+func (v *vetting) key(key string) string {
+	if v.r.own[key] {
+		return "owners." + v.c.Owner + "." + key
+	}
+	return key
+}
+
+func (v *vetting) tool() error {
+	switch {
+	case !slices.Contains(Calls, v.c.Name):
+		v.deny("", "there is no call %q", v.c.Name)
+	case slices.Contains(v.r.Tools.Off, call{v.c.Name}) && !v.c.Human:
+		v.deny("tools.off", "%s is switched off here; do without it, or ask a human to change the policy", v.c.Name)
+	}
+	return nil
+}
+
+func (v *vetting) image() error {
+	if v.c.Image == "" || v.c.Image == v.c.FreeImage || slices.ContainsFunc(v.r.Create.Images, func(p pattern) bool { return p.matches(v.c.Image) }) {
+		return nil
+	}
+	v.deny("create.images", "the image %q may not be used here; leave image out, or use one of: %s", v.c.Image, words(v.r.Create.Images))
+	return nil
+}
+
+// matches tells whether a name is as the pattern has it.
+func (p pattern) matches(name string) bool {
+	first, rest, star := strings.Cut(p.string, "*")
+	name, ok := strings.CutPrefix(name, first)
+	if !ok || !star {
+		return ok && name == ""
+	}
+	for i := 0; i <= len(name); i++ {
+		if (pattern{rest}).matches(name[i:]) {
+			return true
+		}
+	}
+	return false
+}
+
+func (v *vetting) mode() error {
+	if v.c.Mode == "" || v.c.Human || slices.Contains(v.r.Egress.Modes, mode{v.c.Mode}) {
+		return nil
+	}
+	v.deny("egress.modes", "the egress %s is not for agents to pick here; use one of: %s; a human may set it with `pixels-mcp network set NAME %s`", v.c.Mode, words(v.r.Egress.Modes), v.c.Mode)
+	return nil
+}
+
+func (v *vetting) lease() error {
+	if most := v.r.Quota.MaxLease.Duration; v.c.Lease > most {
+		v.deny("quota.max_lease", "a lease of %s is too long: ask for up to %s, and extend it later", units.Duration(v.c.Lease), units.Duration(most))
+	}
+	return nil
+}
+
+func (v *vetting) exec() error {
+	if most := v.r.Quota.MaxExec.Duration; v.c.Exec > most {
+		v.deny("quota.max_exec", "a command may run for up to %s here: give a timeout of at most %v seconds", units.Duration(most), most.Seconds())
+	}
+	if v.c.Root && !v.r.Exec.Root && !v.c.Human {
+		v.deny("exec.root", "commands may not be run as root here; leave user out")
+	}
+	return nil
+}
+
+func (v *vetting) files() error {
+	if v.c.HostPath == "" {
+		return nil
+	}
+	for _, f := range v.r.Files.HostFolders {
+		if below, err := filepath.Rel(f.string, v.c.HostPath); err == nil && filepath.IsLocal(below) {
+			return nil
+		}
+	}
+	if len(v.r.Files.HostFolders) == 0 {
+		v.deny("files.host_folders", "no folder of this machine is open to copy_files; a human may name some in the policy. Without one use read_file and write_file")
+		return nil
+	}
+	v.deny("files.host_folders", "host_path %q lies in none of the folders of this machine that are open to sandboxes (%s)", v.c.HostPath, words(v.r.Files.HostFolders))
+	return nil
+}
+
+func (v *vetting) quota() error {
+	c := v.c
+	if c.Sandboxes == 0 && c.Checkpoints == 0 && c.CPU == 0 && c.Memory == 0 && c.Disk == 0 {
+		return nil
+	}
+	have, err := c.Usage()
+	if err != nil {
+		return err
+	}
+	q := v.r.Quota
+	const free = "; destroy what you no longer need, or ask a human to raise the quota"
+	for _, bound := range []struct {
+		key, what       string
+		have, more, max int64
+		text            func(int64) string
+	}{
+		{"sandboxes", "sandboxes", int64(have.Sandboxes), int64(c.Sandboxes), int64(q.Sandboxes), plain},
+		{"checkpoints", "checkpoints", int64(have.Checkpoints), int64(c.Checkpoints), int64(q.Checkpoints), plain},
+		{"cpu", "cores", int64(have.CPU), int64(c.CPU), int64(q.CPU), plain},
+		{"memory", "memory", have.Memory, c.Memory, q.Memory.bytes, units.Size},
+		{"disk", "disk", have.Disk, c.Disk, q.Disk.bytes, units.Size},
+	} {
+		if bound.more > 0 && bound.more > bound.max-bound.have {
+			v.deny("quota."+bound.key, "%s: you have %s of %s, and this takes %s more%s", bound.what, bound.text(bound.have), bound.text(bound.max), bound.text(bound.more), free)
+			return nil
+		}
+	}
+	return nil
+}
+
+func plain(n int64) string { return fmt.Sprint(n) }
+
+func (v *vetting) domains() error {
+	var ask []egress.Rule
+	for _, d := range v.c.Domains {
+		for _, never := range v.r.Egress.Never {
+			if d.Overlaps(never.Rule) {
+				v.deny("egress.never", "%s is never granted here (%s): do without it", d, never.Rule)
+				return nil
+			}
+		}
+		if !v.c.Human && !slices.ContainsFunc(v.r.Egress.Allow, func(a domain) bool { return d.Within(a.Rule) }) {
+			ask = append(ask, d)
+		}
+	}
+	switch {
+	case len(ask) == 0:
+	case !v.r.Egress.Ask:
+		v.deny("egress.ask", "%s may not be reached, and nobody is asked here; a human may grant it with `pixels-mcp network allow`", words(ask))
+	default:
+		v.verdict = Verdict{Decision: Ask, Rule: v.key("egress.ask"), Reason: "a human must decide about " + words(ask), Ask: ask}
+	}
+	return nil
+}
+
+func words[T any](list []T) string {
+	var out []string
+	for _, w := range list {
+		out = append(out, fmt.Sprint(w))
+	}
+	if len(out) == 0 {
+		return "none"
+	}
+	return strings.Join(out, ", ")
+}
