@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -241,6 +242,10 @@ func describe(inst *api.Instance) sandbox.Sandbox {
 		s.CreatedAt = at
 	}
 	s.ExpiresAt, _ = time.Parse(time.RFC3339, inst.Config[expiresKey]) // one without a lease has none
+	s.Limits.CPU, _ = strconv.Atoi(inst.Config["limits.cpu"])          // what can't be read isn't ours, as in the next ones
+	s.Limits.Memory, _ = strconv.ParseInt(inst.Config["limits.memory"], 10, 64)
+	s.Limits.Disk, _ = strconv.ParseInt(inst.ExpandedDevices["root"]["size"], 10, 64)
+	s.Limits.Processes, _ = strconv.Atoi(inst.Config["limits.processes"])
 	for key, value := range inst.Config {
 		if label, ok := strings.CutPrefix(key, labelKeys); ok {
 			s.Labels[label] = value

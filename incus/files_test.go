@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pixels/sandbox"
+	"pixels/sandbox/sandboxtest"
 )
 
 // A link inside leads nowhere but inside, also for root's own view of the files.
@@ -79,7 +80,7 @@ func TestALargeFileDoesNotEnterMemory(t *testing.T) {
 			time.Sleep(20 * time.Millisecond)
 		}
 	}()
-	m := sandbox.NewManager(b, sandbox.Defaults{HostFolders: []string{host}})
+	m := sandbox.NewManager(b, sandbox.Defaults{Policy: sandboxtest.OpenTo(t, host)})
 	if got, err := m.CopyFiles(t.Context(), made.Owner, sandbox.CopyRequest{Name: made.Name, HostPath: "large", Path: "large"}); err != nil || got.Bytes != size {
 		t.Fatalf("in: %+v, %v", got, err)
 	}

@@ -171,6 +171,7 @@ func (c *call) UnmarshalText(b []byte) error {
 
 func (p pattern) String() string { return p.string }
 func (f folder) String() string  { return f.string }
+func (m mode) String() string    { return string(m.Mode) }
 
 // Parse reads a policy. Its errors begin with the line, and name the key.
 func Parse(text string) (*Set, error) {

@@ -24,11 +24,20 @@ var ErrFile = errors.New("the policy")
 
 // Shipped is the policy of a machine where nobody wrote one.
 func Shipped() *Policy {
-	set, err := Parse("")
+	p, err := Fixed("")
 	if err != nil {
 		panic(err) // its own text, and a test reads it
 	}
-	return &Policy{set: set}
+	return p
+}
+
+// Fixed is a policy that has no file.
+func Fixed(text string) (*Policy, error) {
+	set, err := Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	return &Policy{set: set}, nil
 }
 
 // Open reads the policy at path. Where there is no file the defaults are in force, until there is one; an empty path is

@@ -94,7 +94,7 @@ off = []
 		{"another image", Call{Name: "create_sandbox", Image: "debian2"}, Deny, "create.images", "pixels/*, debian"},
 		{"the default image", Call{Name: "create_sandbox", Image: "mine", FreeImage: "mine"}, Allow, "", ""},
 		{"a mode", Call{Name: "egress", Mode: egress.Agent}, Allow, "", ""},
-		{"a mode too open", Call{Name: "egress", Mode: egress.Unrestricted}, Deny, "egress.modes", "network set"},
+		{"a mode too open", Call{Name: "egress", Mode: egress.Unrestricted}, Deny, "egress.modes", "use one of: none, agent;"},
 		{"a mode of an owner's own", Call{Name: "egress", Owner: "ci", Mode: egress.Unrestricted}, Allow, "", ""},
 		{"a human's mode", Call{Name: "egress", Human: true, Mode: egress.Unrestricted}, Allow, "", ""},
 		{"a folder", Call{Name: "copy_files", HostPath: "/srv/work/a/b"}, Allow, "", ""},

@@ -92,6 +92,9 @@ func (s *Set) Approval() Approval { return s.approval }
 // Hold is how long a blocked connection of an owner's waits for an answer.
 func (r *Rules) Hold() time.Duration { return r.Egress.Hold.Duration }
 
+// MaxExec is the longest that a command of an owner's may run.
+func (r *Rules) MaxExec() time.Duration { return r.Quota.MaxExec.Duration }
+
 // GrantFor is how long a grant lasts when its approver doesn't say, and the longest that one may.
 func (r *Rules) GrantFor() (usual, longest time.Duration) {
 	return r.Egress.Grant.Duration, r.Egress.MaxGrant.Duration

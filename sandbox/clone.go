@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/policy"
 )
 
 // MaxClones is the most that one request may make.
@@ -81,7 +82,20 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 	if mode == "" {
 		mode = source.Egress
 	}
-	rules, err := grants(mode, source.Rules, r.Allow, "clone_sandbox")
+	asked, err := allowed(mode, r.Allow)
+	if err != nil {
+		return nil, err
+	}
+	n := max(r.Count, len(r.Names), 1)
+	b, err := m.vet(ctx, policy.Call{
+		Name: "clone_sandbox", Owner: owner, Sandboxes: n, CPU: n * source.Limits.CPU, Memory: int64(n) * source.Limits.Memory, Disk: int64(n) * source.Limits.Disk,
+		Mode: mode, Domains: asked, Lease: time.Until(expires), Exec: r.Command.most(), Root: r.Command.root(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer b.done()
+	rules, err := grant(source.Rules, asked, "clone_sandbox")
 	if err != nil {
 		return nil, err
 	}
@@ -95,12 +109,13 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 		spec.Rules = rules
 		c.Name = name
 		making <- struct{}{}
-		c.Sandbox, c.Err = m.backend.Create(ctx, spec)
+		b.making(name)
+		c.Sandbox, c.Err = b.Create(ctx, spec)
 		<-making
 		if c.Err != nil || r.Command == nil {
 			return c
 		}
-		ran, err := m.run(ctx, c.Sandbox.ID, *r.Command)
+		ran, err := run(ctx, b, c.Sandbox.ID, *r.Command)
 		if err != nil {
 			c.ExecErr = err
 		} else {
@@ -111,7 +126,7 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 	var results []CloneResult
 	if len(r.Names) > 0 {
 		results = createNamed(r.Names, clone)
-	} else if results, err = m.createNumbered(ctx, owner, source.Name, max(r.Count, 1), clone); err != nil {
+	} else if results, err = m.createNumbered(ctx, owner, source.Name, n, clone); err != nil {
 		return nil, err
 	}
 	if r.Command != nil {
@@ -122,7 +137,7 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 
 // addresses fills in those that were not known yet when the clones were made.
 func (m *Manager) addresses(ctx context.Context, owner string, clones []CloneResult) {
-	list, err := m.backend.List(ctx, owner)
+	list, err := m.read.List(ctx, owner)
 	if err != nil {
 		return // a list of the sandboxes says it, and the clones are good
 	}
@@ -146,7 +161,7 @@ func createNamed(names []string, create func(name string) CloneResult) []CloneRe
 // request takes one of the names at the same time, the next number is tried.
 func (m *Manager) createNumbered(ctx context.Context, owner, prefix string, count int, create func(name string) CloneResult) ([]CloneResult, error) {
 	taken := map[string]bool{}
-	list, err := m.backend.List(ctx, owner)
+	list, err := m.read.List(ctx, owner)
 	if err != nil {
 		return nil, err
 	}
@@ -201,12 +216,16 @@ func (m *Manager) Destroy(ctx context.Context, owner string, names []string) (De
 		}
 	}
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
+	b, err := m.vet(ctx, policy.Call{Name: "destroy_sandbox", Owner: owner})
+	if err != nil {
+		return Destroyed{}, err
+	}
 	d := Destroyed{Failed: map[string]error{}}
 	var mu sync.Mutex
 	sideBySide(len(names), parallel, func(i int) {
-		s, err := m.backend.Get(ctx, owner, names[i])
+		s, err := b.Get(ctx, owner, names[i])
 		if err == nil {
-			err = m.backend.Destroy(ctx, s.ID)
+			err = b.Destroy(ctx, s.ID)
 		}
 		mu.Lock()
 		defer mu.Unlock()

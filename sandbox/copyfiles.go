@@ -10,6 +10,8 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+
+	"pixels/policy"
 )
 
 // CopyRequest asks for a file or folder to be copied between the host and a sandbox.
@@ -32,16 +34,20 @@ type CopyResult struct {
 // written over. In a sandbox what is new belongs to DefaultUser; on the host to the process. On the host nothing outside
 // of the configured folders is touched, whatever links there say.
 func (m *Manager) CopyFiles(ctx context.Context, owner string, r CopyRequest) (CopyResult, error) {
-	root, below, err := m.hostPath(r.HostPath)
+	folder, below, err := m.hostPath(owner, r.HostPath)
 	if err != nil {
 		return CopyResult{}, err
 	}
-	defer root.Close()
-	o, p, err := m.open(ctx, owner, r.Name, r.Path)
+	o, p, err := m.open(ctx, policy.Call{Name: "copy_files", Owner: owner, HostPath: filepath.Join(folder, below)}, r.Name, r.Path)
 	if err != nil {
 		return CopyResult{}, err
 	}
 	defer o.Close()
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return CopyResult{}, fmt.Errorf("open the folder %s of this machine: %w", folder, err)
+	}
+	defer root.Close()
 	c := copying{ctx: ctx, box: o, host: root, result: CopyResult{HostPath: filepath.Join(root.Name(), below), Path: p}}
 	if r.Out {
 		err = c.out(p, below)
@@ -69,31 +75,23 @@ func (m *Manager) CopyFiles(ctx context.Context, owner string, r CopyRequest) (C
 	return c.result, err
 }
 
-// hostPath finds which of the host's folders a path lies in, and opens that.
-func (m *Manager) hostPath(p string) (root *os.Root, below string, err error) {
+// hostPath finds which of the host's folders a path lies in. In none of them, the folder is the root, which the policy
+// opens to nobody.
+func (m *Manager) hostPath(owner, p string) (folder, below string, err error) {
 	if p == "" || strings.ContainsRune(p, 0) {
-		return nil, "", fmt.Errorf("host_path %s is %w: give the path of a file or folder of this machine", quote(p), ErrInvalid)
+		return "", "", fmt.Errorf("host_path %s is %w: give the path of a file or folder of this machine", quote(p), ErrInvalid)
 	}
-	folders := m.defaults.HostFolders
-	if len(folders) == 0 {
-		return nil, "", fmt.Errorf("copy_files is %w here: no folder of this machine is open to it; a human may name some as files.host_folders in the configuration", ErrUnsupported)
-	}
-	if !filepath.IsAbs(p) {
+	folders := m.gate.policy.Now().For(owner).HostFolders()
+	if !filepath.IsAbs(p) && len(folders) > 0 {
 		p = filepath.Join(folders[0], p)
 	}
-	p = filepath.Clean(p)
+	p = filepath.Join("/", p)
 	for _, folder := range folders {
-		below, err := filepath.Rel(folder, p)
-		if err != nil || !filepath.IsLocal(below) {
-			continue
+		if below, err := filepath.Rel(folder, p); err == nil && filepath.IsLocal(below) {
+			return folder, below, nil
 		}
-		root, err := os.OpenRoot(folder)
-		if err != nil {
-			return nil, "", fmt.Errorf("open the folder %s of this machine: %w", folder, err)
-		}
-		return root, below, nil
 	}
-	return nil, "", fmt.Errorf("host_path %s is %w: it lies in none of the folders of this machine that are open to sandboxes (%s)", quote(p), ErrInvalid, strings.Join(folders, ", "))
+	return "/", p, nil
 }
 
 // copying is one copy under way.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/policy"
 )
 
 // Egress is what a sandbox may reach, and what it was refused.
@@ -55,11 +56,15 @@ const maxDomains = 100
 
 // Egress returns what a sandbox may reach.
 func (m *Manager) Egress(ctx context.Context, owner, name string) (Egress, error) {
+	b, err := m.vet(ctx, policy.Call{Name: "egress", Owner: owner})
+	if err != nil {
+		return Egress{}, err
+	}
 	s, err := m.get(ctx, owner, name)
 	if err != nil {
 		return Egress{}, err
 	}
-	return m.backend.Egress(ctx, s.ID)
+	return b.Egress(ctx, s.ID)
 }
 
 // Allow lets a sandbox reach domains. by says who asks and why, for whoever looks at the rules later. With addresses set,
@@ -69,7 +74,8 @@ func (m *Manager) Allow(ctx context.Context, owner, name string, domains []strin
 	if err != nil {
 		return EgressChange{}, err
 	}
-	return m.changeEgress(ctx, owner, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+	call := policy.Call{Name: "allow_domain", Owner: owner, Domains: rules}
+	return m.changeEgress(ctx, call, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 		if mode == egress.None {
 			return "", nil, fmt.Errorf("the egress of sandbox %q is %s, in which nothing can be allowed: that is the %w; set it to %s or %s first", name, mode, ErrState, egress.Allowlist, egress.Agent)
 		}
@@ -85,7 +91,7 @@ func (m *Manager) Deny(ctx context.Context, owner, name string, domains []string
 		return EgressChange{}, err
 	}
 	var missing []egress.Rule
-	change, err := m.changeEgress(ctx, owner, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+	change, err := m.changeEgress(ctx, policy.Call{Name: "deny_domain", Owner: owner}, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 		if mode == egress.Unrestricted {
 			return "", nil, fmt.Errorf("the egress of sandbox %q is %s, in which nothing can be denied: that is the %w; set it to %s or %s first", name, mode, ErrState, egress.Agent, egress.Allowlist)
 		}
@@ -102,24 +108,28 @@ func (m *Manager) SetEgress(ctx context.Context, owner, name string, mode egress
 	if err := checkEgress(mode); err != nil {
 		return EgressChange{}, err
 	}
-	return m.changeEgress(ctx, owner, name, func(_ egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+	return m.changeEgress(ctx, policy.Call{Name: "egress", Owner: owner, Mode: mode}, name, func(_ egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 		return mode, own, nil
 	})
 }
 
-func (m *Manager) changeEgress(ctx context.Context, owner, name string, edit EgressEdit) (EgressChange, error) {
-	s, err := m.get(ctx, owner, name)
+func (m *Manager) changeEgress(ctx context.Context, call policy.Call, name string, edit EgressEdit) (EgressChange, error) {
+	b, err := m.vet(ctx, call)
 	if err != nil {
 		return EgressChange{}, err
 	}
-	cut, err := m.backend.SetEgress(ctx, s.ID, edit)
+	s, err := m.get(ctx, call.Owner, name)
+	if err != nil {
+		return EgressChange{}, err
+	}
+	cut, err := b.SetEgress(ctx, s.ID, edit)
 	if errors.Is(err, egress.ErrTooMany) || errors.Is(err, egress.ErrStillDenied) {
 		err = fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	if err != nil {
 		return EgressChange{}, err
 	}
-	now, err := m.backend.Egress(ctx, s.ID)
+	now, err := b.Egress(ctx, s.ID)
 	return EgressChange{Egress: now, Cut: cut}, err
 }
 
@@ -149,10 +159,10 @@ func parseRules(domains []string, parse func(string) (egress.Rule, error)) ([]eg
 	return rules, nil
 }
 
-// grants adds to a sandbox's own rules, before it is made, what its creator wants allowed.
-func grants(mode egress.Mode, own []egress.Grant, allow []string, by string) ([]egress.Grant, error) {
+// allowed reads what the creator of a sandbox wants allowed in it.
+func allowed(mode egress.Mode, allow []string) ([]egress.Rule, error) {
 	if len(allow) == 0 {
-		return own, nil
+		return nil, nil
 	}
 	if mode != egress.Agent && mode != egress.Allowlist {
 		return nil, fmt.Errorf("allow is %w with the egress %s: use %s or %s", ErrInvalid, mode, egress.Agent, egress.Allowlist)
@@ -161,7 +171,13 @@ func grants(mode egress.Mode, own []egress.Grant, allow []string, by string) ([]
 	if err != nil {
 		return nil, fmt.Errorf("allow: %w", err)
 	}
-	if own, err = egress.Allow(own, by, rules...); err != nil {
+	return rules, nil
+}
+
+// grant adds rules to a sandbox's own before it is made.
+func grant(own []egress.Grant, rules []egress.Rule, by string) ([]egress.Grant, error) {
+	own, err := egress.Allow(own, by, rules...)
+	if err != nil {
 		return nil, fmt.Errorf("allow is %w: %w", ErrInvalid, err)
 	}
 	return own, nil
@@ -169,8 +185,8 @@ func grants(mode egress.Mode, own []egress.Grant, allow []string, by string) ([]
 
 // denials returns what of a command's connections was denied since it began. That no gateway answers is no fault of the
 // command.
-func (m *Manager) denials(ctx context.Context, id string, since time.Time) []Denial {
-	found, err := m.backend.Denials(ctx, id, time.Since(since))
+func (p *permit) denials(ctx context.Context, id string, since time.Time) []Denial {
+	found, err := p.Denials(ctx, id, time.Since(since))
 	if err != nil {
 		return nil
 	}

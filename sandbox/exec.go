@@ -8,6 +8,8 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"pixels/policy"
 )
 
 // Bounds of how long a command may run: one that is waited for, and one that goes on in the background.
@@ -26,7 +28,7 @@ type ExecRequest struct {
 	Env     map[string]string
 	User    string
 	Stdin   string
-	Timeout time.Duration // 0 means DefaultTimeout, and none for a run
+	Timeout time.Duration // 0 means DefaultTimeout, and the longest that may be for a run
 
 	Progress func(stream string, chunk []byte) // hears of output as it comes, from two goroutines at once; may be nil
 }
@@ -63,11 +65,15 @@ func (m *Manager) Exec(ctx context.Context, owner string, r ExecRequest) (ExecRe
 	if err := r.check(MaxTimeout); err != nil {
 		return ExecResult{}, err
 	}
+	b, err := m.vet(ctx, policy.Call{Name: "exec", Owner: owner, Exec: r.most(), Root: r.root()})
+	if err != nil {
+		return ExecResult{}, err
+	}
 	s, err := m.get(ctx, owner, r.Name)
 	if err != nil {
 		return ExecResult{}, err
 	}
-	return m.run(ctx, s.ID, r)
+	return run(ctx, b, s.ID, r)
 }
 
 // command is what a backend is to run.
@@ -98,19 +104,31 @@ func (w progressWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// run runs a checked request.
-func (m *Manager) run(ctx context.Context, id string, r ExecRequest) (ExecResult, error) {
-	timeout := r.Timeout
-	if timeout == 0 {
-		timeout = DefaultTimeout
+// most is how long a command that is waited for may run; 0 when there is none.
+func (r *ExecRequest) most() time.Duration {
+	switch {
+	case r == nil:
+		return 0
+	case r.Timeout == 0:
+		return DefaultTimeout
 	}
-	inTime, cancel := context.WithTimeout(ctx, timeout)
+	return r.Timeout
+}
+
+// root tells whether the command is to run as root.
+func (r *ExecRequest) root() bool {
+	return r != nil && (r.User == "root" || strings.Trim(r.User, "0") == "" && r.User != "")
+}
+
+// run runs a checked and vetted request.
+func run(ctx context.Context, b *permit, id string, r ExecRequest) (ExecResult, error) {
+	inTime, cancel := context.WithTimeout(ctx, r.most())
 	defer cancel()
 	var stdout, stderr headTail
 	start := time.Now()
 	c := r.command()
 	c.Stdout, c.Stderr = r.heard("stdout", &stdout), r.heard("stderr", &stderr)
-	code, err := m.backend.Exec(inTime, id, c)
+	code, err := b.Exec(inTime, id, c)
 	timedOut := ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)
 	if timedOut {
 		code, err = 124, nil
@@ -122,6 +140,6 @@ func (m *Manager) run(ctx context.Context, id string, r ExecRequest) (ExecResult
 	errOut, errCut := stderr.text()
 	return ExecResult{
 		ExitCode: code, Stdout: out, Stderr: errOut, Truncated: outCut || errCut, TimedOut: timedOut, Duration: time.Since(start),
-		Denied: m.denials(ctx, id, start),
+		Denied: b.denials(ctx, id, start),
 	}, nil
 }

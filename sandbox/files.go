@@ -9,6 +9,8 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"pixels/policy"
 )
 
 // Files is the file system of a sandbox, with the rights of root in it. Paths are absolute; links are followed inside the
@@ -57,20 +59,24 @@ type opened struct {
 	home     string
 }
 
-// open opens the files of a sandbox, and tells which file a caller means: a relative path begins at DefaultUser's home.
-func (m *Manager) open(ctx context.Context, owner, name, p string) (*opened, string, error) {
+// open opens the files of a sandbox for a call, and tells which file a caller means: a relative path begins at DefaultUser's home.
+func (m *Manager) open(ctx context.Context, call policy.Call, name, p string) (*opened, string, error) {
 	if p == "" || strings.ContainsRune(p, 0) || len(p) > 4096 {
 		return nil, "", fmt.Errorf("path %s is %w: give the path of a file in the sandbox", quote(p), ErrInvalid)
 	}
-	s, err := m.get(ctx, owner, name)
+	b, err := m.vet(ctx, call)
+	if err != nil {
+		return nil, "", err
+	}
+	s, err := m.get(ctx, call.Owner, name)
 	if err != nil {
 		return nil, "", err
 	}
 	o := &opened{}
-	if o.uid, o.gid, o.home, err = m.backend.Account(ctx, s.ID, DefaultUser); err != nil {
+	if o.uid, o.gid, o.home, err = b.Account(ctx, s.ID, DefaultUser); err != nil {
 		return nil, "", err
 	}
-	if o.Files, err = m.backend.OpenFiles(ctx, s.ID); err != nil {
+	if o.Files, err = b.OpenFiles(ctx, s.ID); err != nil {
 		return nil, "", err
 	}
 	if p == "~" || strings.HasPrefix(p, "~/") {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"pixels/internal/units"
+	"pixels/policy"
 )
 
 // SetState starts, stops or pauses a sandbox, and returns it when it is so.
@@ -15,11 +16,15 @@ func (m *Manager) SetState(ctx context.Context, owner, name string, state State)
 	default:
 		return Sandbox{}, fmt.Errorf("state %s is %w: give %s, %s or %s", quote(string(state)), ErrInvalid, Running, Stopped, Paused)
 	}
+	b, err := m.vet(ctx, policy.Call{Name: "set_sandbox_state", Owner: owner})
+	if err != nil {
+		return Sandbox{}, err
+	}
 	s, err := m.get(ctx, owner, name)
 	if err != nil {
 		return Sandbox{}, err
 	}
-	if err := m.backend.SetState(ctx, s.ID, state); err != nil {
+	if err := b.SetState(ctx, s.ID, state); err != nil {
 		return Sandbox{}, err
 	}
 	return m.get(ctx, owner, name)
@@ -31,11 +36,15 @@ func (m *Manager) Extend(ctx context.Context, owner, name string, ttl time.Durat
 	if err != nil {
 		return Sandbox{}, err
 	}
+	b, err := m.vet(ctx, policy.Call{Name: "extend_sandbox", Owner: owner, Lease: time.Until(at)})
+	if err != nil {
+		return Sandbox{}, err
+	}
 	s, err := m.get(ctx, owner, name)
 	if err != nil {
 		return Sandbox{}, err
 	}
-	if err := m.backend.SetExpiry(ctx, s.ID, at); err != nil {
+	if err := b.SetExpiry(ctx, s.ID, at); err != nil {
 		return Sandbox{}, err
 	}
 	return m.get(ctx, owner, name)
@@ -61,7 +70,11 @@ func (m *Manager) Restore(ctx context.Context, owner, name, label string) (Sandb
 	if err != nil {
 		return Sandbox{}, err
 	}
-	return m.backend.Restore(ctx, s.ID, label)
+	b, err := m.vet(ctx, policy.Call{Name: "restore_checkpoint", Owner: owner})
+	if err != nil {
+		return Sandbox{}, err
+	}
+	return b.Restore(ctx, s.ID, label)
 }
 
 // DeleteCheckpoint removes a checkpoint for good. What was made from it stays.
@@ -70,7 +83,11 @@ func (m *Manager) DeleteCheckpoint(ctx context.Context, owner, name, label strin
 	if err != nil {
 		return err
 	}
-	return m.backend.DeleteCheckpoint(ctx, s.ID, label)
+	b, err := m.vet(ctx, policy.Call{Name: "delete_checkpoint", Owner: owner})
+	if err != nil {
+		return err
+	}
+	return b.DeleteCheckpoint(ctx, s.ID, label)
 }
 
 // checkpointed finds a sandbox that has a checkpoint.

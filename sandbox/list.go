@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"path"
+
+	"pixels/policy"
 )
 
 // Bounds of how many sandboxes one answer has.
@@ -49,7 +51,11 @@ func (m *Manager) List(ctx context.Context, owner string, r ListRequest) (ListPa
 			return ListPage{}, fmt.Errorf("cursor %s is %w: give next_cursor of the answer before", quote(r.After), ErrInvalid)
 		}
 	}
-	all, err := m.backend.List(ctx, owner)
+	b, err := m.vet(ctx, policy.Call{Name: "list_sandboxes", Owner: owner})
+	if err != nil {
+		return ListPage{}, err
+	}
+	all, err := b.List(ctx, owner)
 	if err != nil {
 		return ListPage{}, err
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/policy"
 )
 
 // Defaults is what a sandbox gets when its creator does not say.
@@ -21,7 +22,7 @@ type Defaults struct {
 
 	Nesting bool // containers may run inside
 
-	HostFolders []string // folders of this machine that files may be copied from and to; absolute
+	Policy *policy.Policy // nil means the shipped one
 
 	Lease    time.Duration // how long a sandbox lives whose creator does not say; 0 means DefaultLease
 	MaxLease time.Duration // the longest that one may ask for; 0 means DefaultMaxLease
@@ -35,8 +36,11 @@ const (
 
 // Manager vets requests and has a Backend carry them out. It keeps no state: what there is, the backend knows.
 type Manager struct {
-	backend  Backend
+	read     reader
+	gate     *gate
 	defaults Defaults
+	human    bool // calls are a human's
+	trial    bool // calls end with their verdict
 }
 
 // NewManager returns a Manager over a backend.
@@ -47,7 +51,10 @@ func NewManager(b Backend, d Defaults) *Manager {
 	if d.MaxLease == 0 {
 		d.MaxLease = max(DefaultMaxLease, d.Lease)
 	}
-	return &Manager{backend: b, defaults: d}
+	if d.Policy == nil {
+		d.Policy = policy.Shipped()
+	}
+	return &Manager{read: b, gate: &gate{backend: b, policy: d.Policy}, defaults: d}
 }
 
 // CreateRequest asks for one sandbox. All fields may be empty.
@@ -78,6 +85,7 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sa
 	if spec.ExpiresAt, err = m.expiry(r.TTL); err != nil {
 		return Sandbox{}, err
 	}
+	has := r.Limits // what a copy has of its source in it
 	if r.From != "" {
 		if r.Image != "" {
 			return Sandbox{}, fmt.Errorf("from and image are %w together: give one of them", ErrInvalid)
@@ -87,13 +95,15 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sa
 			return Sandbox{}, err
 		}
 		spec.from(source, label)
+		has = r.Limits.Or(source.Limits)
 	} else {
 		spec.Image = r.Image
 		if spec.Image == "" {
 			spec.Image = m.defaults.Image
 		}
 		spec.From = spec.Image
-		spec.Limits = r.Limits.or(m.defaults.Limits)
+		spec.Limits = r.Limits.Or(m.defaults.Limits)
+		has = spec.Limits
 		if spec.Egress == "" {
 			spec.Egress = m.defaults.Egress
 		}
@@ -104,16 +114,30 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sa
 	for key, value := range r.Env {
 		spec.Env[key] = value
 	}
-	if spec.Rules, err = grants(spec.Egress, spec.Rules, r.Allow, "create_sandbox"); err != nil {
+	asked, err := allowed(spec.Egress, r.Allow)
+	if err != nil {
+		return Sandbox{}, err
+	}
+	b, err := m.vet(ctx, policy.Call{
+		Name: "create_sandbox", Owner: owner, Sandboxes: 1, CPU: has.CPU, Memory: has.Memory, Disk: has.Disk,
+		Image: spec.Image, FreeImage: m.defaults.Image, Mode: spec.Egress, Domains: asked, Lease: time.Until(spec.ExpiresAt),
+	})
+	if err != nil {
+		return Sandbox{}, err
+	}
+	defer b.done()
+	if spec.Rules, err = grant(spec.Rules, asked, "create_sandbox"); err != nil {
 		return Sandbox{}, err
 	}
 	if spec.Name != "" {
-		return m.backend.Create(ctx, spec)
+		b.making(spec.Name)
+		return b.Create(ctx, spec)
 	}
 	made, err := m.createNumbered(ctx, owner, "sandbox", 1, func(name string) CloneResult {
 		s := spec
 		s.Name = name
-		box, err := m.backend.Create(ctx, s)
+		b.making(name)
+		box, err := b.Create(ctx, s)
 		return CloneResult{Name: name, Sandbox: box, Err: err}
 	})
 	if err != nil {
@@ -135,8 +159,8 @@ func (s *Spec) from(source Sandbox, label string) {
 	s.Rules = source.Rules
 }
 
-// or fills what is zero.
-func (l Limits) or(d Limits) Limits {
+// Or returns l with what is zero filled from d.
+func (l Limits) Or(d Limits) Limits {
 	if l.CPU == 0 {
 		l.CPU = d.CPU
 	}
@@ -181,7 +205,7 @@ func (m *Manager) get(ctx context.Context, owner, name string) (Sandbox, error) 
 	if err := CheckName(name); err != nil {
 		return Sandbox{}, err
 	}
-	s, err := m.backend.Get(ctx, owner, name)
+	s, err := m.read.Get(ctx, owner, name)
 	if errors.Is(err, ErrNotFound) {
 		return Sandbox{}, fmt.Errorf("sandbox %q %w; %s", name, ErrNotFound, m.present(ctx, owner))
 	}
@@ -193,7 +217,7 @@ func (m *Manager) get(ctx context.Context, owner, name string) (Sandbox, error) 
 
 // present says which sandboxes an owner has, for an error message.
 func (m *Manager) present(ctx context.Context, owner string) string {
-	list, err := m.backend.List(ctx, owner)
+	list, err := m.read.List(ctx, owner)
 	if err != nil || len(list) == 0 {
 		return "there is none; create_sandbox makes one"
 	}
@@ -217,7 +241,7 @@ func (m *Manager) source(ctx context.Context, owner, source string) (Sandbox, st
 	if err != nil || label == "" {
 		return s, "", err
 	}
-	checkpoints, err := m.backend.Checkpoints(ctx, s.ID)
+	checkpoints, err := m.read.Checkpoints(ctx, s.ID)
 	if err != nil {
 		return Sandbox{}, "", err
 	}
@@ -248,15 +272,22 @@ func (m *Manager) CreateCheckpoint(ctx context.Context, owner, name, label, desc
 		if err := CheckLabel(label); err != nil {
 			return Checkpoint{}, err
 		}
-		return m.backend.CreateCheckpoint(ctx, s.ID, label, description)
 	}
-	have, err := m.backend.Checkpoints(ctx, s.ID)
+	b, err := m.vet(ctx, policy.Call{Name: "create_checkpoint", Owner: owner, Checkpoints: 1})
+	if err != nil {
+		return Checkpoint{}, err
+	}
+	defer b.done()
+	if label != "" {
+		return b.CreateCheckpoint(ctx, s.ID, label, description)
+	}
+	have, err := b.Checkpoints(ctx, s.ID)
 	if err != nil {
 		return Checkpoint{}, err
 	}
 	// Another one may take the same label at the same time; the next number is then free.
 	for n := len(have) + 1; ; n++ {
-		c, err := m.backend.CreateCheckpoint(ctx, s.ID, "checkpoint-"+strconv.Itoa(n), description)
+		c, err := b.CreateCheckpoint(ctx, s.ID, "checkpoint-"+strconv.Itoa(n), description)
 		if !errors.Is(err, ErrExists) || n > len(have)+20 {
 			return c, err
 		}
@@ -265,9 +296,13 @@ func (m *Manager) CreateCheckpoint(ctx context.Context, owner, name, label, desc
 
 // Checkpoints returns those of a sandbox, the oldest first.
 func (m *Manager) Checkpoints(ctx context.Context, owner, name string) ([]Checkpoint, error) {
+	b, err := m.vet(ctx, policy.Call{Name: "list_checkpoints", Owner: owner})
+	if err != nil {
+		return nil, err
+	}
 	s, err := m.get(ctx, owner, name)
 	if err != nil {
 		return nil, err
 	}
-	return m.backend.Checkpoints(ctx, s.ID)
+	return b.Checkpoints(ctx, s.ID)
 }

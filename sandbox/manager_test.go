@@ -57,7 +57,7 @@ func TestBadRequestsSayWhatToDoAndChangeNothing(t *testing.T) {
 		"path as name":        {create(sandbox.CreateRequest{Name: "../x"}), sandbox.ErrInvalid, "lower-case"},
 		"long name":           {create(sandbox.CreateRequest{Name: strings.Repeat("a", 300)}), sandbox.ErrInvalid, "(300 bytes)"},
 		"unknown mode":        {create(sandbox.CreateRequest{Name: "x", Egress: "open"}), sandbox.ErrInvalid, "unrestricted"},
-		"unknown image":       {create(sandbox.CreateRequest{Name: "x", Image: "absent"}), sandbox.ErrNotFound, "absent"},
+		"unknown image":       {create(sandbox.CreateRequest{Name: "x", Image: "pixels/absent"}), sandbox.ErrNotFound, "pixels/absent"},
 		"from and image":      {create(sandbox.CreateRequest{Name: "x", From: "base:ready", Image: "y"}), sandbox.ErrInvalid, "one of them"},
 		"from with no label":  {create(sandbox.CreateRequest{Name: "x", From: "base:"}), sandbox.ErrInvalid, "label"},
 		"clone without label": {clone(sandbox.CloneRequest{Source: "base"}), sandbox.ErrInvalid, "NAME:LABEL"},

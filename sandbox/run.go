@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"pixels/policy"
 )
 
 // RunState is what a run is doing.
@@ -55,11 +57,18 @@ func (m *Manager) StartRun(ctx context.Context, owner string, r ExecRequest) (id
 	if err := r.check(MaxRunTimeout); err != nil {
 		return "", err
 	}
+	if r.Timeout == 0 {
+		r.Timeout = min(m.gate.policy.Now().For(owner).MaxExec(), MaxRunTimeout)
+	}
+	b, err := m.vet(ctx, policy.Call{Name: "exec", Owner: owner, Exec: r.Timeout, Root: r.root()})
+	if err != nil {
+		return "", err
+	}
 	s, err := m.get(ctx, owner, r.Name)
 	if err != nil {
 		return "", err
 	}
-	run, err := m.backend.StartRun(ctx, s.ID, r.command(), r.Timeout)
+	run, err := b.StartRun(ctx, s.ID, r.command(), r.Timeout)
 	if err != nil {
 		return "", err
 	}
@@ -95,11 +104,15 @@ func (m *Manager) WaitRun(ctx context.Context, owner string, r WaitRequest) (Run
 			return RunResult{}, fmt.Errorf("cursor %s is %w: give one that wait answered", quote(r.Cursor), ErrInvalid)
 		}
 	}
+	b, err := m.vet(ctx, policy.Call{Name: "wait", Owner: owner})
+	if err != nil {
+		return RunResult{}, err
+	}
 	s, err := m.get(ctx, owner, name)
 	if err != nil {
 		return RunResult{}, err
 	}
-	got, err := m.backend.LookAtRun(ctx, s.ID, run, q)
+	got, err := b.LookAtRun(ctx, s.ID, run, q)
 	if errors.Is(err, ErrNotFound) {
 		return RunResult{}, fmt.Errorf("operation %q %w: the sandbox was restored or made anew since, or it ended long ago", r.ID, ErrNotFound)
 	}
@@ -123,7 +136,7 @@ func (m *Manager) WaitRun(ctx context.Context, owner string, r WaitRequest) (Run
 		out.More = cutOut || cutErr
 	}
 	out.Cursor = cursor(atOut, atErr)
-	out.Denied = m.denials(ctx, s.ID, got.Started)
+	out.Denied = b.denials(ctx, s.ID, got.Started)
 	return out, nil
 }
 

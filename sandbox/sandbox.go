@@ -53,8 +53,9 @@ type Sandbox struct {
 	CreatedAt time.Time         `json:"created_at"`
 	ExpiresAt time.Time         `json:"expires_at" jsonschema:"when it is destroyed by itself; extend_sandbox moves it"`
 
-	Rules []egress.Grant `json:"-"` // its own, beside those that its mode brings along
-	ID    string         `json:"-"` // the backend's own name for it; a restore may change it
+	Rules  []egress.Grant `json:"-"` // its own, beside those that its mode brings along
+	Limits Limits         `json:"-"`
+	ID     string         `json:"-"` // the backend's own name for it; a restore may change it
 }
 
 // Checkpoint is a labelled snapshot of a sandbox's file system.

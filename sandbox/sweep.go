@@ -14,7 +14,7 @@ func (m *Manager) KeepSwept(ctx context.Context, every time.Duration, report fun
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
-		expired, err := m.backend.Sweep(ctx)
+		expired, err := m.gate.backend.Sweep(ctx)
 		if ctx.Err() != nil {
 			return
 		}

@@ -47,6 +47,8 @@ type Result struct {
 	Text       string
 	Image      *Image // shown beside Text
 	Failed     bool
+
+	err error // what ended the call
 }
 
 // Image is a picture.
@@ -102,7 +104,7 @@ func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in 
 
 // failure is the result of a call that an error ended.
 func failure(err error) Result {
-	return Result{Text: err.Error(), Failed: true}
+	return Result{Text: err.Error(), Failed: true, err: err}
 }
 
 // schema derives the JSON Schema of a type.

@@ -2,6 +2,7 @@ package tools
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -34,6 +35,7 @@ type waitResult struct {
 	Error     string      `json:"error,omitempty"`
 
 	text string
+	err  error
 }
 
 var waitTool = define(Tool{
@@ -64,6 +66,10 @@ var waitTool = define(Tool{
 	if err := ctx.Err(); err != nil {
 		return waitOutput{}, Result{}, err
 	}
+	var trial sandbox.Trial
+	if first := out.Operations[0].err; errors.Is(first, sandbox.ErrDenied) || errors.As(first, &trial) {
+		return waitOutput{}, Result{}, first
+	}
 	var lines []string
 	unknown := 0
 	for _, r := range out.Operations {
@@ -81,7 +87,7 @@ var waitTool = define(Tool{
 // waitFor waits for one operation.
 func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time.Duration) waitResult {
 	unknown := func(err error) waitResult {
-		return waitResult{ID: id, State: "unknown", Error: err.Error(), text: err.Error()}
+		return waitResult{ID: id, State: "unknown", Error: err.Error(), text: err.Error(), err: err}
 	}
 	if sandbox.IsRun(id) {
 		run, err := s.Manager.WaitRun(ctx, s.Owner, sandbox.WaitRequest{ID: id, Wait: wait, Cursor: in.Cursor, Cancel: in.Cancel})
@@ -99,6 +105,9 @@ func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time
 			r.text += fmt.Sprintf("\n[there is more: call wait with cursor %q]", r.Cursor)
 		}
 		return r
+	}
+	if err := s.Manager.Permit(ctx, s.Owner, "wait"); err != nil {
+		return unknown(err)
 	}
 	op, err := s.Operations.find(s.Owner, id)
 	if err != nil {

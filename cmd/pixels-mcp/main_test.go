@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +23,22 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		main()
 	}
-	os.Exit(m.Run())
+	os.Exit(alone(m))
+}
+
+// alone runs the tests with a configuration, a policy and a state of their own, which are none.
+func alone(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "pixels-test-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	for _, name := range []string{"XDG_CONFIG_HOME", "XDG_STATE_HOME"} {
+		if err := os.Setenv(name, filepath.Join(dir, name)); err != nil {
+			panic(err)
+		}
+	}
+	return m.Run()
 }
 
 // self returns the path of the program, set up to be run by its name.
@@ -88,7 +104,7 @@ func TestTheJobOnIncusOverStdio(t *testing.T) {
 		}
 	}
 	var made struct{ Name, State, Address, From string }
-	call("create_sandbox", map[string]any{"name": "base", "egress": "unrestricted"}, &made)
+	call("create_sandbox", map[string]any{"name": "base", "egress": "agent"}, &made)
 	if made.Name != "base" || made.State != "running" || made.Address == "" || made.From != "pixels/base" {
 		t.Errorf("created %+v", made)
 	}

@@ -11,18 +11,36 @@ import (
 
 	"pixels/egress"
 	"pixels/incus"
+	"pixels/policy"
 	"pixels/sandbox"
 	"pixels/tools"
 )
 
-// withManager calls do with a manager of sandboxes.
+// manager returns a manager of a backend's sandboxes, under the policy beside the configuration. bad hears of a policy that
+// went bad after it was read.
+func (a *app) manager(b sandbox.Backend, bad func(error)) (*sandbox.Manager, error) {
+	p, err := policy.Open(a.policyPath())
+	if err != nil {
+		return nil, err
+	}
+	p.Bad = bad
+	d := a.config.SandboxDefaults()
+	d.Policy = p
+	return sandbox.NewManager(b, d), nil
+}
+
+// withManager calls do with a manager of sandboxes, whose calls are a human's.
 func (a *app) withManager(do func(*sandbox.Manager) error) error {
 	backend, err := incus.OpenBackend(a.config.IncusConfig())
 	if err != nil {
 		return err
 	}
 	defer backend.Close()
-	return do(sandbox.NewManager(backend, a.config.SandboxDefaults()))
+	m, err := a.manager(backend, nil)
+	if err != nil {
+		return err
+	}
+	return do(m.AsHuman())
 }
 
 func (a *app) networkCommand() *cobra.Command {

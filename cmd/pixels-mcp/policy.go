@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,7 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pixels/incus"
 	"pixels/policy"
+	"pixels/tools"
 )
 
 func (a *app) policyCommand() *cobra.Command {
@@ -19,12 +23,23 @@ func (a *app) policyCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(&cobra.Command{
-		Use:   "check [FILE]",
-		Short: "Check a policy file",
-		Long:  "check reads a policy file, the one in force when none is named, and says what is wrong with it.",
-		Args:  cobra.MaximumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+	var as string
+	asJSON := false
+	check := &cobra.Command{
+		Use:   "check [FILE] | check --as OWNER CALL JSON",
+		Short: "Check a policy file, or say what would become of a call",
+		Long: "check reads a policy file, the one in force when none is named, and says what is wrong with it.\n" +
+			"With --as it says what the policy in force has to say of a call of a tool by an owner: allow, deny or ask, and\n" +
+			"the key that decides. Nothing is done. The exit code is 1 when the call is denied.",
+		Example: "  pixels-mcp policy check new-policy.toml\n" +
+			"  pixels-mcp policy check --as alice allow_domain '{\"name\": \"work\", \"domains\": [\"example.com\"], \"reason\": \"docs\"}'",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if as != "" {
+				return a.verdict(cmd.Context(), as, args, asJSON)
+			}
+			if len(args) > 1 {
+				return usageError{errors.New("`pixels-mcp policy check` wants one file, or --as OWNER with a call and its arguments")}
+			}
 			path := a.policyPath()
 			if len(args) > 0 {
 				path = args[0]
@@ -42,8 +57,49 @@ func (a *app) policyCommand() *cobra.Command {
 			fmt.Fprintf(a.out, "%s: good\n", path)
 			return nil
 		},
-	})
+	}
+	check.Flags().StringVar(&as, "as", "", "the `owner` who would call")
+	check.Flags().BoolVar(&asJSON, "json", false, "print the verdict as JSON")
+	cmd.AddCommand(check)
 	return cmd
+}
+
+// verdict prints what would become of a call.
+func (a *app) verdict(ctx context.Context, owner string, args []string, asJSON bool) error {
+	if len(args) == 1 {
+		args = append(args, "{}")
+	}
+	if len(args) != 2 || !ownerRule.MatchString(owner) {
+		return usageError{errors.New("`pixels-mcp policy check --as OWNER` wants the name of a tool and its arguments as JSON, as create_sandbox '{\"cpu\": 2}'")}
+	}
+	backend, err := incus.OpenBackend(a.config.IncusConfig())
+	if err != nil {
+		return err
+	}
+	defer backend.Close()
+	m, err := a.manager(backend, nil)
+	if err != nil {
+		return err
+	}
+	v, err := tools.Verdict(ctx, tools.Session{Manager: m.Trial(), Operations: tools.NewOperations(ctx), Owner: owner}, args[0], json.RawMessage(args[1]))
+	if err != nil {
+		return fmt.Errorf("the call is refused before the policy is asked: %w", err)
+	}
+	if asJSON {
+		e := json.NewEncoder(a.out)
+		e.SetIndent("", "  ")
+		err = e.Encode(v)
+	} else {
+		text := string(v.Decision)
+		if v.Rule != "" {
+			text += " (" + v.Rule + "): " + v.Reason
+		}
+		_, err = fmt.Fprintln(a.out, text)
+	}
+	if err == nil && v.Decision == policy.Deny {
+		return exitCode(exitFailed)
+	}
+	return err
 }
 
 // writePolicy writes the default policy where there is none, for a human to edit.

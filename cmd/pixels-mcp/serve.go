@@ -33,7 +33,11 @@ func (a *app) serveCommand() *cobra.Command {
 			// A client that closes its end must not kill a call that still has to undo what it began.
 			signal.Ignore(syscall.SIGPIPE)
 			defer backend.Close()
-			manager, log := sandbox.NewManager(backend, a.config.SandboxDefaults()), logger(a.err)
+			log := logger(a.err)
+			manager, err := a.manager(backend, func(err error) { log.Error().Err(err).Msg("policy") })
+			if err != nil {
+				return err
+			}
 			defer keepSwept(cmd.Context(), manager, log)()
 			operating, endOperations := context.WithCancel(cmd.Context())
 			operations := tools.NewOperations(operating)

@@ -26,15 +26,9 @@ type Config struct {
 	Backend  string         `toml:"backend"` // incus
 	Incus    Incus          `toml:"incus"`
 	Defaults Defaults       `toml:"defaults"`
-	Files    Files          `toml:"files"`
 	Presets  egress.Presets `toml:"presets"` // added to those of the program
 
 	presets egress.Presets // all of them
-}
-
-// Files says what of this machine's files sandboxes may be given.
-type Files struct {
-	HostFolders []string `toml:"host_folders"` // absolute, or below ~
 }
 
 // Incus says which Incus to use and how set-up prepares it.
@@ -195,8 +189,6 @@ func (c Config) check() error {
 		return fmt.Errorf("defaults.disk is %s: the base image alone needs 1GiB", units.Size(int64(d.Disk)))
 	case d.Lease < Duration(sandbox.MinTTL) || d.Lease > d.MaxLease:
 		return fmt.Errorf("defaults.lease is %s: give %s up to defaults.max_lease (%s)", units.Duration(time.Duration(d.Lease)), sandbox.MinTTL, units.Duration(time.Duration(d.MaxLease)))
-	case slices.ContainsFunc(c.hostFolders(), func(f string) bool { return !filepath.IsAbs(f) || filepath.Clean(f) == "/" }):
-		return fmt.Errorf("files.host_folders has %q: give folders by absolute path or below ~, and not the whole disk", c.Files.HostFolders)
 	case egress.Mode(d.Egress).Check() != nil:
 		return fmt.Errorf("defaults.egress: %w", egress.Mode(d.Egress).Check())
 	}
@@ -212,23 +204,11 @@ func (c Config) IncusConfig() incus.Config {
 	}
 }
 
-// hostFolders are the folders that copy_files may use, with ~ written out.
-func (c Config) hostFolders() (out []string) {
-	home, err := os.UserHomeDir()
-	for _, f := range c.Files.HostFolders {
-		if rest, ok := strings.CutPrefix(f, "~"); ok && err == nil && (rest == "" || rest[0] == '/') {
-			f = home + rest
-		}
-		out = append(out, f)
-	}
-	return out
-}
-
 // SandboxDefaults returns what a sandbox gets when its creator does not say.
 func (c Config) SandboxDefaults() sandbox.Defaults {
 	d := c.Defaults
 	return sandbox.Defaults{
-		HostFolders: c.hostFolders(), Lease: time.Duration(d.Lease), MaxLease: time.Duration(d.MaxLease),
+		Lease: time.Duration(d.Lease), MaxLease: time.Duration(d.MaxLease),
 		Image: d.Image, Egress: egress.Mode(d.Egress), Nesting: d.Nesting, Presets: c.presets, Env: d.Env,
 		Limits: sandbox.Limits{CPU: d.CPU, Memory: int64(d.Memory), Disk: int64(d.Disk), Processes: d.Processes},
 	}

@@ -52,8 +52,6 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 		"bad preset":       {file: "[[presets.agent]]\ndomains = [\"*.com\"]\nwhose = \"us\"\n", contains: []string{"preset agent", "*.com"}},
 		"bad lease":        {file: "[defaults]\nlease = \"long\"\n", contains: []string{"config.toml:2:", "7d"}},
 		"lease over most":  {file: "[defaults]\nlease = \"3d\"\nmax_lease = \"2d\"\n", contains: []string{"defaults.lease", "2d"}},
-		"relative folder":  {file: "[files]\nhost_folders = [\"work\"]\n", contains: []string{"files.host_folders", "absolute"}},
-		"whole disk":       {environ: []string{"PIXELS_FILES_HOST_FOLDERS=/tmp,/"}, contains: []string{"files.host_folders", "whole disk"}},
 		"no cores":         {file: "[defaults]\ncpu = 0\n", contains: []string{"defaults.cpu"}},
 		"unknown backend":  {file: "backend = \"docker\"\n", contains: []string{"docker", "incus"}},
 	} {

@@ -38,7 +38,6 @@ var settings = []setting{
 	{"defaults.nesting", "let sandboxes run containers inside, which opens more of the kernel to them: true or false", func(c *Config) any { return &c.Defaults.Nesting }},
 	{"defaults.lease", "how long a sandbox lives whose creator does not say, as 24h", func(c *Config) any { return &c.Defaults.Lease }},
 	{"defaults.max_lease", "the longest lease of a sandbox, as 30d", func(c *Config) any { return &c.Defaults.MaxLease }},
-	{"files.host_folders", "folders of this machine that copy_files may use, by commas; none unless set", func(c *Config) any { return &c.Files.HostFolders }},
 	{"defaults.network", "managed bridge that the gateway of sandboxes sits on", func(c *Config) any { return &c.Defaults.Network }},
 }
 
@@ -73,13 +72,6 @@ func (s setting) set(c *Config, value string) error {
 		return field.UnmarshalText([]byte(value))
 	case *Duration:
 		return field.UnmarshalText([]byte(value))
-	case *[]string:
-		*field = nil
-		for _, part := range strings.Split(value, ",") {
-			if part = strings.TrimSpace(part); part != "" {
-				*field = append(*field, part)
-			}
-		}
 	}
 	return nil
 }
@@ -110,8 +102,6 @@ func (c Config) Value(key string) string {
 			return units.Size(int64(*field))
 		case *Duration:
 			return units.Duration(time.Duration(*field))
-		case *[]string:
-			return strings.Join(*field, ",")
 		case *bool:
 			return strconv.FormatBool(*field)
 		case *int:

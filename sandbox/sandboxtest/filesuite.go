@@ -17,7 +17,7 @@ func (s Subject) filed(t *testing.T) (m *sandbox.Manager, box sandbox.Sandbox, h
 	t.Helper()
 	host = t.TempDir()
 	box = s.create(t, sandbox.Spec{Name: "box"})
-	return sandbox.NewManager(s, sandbox.Defaults{HostFolders: []string{host}}), box, host
+	return sandbox.NewManager(s, sandbox.Defaults{Policy: OpenTo(t, host)}), box, host
 }
 
 func filesReadAndWritten(t *testing.T, s Subject) {
@@ -179,10 +179,10 @@ func filesMissing(t *testing.T, s Subject) {
 		"list by a bad glob": {func() error { return listError(m, s, t, sandbox.FilesRequest{Path: "/", Glob: "["}) }, sandbox.ErrInvalid, "*.go"},
 		"copy nothing in":    {func() error { return copyError(m, s, t, sandbox.CopyRequest{HostPath: "absent", Path: "x"}) }, sandbox.ErrNotFound, "absent"},
 		"copy nothing out":   {func() error { return copyError(m, s, t, sandbox.CopyRequest{Out: true, HostPath: "x", Path: "absent"}) }, sandbox.ErrNotFound, "absent"},
-		"copy from outside":  {func() error { return copyError(m, s, t, sandbox.CopyRequest{HostPath: "/etc/passwd", Path: "x"}) }, sandbox.ErrInvalid, host},
+		"copy from outside":  {func() error { return copyError(m, s, t, sandbox.CopyRequest{HostPath: "/etc/passwd", Path: "x"}) }, sandbox.ErrDenied, host},
 		"copy to above": {func() error {
 			return copyError(m, s, t, sandbox.CopyRequest{Out: true, HostPath: "../x", Path: "/etc/hostname"})
-		}, sandbox.ErrInvalid, host},
+		}, sandbox.ErrDenied, host},
 		"copy of no sandbox": {func() error {
 			_, err := m.CopyFiles(t.Context(), s.Owner, sandbox.CopyRequest{Name: "absent", HostPath: ".", Path: "x"})
 			return err
@@ -355,7 +355,7 @@ func filesCopied(t *testing.T, s Subject) {
 		t.Errorf("a second time: %v", err)
 	}
 	closed := sandbox.NewManager(s, sandbox.Defaults{})
-	if _, err := closed.CopyFiles(t.Context(), s.Owner, sandbox.CopyRequest{Name: "box", HostPath: "one", Path: "x"}); !errors.Is(err, sandbox.ErrUnsupported) {
+	if _, err := closed.CopyFiles(t.Context(), s.Owner, sandbox.CopyRequest{Name: "box", HostPath: "one", Path: "x"}); !errors.Is(err, sandbox.ErrDenied) {
 		t.Errorf("with no folder open: %v", err)
 	}
 }

@@ -84,13 +84,13 @@ func (m *Memory) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 			return sandbox.Sandbox{}, fmt.Errorf("sandbox %q %w", spec.Name, sandbox.ErrExists)
 		}
 	}
-	env, content := map[string]string{}, newFiles()
+	env, content, limits := map[string]string{}, newFiles(), spec.Limits
 	if spec.SourceID != "" {
 		source, err := m.find(spec.SourceID)
 		if err != nil {
 			return sandbox.Sandbox{}, err
 		}
-		env, content = maps.Clone(source.env), source.files.clone()
+		env, content, limits = maps.Clone(source.env), source.files.clone(), limits.Or(source.Limits)
 		if spec.SourceLabel != "" {
 			_, c, err := m.checkpoint(spec.SourceID, spec.SourceLabel)
 			if err != nil {
@@ -108,7 +108,7 @@ func (m *Memory) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 	b := &box{
 		Sandbox: sandbox.Sandbox{
 			Name: spec.Name, State: sandbox.Running, Owner: spec.Owner, From: spec.From, Egress: spec.Egress, Rules: spec.Rules,
-			Labels: labels, CreatedAt: time.Now(), ExpiresAt: spec.ExpiresAt, ID: "memory-" + strconv.Itoa(m.next),
+			Labels: labels, CreatedAt: time.Now(), ExpiresAt: spec.ExpiresAt, Limits: limits, ID: "memory-" + strconv.Itoa(m.next),
 		},
 		env: env, files: content, runs: map[string]*run{},
 	}

@@ -1,0 +1,155 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"pixels/policy"
+)
+
+// ErrDenied means that the policy has something against a call. The message says what, and what to do instead.
+var ErrDenied = errors.New("denied by the policy")
+
+// reader is what of a Backend serves to see what a call is about, before it is vetted: what the caller itself has.
+type reader interface {
+	List(ctx context.Context, owner string) ([]Sandbox, error)
+	Get(ctx context.Context, owner, name string) (Sandbox, error)
+	Checkpoints(ctx context.Context, id string) ([]Checkpoint, error)
+}
+
+// gate is the way to the whole Backend, which leads through the policy.
+type gate struct {
+	backend Backend
+	policy  *policy.Policy
+
+	mu       sync.Mutex
+	reserved []*reservation
+}
+
+// permit is the backend, for one call that the policy lets pass.
+type permit struct {
+	Backend
+	verdict policy.Verdict // what it asks a human about must not be done
+	gate    *gate
+	takes   *reservation
+}
+
+// reservation is what a call that is under way takes of its owner's quota.
+type reservation struct {
+	owner string
+	takes policy.Usage
+	names map[string]bool // of sandboxes that it is making, which would count twice once they are listed
+}
+
+// making says the name of a sandbox that the call makes.
+func (p *permit) making(name string) {
+	p.gate.mu.Lock()
+	defer p.gate.mu.Unlock()
+	p.takes.names[name] = true
+}
+
+// done ends what the call has set aside: what it made is there to be counted.
+func (p *permit) done() {
+	p.gate.mu.Lock()
+	defer p.gate.mu.Unlock()
+	p.gate.reserved = slices.DeleteFunc(p.gate.reserved, func(r *reservation) bool { return r == p.takes })
+}
+
+// Trial is the error by which a call ends that only wanted to know its verdict.
+type Trial struct{ policy.Verdict }
+
+// Error says the verdict.
+func (t Trial) Error() string { return "the verdict is " + string(t.Decision) }
+
+// AsHuman returns a Manager for calls that a human makes, by a channel that no agent has: what agents would have to ask
+// a human for is theirs to do.
+func (m *Manager) AsHuman() *Manager {
+	human := *m
+	human.human = true
+	return &human
+}
+
+// Trial returns a Manager whose calls end before they do anything, with a Trial for an error.
+func (m *Manager) Trial() *Manager {
+	trial := *m
+	trial.trial = true
+	return &trial
+}
+
+// vet puts a call to the policy, and returns the backend to carry it out. All that the Manager has a backend do goes
+// through here, but for what servers do by themselves. What it takes of the owner's quota is set aside until the permit's
+// done, which the caller of such a call must see to.
+func (m *Manager) vet(ctx context.Context, c policy.Call) (*permit, error) {
+	c.Human = m.human
+	g := m.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c.Usage = func() (policy.Usage, error) { return m.usage(ctx, c) }
+	v, err := g.policy.Vet(c)
+	switch {
+	case err != nil:
+		return nil, err
+	case m.trial:
+		return nil, Trial{v}
+	case v.Decision == policy.Deny:
+		return nil, fmt.Errorf("%w (%s): %s", ErrDenied, v.Rule, v.Reason)
+	}
+	p := &permit{Backend: g.backend, verdict: v, gate: g}
+	if takes := (policy.Usage{Sandboxes: c.Sandboxes, Checkpoints: c.Checkpoints, CPU: c.CPU, Memory: c.Memory, Disk: c.Disk}); takes != (policy.Usage{}) {
+		p.takes = &reservation{owner: c.Owner, takes: takes, names: map[string]bool{}}
+		g.reserved = append(g.reserved, p.takes)
+	}
+	return p, nil
+}
+
+// Permit vets a call that needs no backend.
+func (m *Manager) Permit(ctx context.Context, owner, name string) error {
+	_, err := m.vet(ctx, policy.Call{Name: name, Owner: owner})
+	return err
+}
+
+// usage counts what the owner of a call has, with what calls under way have set aside. The gate's lock is held.
+func (m *Manager) usage(ctx context.Context, c policy.Call) (u policy.Usage, err error) {
+	making := map[string]bool{}
+	for _, r := range m.gate.reserved {
+		if r.owner == c.Owner {
+			add(&u, r.takes)
+			maps.Copy(making, r.names)
+		}
+	}
+	list, err := m.read.List(ctx, c.Owner)
+	if err != nil {
+		return u, err
+	}
+	for _, s := range list {
+		if !making[s.Name] {
+			add(&u, policy.Usage{Sandboxes: 1, CPU: s.Limits.CPU, Memory: s.Limits.Memory, Disk: s.Limits.Disk})
+		}
+	}
+	if c.Checkpoints == 0 {
+		return u, nil
+	}
+	counts, errs := make([]int, len(list)), make([]error, len(list))
+	sideBySide(len(list), parallel, func(i int) {
+		have, err := m.read.Checkpoints(ctx, list[i].ID)
+		if counts[i] = len(have); !errors.Is(err, ErrNotFound) { // it was destroyed meanwhile
+			errs[i] = err
+		}
+	})
+	for _, n := range counts {
+		u.Checkpoints += n
+	}
+	return u, errors.Join(errs...)
+}
+
+func add(u *policy.Usage, more policy.Usage) {
+	u.Sandboxes += more.Sandboxes
+	u.Checkpoints += more.Checkpoints
+	u.CPU += more.CPU
+	u.Memory += more.Memory
+	u.Disk += more.Disk
+}

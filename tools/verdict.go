@@ -1,0 +1,29 @@
+package tools
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"pixels/internal/nearest"
+	"pixels/policy"
+	"pixels/sandbox"
+)
+
+// Verdict returns what the policy says of a call, without doing it. The Manager of the session must be a trial.
+func Verdict(ctx context.Context, s Session, tool string, arguments json.RawMessage) (policy.Verdict, error) {
+	all := All()
+	i := slices.IndexFunc(all, func(t Tool) bool { return t.Name == tool })
+	if i < 0 {
+		return policy.Verdict{}, fmt.Errorf("there is no tool %q%s", tool, nearest.Hint(tool, policy.Calls))
+	}
+	r := all[i].Call(ctx, s, arguments)
+	var trial sandbox.Trial
+	if errors.As(r.err, &trial) {
+		return trial.Verdict, nil
+	}
+	// It is refused before the policy is asked.
+	return policy.Verdict{}, errors.New(r.Text)
+}
