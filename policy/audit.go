@@ -1,0 +1,215 @@
+package policy
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// Record is one line of the record. What does not apply is empty.
+type Record struct {
+	ID       int64         `json:"id"`
+	At       time.Time     `json:"at"`
+	Kind     Kind          `json:"kind"`
+	Owner    string        `json:"owner,omitempty"`
+	Sandbox  string        `json:"sandbox,omitempty"`
+	Lineage  string        `json:"lineage,omitempty"`
+	Channel  string        `json:"channel,omitempty"` // by which it came: mcp, cli, web
+	Call     string        `json:"call,omitempty"`    // ID of the call that it belongs to; all records of one call share it
+	Tool     string        `json:"tool,omitempty"`
+	Verdict  string        `json:"verdict,omitempty"`
+	Rule     string        `json:"rule,omitempty"`    // of the policy, or of the sandbox
+	Target   string        `json:"target,omitempty"`  // a domain with its port, a command
+	Detail   string        `json:"detail,omitempty"`  // a reason, an error
+	Process  string        `json:"process,omitempty"` // as the sandbox itself says
+	Count    int           `json:"count"`
+	Code     *int          `json:"code,omitempty"` // exit code
+	Duration time.Duration `json:"duration,omitempty"`
+}
+
+// Kind says what a record is about.
+type Kind string
+
+// The kinds of records.
+const (
+	Decided   Kind = "decision"   // a verdict over a call
+	Executed  Kind = "exec"       // a command that ended
+	Connected Kind = "connection" // connections of a sandbox, of one verdict, to one place, counted
+	Asked     Kind = "request"    // something was put to a human
+	Answered  Kind = "answer"     // a human, or the clock, decided about a request
+	Changed   Kind = "egress"     // what a sandbox may reach was changed
+)
+
+// Kinds are all of them.
+var Kinds = []Kind{Decided, Executed, Connected, Asked, Answered, Changed}
+
+// Bounds of the record.
+const (
+	queue   = 8192 // records that wait to be written
+	batch   = 256  // written at once
+	longest = 2000 // bytes of one field
+)
+
+// Add puts a record down. It doesn't wait for the disk; one that can't be kept is said to whoever looks after the store.
+func (s *Store) Add(r Record) {
+	if s == nil {
+		return
+	}
+	if r.At.IsZero() {
+		r.At = time.Now()
+	}
+	if r.Count == 0 {
+		r.Count = 1
+	}
+	for _, text := range []*string{&r.Owner, &r.Sandbox, &r.Call, &r.Tool, &r.Rule, &r.Target, &r.Detail, &r.Process} {
+		*text = line(*text, longest)
+	}
+	select {
+	case s.records <- r:
+	default:
+		s.lose(1, errors.New("too many wait to be written"))
+	}
+}
+
+var lost atomic.Int64
+
+// lose says that records could not be kept: at the first, and then at each power of two, so that a full disk fills no log.
+func (s *Store) lose(n int, why error) {
+	now := lost.Add(int64(n))
+	if before := now - int64(n); before == 0 || now>>10 != before>>10 {
+		s.say(fmt.Errorf("the record of what was done has gaps: %d lines could not be kept in %s: %w", now, s.path, why))
+	}
+}
+
+// write writes records until the store closes, and then what is left.
+func (s *Store) write(ctx context.Context) {
+	defer close(s.written)
+	for {
+		var some []Record
+		select {
+		case r := <-s.records:
+			some = append(some, r)
+		case <-ctx.Done():
+			select {
+			case r := <-s.records:
+				some = append(some, r)
+			default:
+				return
+			}
+		}
+	more:
+		for len(some) < batch {
+			select {
+			case r := <-s.records:
+				some = append(some, r)
+			default:
+				break more
+			}
+		}
+		if err := s.with(func(db *sql.DB) error { return insert(db, some) }); err != nil {
+			s.lose(len(some), err)
+		}
+	}
+}
+
+func insert(db *sql.DB, some []Record) error {
+	tx, err := db.Begin()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // no effect once it is committed
+	const row = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+	statement, err := tx.Prepare("INSERT INTO audit (at, kind, owner, sandbox, lineage, channel, call, tool, verdict, rule, target, detail, process, count, code, duration) VALUES " + row)
+	if err != nil {
+		return err
+	}
+	defer statement.Close()
+	for _, r := range some {
+		_, err := statement.Exec(r.At.UnixMilli(), r.Kind, r.Owner, r.Sandbox, r.Lineage, r.Channel, r.Call, r.Tool, r.Verdict, r.Rule, r.Target, r.Detail, r.Process, r.Count, r.Code, r.Duration.Milliseconds())
+		if err != nil {
+			return err
+		}
+	}
+	return tx.Commit()
+}
+
+// Query asks for records. Empty fields ask for all.
+type Query struct {
+	Owner, Sandbox, Tool, Call, Verdict string
+	Kind                                Kind
+	Text                                string // somewhere in target, detail or rule
+	Since, Until                        time.Time
+	After                               int64 // ID: only later ones
+	Limit                               int   // the latest so many; 0 means all
+}
+
+// Records returns records, the oldest first.
+func (s *Store) Records(q Query) (out []Record, err error) {
+	var where []string
+	var values []any
+	filter := func(clause string, value any) {
+		where, values = append(where, clause), append(values, value)
+	}
+	for column, value := range map[string]string{"owner": q.Owner, "sandbox": q.Sandbox, "tool": q.Tool, "call": q.Call, "verdict": q.Verdict, "kind": string(q.Kind)} {
+		if value != "" {
+			filter(column+" = ?", value)
+		}
+	}
+	if q.Text != "" {
+		filter("instr(lower(target || ' ' || detail || ' ' || rule || ' ' || process), lower(?)) > 0", q.Text)
+	}
+	if !q.Since.IsZero() {
+		filter("at >= ?", q.Since.UnixMilli())
+	}
+	if !q.Until.IsZero() {
+		filter("at < ?", q.Until.UnixMilli())
+	}
+	if q.After > 0 {
+		filter("id > ?", q.After)
+	}
+	text := "SELECT id, at, kind, owner, sandbox, lineage, channel, call, tool, verdict, rule, target, detail, process, count, code, duration FROM audit"
+	if len(where) > 0 {
+		text += " WHERE " + strings.Join(where, " AND ")
+	}
+	text += " ORDER BY id DESC"
+	if q.Limit > 0 {
+		text += fmt.Sprintf(" LIMIT %d", q.Limit)
+	}
+	err = s.with(func(db *sql.DB) error {
+		out = nil
+		rows, err := db.Query(text, values...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var r Record
+			var at, took int64
+			if err := rows.Scan(&r.ID, &at, &r.Kind, &r.Owner, &r.Sandbox, &r.Lineage, &r.Channel, &r.Call, &r.Tool, &r.Verdict, &r.Rule, &r.Target, &r.Detail, &r.Process, &r.Count, &r.Code, &took); err != nil {
+				return err
+			}
+			r.At, r.Duration = time.UnixMilli(at).UTC(), time.Duration(took)*time.Millisecond
+			out = append(out, r)
+		}
+		return rows.Err()
+	})
+	slices.Reverse(out)
+	return out, err
+}
+
+// Prune removes what is older than keep, but for requests that are open.
+func (s *Store) Prune(keep time.Duration) error {
+	before := time.Now().Add(-keep).UnixMilli()
+	return s.with(func(db *sql.DB) error {
+		_, err := db.Exec("DELETE FROM audit WHERE at < ?", before)
+		if err == nil {
+			_, err = db.Exec("DELETE FROM requests WHERE last < ? AND state NOT IN ('open', 'granting')", before)
+		}
+		return err
+	})
+}

@@ -1,0 +1,277 @@
+package policy
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// Store keeps the record of what was decided, and the requests that wait for a human, in one SQLite file that all local
+// processes share. Without it no sandbox and no protection is lost: what a sandbox may reach is in the backend.
+type Store struct {
+	path string
+	// Say hears of what a human should know: a file that was put aside, records that could not be kept. Never nil.
+	say func(error)
+
+	mu sync.Mutex
+	db *sql.DB
+
+	records chan Record // to be written
+	written chan struct{}
+	stop    context.CancelFunc
+}
+
+// version is that of the tables; a file of another one is not touched.
+const version = 1
+
+const tables = `
+CREATE TABLE IF NOT EXISTS audit (
+	id       INTEGER PRIMARY KEY,
+	at       INTEGER NOT NULL, -- Unix time in milliseconds
+	kind     TEXT NOT NULL,
+	owner    TEXT NOT NULL DEFAULT '',
+	sandbox  TEXT NOT NULL DEFAULT '',
+	lineage  TEXT NOT NULL DEFAULT '',
+	channel  TEXT NOT NULL DEFAULT '',
+	call     TEXT NOT NULL DEFAULT '',
+	tool     TEXT NOT NULL DEFAULT '',
+	verdict  TEXT NOT NULL DEFAULT '',
+	rule     TEXT NOT NULL DEFAULT '',
+	target   TEXT NOT NULL DEFAULT '',
+	detail   TEXT NOT NULL DEFAULT '',
+	process  TEXT NOT NULL DEFAULT '',
+	count    INTEGER NOT NULL DEFAULT 1,
+	code     INTEGER,
+	duration INTEGER NOT NULL DEFAULT 0 -- milliseconds
+);
+CREATE INDEX IF NOT EXISTS audit_at ON audit (at);
+CREATE INDEX IF NOT EXISTS audit_call ON audit (call) WHERE call != '';
+CREATE TABLE IF NOT EXISTS requests (
+	id         TEXT PRIMARY KEY,
+	at         INTEGER NOT NULL,
+	last       INTEGER NOT NULL, -- when it was asked last
+	state      TEXT NOT NULL,
+	owner      TEXT NOT NULL,
+	sandbox    TEXT NOT NULL,
+	lineage    TEXT NOT NULL,
+	rule       TEXT NOT NULL,
+	reason     TEXT NOT NULL DEFAULT '',
+	process    TEXT NOT NULL DEFAULT '',
+	source     TEXT NOT NULL, -- agent or connection
+	wanted     INTEGER NOT NULL DEFAULT 0, -- for how long, in seconds
+	count      INTEGER NOT NULL DEFAULT 1,
+	expires    INTEGER NOT NULL,
+	decided_at INTEGER NOT NULL DEFAULT 0,
+	decided_by TEXT NOT NULL DEFAULT '',
+	scope      TEXT NOT NULL DEFAULT '',
+	until      INTEGER NOT NULL DEFAULT 0,
+	answer     TEXT NOT NULL DEFAULT ''
+);
+CREATE UNIQUE INDEX IF NOT EXISTS requests_open ON requests (owner, lineage, rule) WHERE state IN ('open', 'granting');
+CREATE INDEX IF NOT EXISTS requests_state ON requests (state, at);
+CREATE TABLE IF NOT EXISTS leases (
+	name  TEXT PRIMARY KEY,
+	whose TEXT NOT NULL,
+	until INTEGER NOT NULL
+);
+`
+
+// StatePath is where the store is unless told otherwise: under XDG_STATE_HOME, or ~/.local/state.
+func StatePath() (string, error) {
+	dir := os.Getenv("XDG_STATE_HOME")
+	if !filepath.IsAbs(dir) {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("find where state is kept: %w", err)
+		}
+		dir = filepath.Join(home, ".local", "state")
+	}
+	return filepath.Join(dir, "pixels", "pixels.db"), nil
+}
+
+// OpenStore opens the store at a path, and makes it where there is none. A file that is no database any more is kept
+// aside, under a name that say is told, and a new one is begun.
+func OpenStore(path string, say func(error)) (*Store, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("keep records: %w", err)
+	}
+	s := &Store{path: path, say: say, records: make(chan Record, queue), written: make(chan struct{})}
+	if err := s.open(); err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	go s.write(ctx)
+	return s, nil
+}
+
+// open opens the database, or a new one where it is broken.
+func (s *Store) open() error {
+	db, err := connect(s.path)
+	if broken(err) {
+		if err = s.putAside(err); err == nil {
+			db, err = connect(s.path)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("keep records in %s: %w", s.path, err)
+	}
+	s.db = db
+	return nil
+}
+
+func connect(path string) (*sql.DB, error) {
+	// Made here, so that nobody else may read it.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.Close(); err != nil {
+		return nil, err
+	}
+	options := url.Values{"_pragma": {"busy_timeout(5000)", "journal_mode(wal)", "synchronous(normal)", "foreign_keys(on)"}, "_txlock": {"immediate"}}
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+options.Encode())
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(4)
+	var have int
+	err = db.QueryRow("PRAGMA user_version").Scan(&have)
+	if err == nil && have > version {
+		err = fmt.Errorf("it was written by a newer pixels-mcp (its tables have version %d, this program knows %d): update this one", have, version)
+	}
+	if err == nil {
+		_, err = db.Exec(tables + fmt.Sprintf("PRAGMA user_version = %d;", version))
+	}
+	if err == nil { // what is broken further behind shows here, as far as it shows at all
+		_, err = db.Exec("SELECT count(*) FROM requests; SELECT max(at) FROM audit;")
+	}
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+// broken tells whether an error says that a file is no database any more.
+func broken(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && (e.Code()&0xff == sqlite3.SQLITE_CORRUPT || e.Code()&0xff == sqlite3.SQLITE_NOTADB)
+}
+
+// putAside moves a broken file out of the way.
+func (s *Store) putAside(why error) error {
+	aside := s.path + ".broken-" + time.Now().UTC().Format("20060102-150405.000")
+	if err := os.Rename(s.path, aside); err != nil {
+		return fmt.Errorf("it is broken (%w), and can't be put aside: %w", why, err)
+	}
+	for _, more := range []string{"-wal", "-shm"} {
+		if err := os.Rename(s.path+more, aside+more); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("it is broken (%w), and can't be put aside: %w", why, err)
+		}
+	}
+	s.say(fmt.Errorf("the records of %s can't be read (%w): they are kept as %s, and new ones are begun; open requests are gone, agents may ask again", s.path, why, aside))
+	return nil
+}
+
+// mend puts a database aside that turned out broken while it was open. It tells whether to try again.
+func (s *Store) mend(was *sql.DB, err error) bool {
+	if !broken(err) {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.db != was { // another one has done it
+		return true
+	}
+	_ = was.Close()
+	if err := s.open(); err != nil {
+		s.say(err)
+		return false
+	}
+	return true
+}
+
+// with does something with the database, once more when it was found broken and begun anew. What it has as a result is a
+// fault of the file, the disk or another process.
+func (s *Store) with(do func(*sql.DB) error) error {
+	for tries := 0; ; tries++ {
+		s.mu.Lock()
+		db := s.db
+		s.mu.Unlock()
+		err := do(db)
+		if err == nil || tries > 0 || !s.mend(db, err) {
+			return err
+		}
+	}
+}
+
+// Close writes what is still to be written.
+func (s *Store) Close() error {
+	s.stop()
+	<-s.written
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.db.Close()
+}
+
+// Lease takes, or keeps, the right to do something that one process is to do for all: it tells whether it has it for d from now.
+func (s *Store) Lease(name, whose string, d time.Duration) (mine bool, err error) {
+	now := time.Now()
+	err = s.with(func(db *sql.DB) error {
+		r, err := db.Exec(`INSERT INTO leases (name, whose, until) VALUES (?1, ?2, ?3)
+			ON CONFLICT (name) DO UPDATE SET whose = ?2, until = ?3 WHERE whose = ?2 OR until < ?4 OR until > ?5`,
+			name, whose, now.Add(d).UnixMilli(), now.UnixMilli(), now.Add(time.Hour).UnixMilli()) // one from far ahead is a clock's fault
+		if err != nil {
+			return err
+		}
+		n, err := r.RowsAffected()
+		mine = n > 0
+		return err
+	})
+	return mine, err
+}
+
+// Held tells whether anybody has a lease whose name begins with prefix.
+func (s *Store) Held(prefix string) (held bool, err error) {
+	err = s.with(func(db *sql.DB) error {
+		return db.QueryRow("SELECT EXISTS (SELECT 1 FROM leases WHERE name LIKE ? || '%' AND until > ?)", prefix, time.Now().UnixMilli()).Scan(&held)
+	})
+	return held, err
+}
+
+// Release gives a lease back.
+func (s *Store) Release(name, whose string) error {
+	return s.with(func(db *sql.DB) error {
+		_, err := db.Exec("DELETE FROM leases WHERE name = ? AND whose = ?", name, whose)
+		return err
+	})
+}
+
+// line makes a text one line of at most n bytes, without what a terminal would obey.
+func line(text string, n int) string {
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t' || r == '\n' || r == '\r':
+			return ' '
+		case r < 0x20 || r >= 0x7f && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r >= 0x200b && r <= 0x200f || r == 0xfeff || r == 0x2028 || r == 0x2029:
+			return -1 // control characters, and those that turn or hide text
+		}
+		return r
+	}, text)
+	text = strings.Join(strings.Fields(text), " ")
+	if len(text) > n {
+		text = strings.ToValidUTF8(text[:n-len("…")], "") + "…"
+	}
+	return text
+}
