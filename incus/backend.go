@@ -1,6 +1,7 @@
 package incus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,7 @@ const (
 	ownerKey       = "user.pixels.owner"
 	fromKey        = "user.pixels.from"
 	egressKey      = "user.pixels.egress"
+	lineageKey     = "user.pixels.lineage"     // ID of the first sandbox that it comes from, where that is another one
 	networkKey     = "user.pixels.network"     // whose gateway is its way out
 	pluggedKey     = "user.pixels.plugged"     // the run of the gateway in which its wire was last replaced while it ran
 	rulesKey       = "user.pixels.rules"       // its own rules, a JSON list of egress.Grant
@@ -242,7 +244,8 @@ func describe(inst *api.Instance) sandbox.Sandbox {
 		s.CreatedAt = at
 	}
 	s.ExpiresAt, _ = time.Parse(time.RFC3339, inst.Config[expiresKey]) // one without a lease has none
-	s.Limits.CPU, _ = strconv.Atoi(inst.Config["limits.cpu"])          // what can't be read isn't ours, as in the next ones
+	s.Lineage = cmp.Or(inst.Config[lineageKey], first(*inst))
+	s.Limits.CPU, _ = strconv.Atoi(inst.Config["limits.cpu"]) // what can't be read isn't ours, as in the next ones
 	s.Limits.Memory, _ = strconv.ParseInt(inst.Config["limits.memory"], 10, 64)
 	s.Limits.Disk, _ = strconv.ParseInt(inst.ExpandedDevices["root"]["size"], 10, 64)
 	s.Limits.Processes, _ = strconv.Atoi(inst.Config["limits.processes"])

@@ -194,6 +194,9 @@ func (b *Backend) instance(spec sandbox.Spec) (api.InstancesPost, error) {
 		// No way to reach Incus from inside, and a map of user ids that no other sandbox has.
 		"security.guestapi": "false", "security.idmap.isolated": "true",
 	}
+	if spec.Lineage != "" {
+		config[lineageKey] = spec.Lineage
+	}
 	config["security.nesting"] = strconv.FormatBool(spec.Nesting) // said even when it is not, for a copy inherits it
 	if err := setRules(config, spec.Rules); err != nil {
 		return api.InstancesPost{}, fmt.Errorf("keep what sandbox %s may reach: %w", spec.Name, err)

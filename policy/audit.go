@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -47,6 +48,19 @@ const (
 
 // Kinds are all of them.
 var Kinds = []Kind{Decided, Executed, Connected, Asked, Answered, Changed}
+
+type callKey struct{}
+
+// WithCall gives a call an ID, by which its records are found together, and the commands that it runs.
+func WithCall(ctx context.Context) context.Context {
+	return context.WithValue(ctx, callKey{}, strings.ToLower(rand.Text()[:16]))
+}
+
+// CallID returns the ID of the call that ctx belongs to, or nothing.
+func CallID(ctx context.Context) string {
+	id, _ := ctx.Value(callKey{}).(string)
+	return id
+}
 
 // Bounds of the record.
 const (

@@ -25,6 +25,8 @@ var Calls = []string{
 type Call struct {
 	Name  string // one of Calls
 	Owner string
+	// Sandbox is the name of the one it is about, for the record.
+	Sandbox string
 	// Human tells that a human asks by a channel of their own: what would be put to a human is then decided already.
 	Human bool
 

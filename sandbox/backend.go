@@ -15,6 +15,7 @@ type Spec struct {
 	SourceID    string // ID of the sandbox to copy; Image is then empty
 	SourceLabel string // the checkpoint of SourceID to copy; empty means its present state
 	From        string // what to show as the origin
+	Lineage     string // that of the source; empty begins one
 	Egress      egress.Mode
 	Rules       []egress.Grant // its own, beside those that the mode brings along
 	Labels      map[string]string

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -88,7 +89,7 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 	}
 	n := max(r.Count, len(r.Names), 1)
 	b, err := m.vet(ctx, policy.Call{
-		Name: "clone_sandbox", Owner: owner, Sandboxes: n, CPU: n * source.Limits.CPU, Memory: int64(n) * source.Limits.Memory, Disk: int64(n) * source.Limits.Disk,
+		Name: "clone_sandbox", Owner: owner, Sandbox: r.Source, Sandboxes: n, CPU: n * source.Limits.CPU, Memory: int64(n) * source.Limits.Memory, Disk: int64(n) * source.Limits.Disk,
 		Mode: mode, Domains: asked, Lease: time.Until(expires), Exec: r.Command.most(), Root: r.Command.root(),
 	})
 	if err != nil {
@@ -115,7 +116,7 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 		if c.Err != nil || r.Command == nil {
 			return c
 		}
-		ran, err := run(ctx, b, c.Sandbox.ID, *r.Command)
+		ran, err := m.run(ctx, b, owner, c.Sandbox, *r.Command)
 		if err != nil {
 			c.ExecErr = err
 		} else {
@@ -216,7 +217,7 @@ func (m *Manager) Destroy(ctx context.Context, owner string, names []string) (De
 		}
 	}
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
-	b, err := m.vet(ctx, policy.Call{Name: "destroy_sandbox", Owner: owner})
+	b, err := m.vet(ctx, policy.Call{Name: "destroy_sandbox", Owner: owner, Sandbox: strings.Join(names, " ")})
 	if err != nil {
 		return Destroyed{}, err
 	}

@@ -38,7 +38,7 @@ func (m *Manager) CopyFiles(ctx context.Context, owner string, r CopyRequest) (C
 	if err != nil {
 		return CopyResult{}, err
 	}
-	o, p, err := m.open(ctx, policy.Call{Name: "copy_files", Owner: owner, HostPath: filepath.Join(folder, below)}, r.Name, r.Path)
+	o, p, err := m.open(ctx, policy.Call{Name: "copy_files", Owner: owner, Sandbox: r.Name, HostPath: filepath.Join(folder, below)}, r.Name, r.Path)
 	if err != nil {
 		return CopyResult{}, err
 	}

@@ -51,7 +51,7 @@ func (m *Manager) ReadFile(ctx context.Context, owner string, r ReadRequest) (Re
 	if r.Offset < 0 || r.Limit < 0 {
 		return ReadResult{}, fmt.Errorf("offset and limit are %w: give numbers from 0 on", ErrInvalid)
 	}
-	o, p, err := m.open(ctx, policy.Call{Name: "read_file", Owner: owner}, r.Name, r.Path)
+	o, p, err := m.open(ctx, policy.Call{Name: "read_file", Owner: owner, Sandbox: r.Name}, r.Name, r.Path)
 	if err != nil {
 		return ReadResult{}, err
 	}
@@ -167,7 +167,7 @@ func (m *Manager) WriteFile(ctx context.Context, owner string, r WriteRequest) (
 	case strings.HasSuffix(r.Path, "/"):
 		return WriteResult{}, fmt.Errorf("path %s is %w: it names a folder; give the path of a file", quote(r.Path), ErrInvalid)
 	}
-	o, p, err := m.open(ctx, policy.Call{Name: "write_file", Owner: owner}, r.Name, r.Path)
+	o, p, err := m.open(ctx, policy.Call{Name: "write_file", Owner: owner, Sandbox: r.Name}, r.Name, r.Path)
 	if err != nil {
 		return WriteResult{}, err
 	}
@@ -239,7 +239,7 @@ func (m *Manager) EditFile(ctx context.Context, owner string, r EditRequest) (p 
 	if r.Old == "" || r.Old == r.New {
 		return "", 0, fmt.Errorf("old_text is %w: give the text to be replaced, and another one as new_text; write_file makes a new file", ErrInvalid)
 	}
-	o, p, err := m.open(ctx, policy.Call{Name: "edit_file", Owner: owner}, r.Name, r.Path)
+	o, p, err := m.open(ctx, policy.Call{Name: "edit_file", Owner: owner, Sandbox: r.Name}, r.Name, r.Path)
 	if err != nil {
 		return "", 0, err
 	}

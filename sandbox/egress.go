@@ -56,7 +56,7 @@ const maxDomains = 100
 
 // Egress returns what a sandbox may reach.
 func (m *Manager) Egress(ctx context.Context, owner, name string) (Egress, error) {
-	b, err := m.vet(ctx, policy.Call{Name: "egress", Owner: owner})
+	b, err := m.vet(ctx, policy.Call{Name: "egress", Owner: owner, Sandbox: name})
 	if err != nil {
 		return Egress{}, err
 	}
@@ -74,7 +74,7 @@ func (m *Manager) Allow(ctx context.Context, owner, name string, domains []strin
 	if err != nil {
 		return EgressChange{}, err
 	}
-	call := policy.Call{Name: "allow_domain", Owner: owner, Domains: rules}
+	call := policy.Call{Name: "allow_domain", Owner: owner, Sandbox: name, Domains: rules}
 	return m.changeEgress(ctx, call, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 		if mode == egress.None {
 			return "", nil, fmt.Errorf("the egress of sandbox %q is %s, in which nothing can be allowed: that is the %w; set it to %s or %s first", name, mode, ErrState, egress.Allowlist, egress.Agent)
@@ -91,7 +91,7 @@ func (m *Manager) Deny(ctx context.Context, owner, name string, domains []string
 		return EgressChange{}, err
 	}
 	var missing []egress.Rule
-	change, err := m.changeEgress(ctx, policy.Call{Name: "deny_domain", Owner: owner}, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+	change, err := m.changeEgress(ctx, policy.Call{Name: "deny_domain", Owner: owner, Sandbox: name}, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 		if mode == egress.Unrestricted {
 			return "", nil, fmt.Errorf("the egress of sandbox %q is %s, in which nothing can be denied: that is the %w; set it to %s or %s first", name, mode, ErrState, egress.Agent, egress.Allowlist)
 		}
@@ -108,7 +108,7 @@ func (m *Manager) SetEgress(ctx context.Context, owner, name string, mode egress
 	if err := checkEgress(mode); err != nil {
 		return EgressChange{}, err
 	}
-	return m.changeEgress(ctx, policy.Call{Name: "egress", Owner: owner, Mode: mode}, name, func(_ egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+	return m.changeEgress(ctx, policy.Call{Name: "egress", Owner: owner, Sandbox: name, Mode: mode}, name, func(_ egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 		return mode, own, nil
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"strings"
 	"time"
@@ -65,7 +66,7 @@ func (m *Manager) Exec(ctx context.Context, owner string, r ExecRequest) (ExecRe
 	if err := r.check(MaxTimeout); err != nil {
 		return ExecResult{}, err
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "exec", Owner: owner, Exec: r.most(), Root: r.root()})
+	b, err := m.vet(ctx, policy.Call{Name: "exec", Owner: owner, Sandbox: r.Name, Exec: r.most(), Root: r.root()})
 	if err != nil {
 		return ExecResult{}, err
 	}
@@ -73,12 +74,20 @@ func (m *Manager) Exec(ctx context.Context, owner string, r ExecRequest) (ExecRe
 	if err != nil {
 		return ExecResult{}, err
 	}
-	return run(ctx, b, s.ID, r)
+	return m.run(ctx, b, owner, s, r)
 }
 
+// callVariable names the call of a command to all that the command starts, so that what a process reaches for leads back
+// to the call.
+const callVariable = "PIXELS_CALL"
+
 // command is what a backend is to run.
-func (r ExecRequest) command() Command {
-	c := Command{Argv: r.Argv, Shell: r.Shell, Cwd: r.Cwd, Env: r.Env, User: r.User}
+func (r ExecRequest) command(ctx context.Context) Command {
+	c := Command{Argv: r.Argv, Shell: r.Shell, Cwd: r.Cwd, Env: map[string]string{}, User: r.User}
+	if id := policy.CallID(ctx); id != "" {
+		c.Env[callVariable] = id
+	}
+	maps.Copy(c.Env, r.Env)
 	if r.Stdin != "" {
 		c.Stdin = strings.NewReader(r.Stdin)
 	}
@@ -104,6 +113,14 @@ func (w progressWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// text is the command in one line, as the record has it.
+func (r ExecRequest) text() string {
+	if r.Shell != "" {
+		return r.Shell
+	}
+	return strings.Join(r.Argv, " ")
+}
+
 // most is how long a command that is waited for may run; 0 when there is none.
 func (r *ExecRequest) most() time.Duration {
 	switch {
@@ -121,25 +138,30 @@ func (r *ExecRequest) root() bool {
 }
 
 // run runs a checked and vetted request.
-func run(ctx context.Context, b *permit, id string, r ExecRequest) (ExecResult, error) {
+func (m *Manager) run(ctx context.Context, b *permit, owner string, s Sandbox, r ExecRequest) (ExecResult, error) {
 	inTime, cancel := context.WithTimeout(ctx, r.most())
 	defer cancel()
 	var stdout, stderr headTail
 	start := time.Now()
-	c := r.command()
+	c := r.command(ctx)
 	c.Stdout, c.Stderr = r.heard("stdout", &stdout), r.heard("stderr", &stderr)
-	code, err := b.Exec(inTime, id, c)
+	code, err := b.Exec(inTime, s.ID, c)
 	timedOut := ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)
 	if timedOut {
 		code, err = 124, nil
 	}
+	record := policy.Record{Kind: policy.Executed, Owner: owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: "exec", Target: r.text(), Duration: time.Since(start)}
 	if err != nil {
+		record.Detail = err.Error()
+		m.record(ctx, record)
 		return ExecResult{}, err
 	}
+	record.Code = &code
+	m.record(ctx, record)
 	out, outCut := stdout.text()
 	errOut, errCut := stderr.text()
 	return ExecResult{
 		ExitCode: code, Stdout: out, Stderr: errOut, Truncated: outCut || errCut, TimedOut: timedOut, Duration: time.Since(start),
-		Denied: b.denials(ctx, id, start),
+		Denied: b.denials(ctx, s.ID, start),
 	}, nil
 }

@@ -16,7 +16,7 @@ func (m *Manager) SetState(ctx context.Context, owner, name string, state State)
 	default:
 		return Sandbox{}, fmt.Errorf("state %s is %w: give %s, %s or %s", quote(string(state)), ErrInvalid, Running, Stopped, Paused)
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "set_sandbox_state", Owner: owner})
+	b, err := m.vet(ctx, policy.Call{Name: "set_sandbox_state", Owner: owner, Sandbox: name})
 	if err != nil {
 		return Sandbox{}, err
 	}
@@ -36,7 +36,7 @@ func (m *Manager) Extend(ctx context.Context, owner, name string, ttl time.Durat
 	if err != nil {
 		return Sandbox{}, err
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "extend_sandbox", Owner: owner, Lease: time.Until(at)})
+	b, err := m.vet(ctx, policy.Call{Name: "extend_sandbox", Owner: owner, Sandbox: name, Lease: time.Until(at)})
 	if err != nil {
 		return Sandbox{}, err
 	}
@@ -70,7 +70,7 @@ func (m *Manager) Restore(ctx context.Context, owner, name, label string) (Sandb
 	if err != nil {
 		return Sandbox{}, err
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "restore_checkpoint", Owner: owner})
+	b, err := m.vet(ctx, policy.Call{Name: "restore_checkpoint", Owner: owner, Sandbox: name})
 	if err != nil {
 		return Sandbox{}, err
 	}
@@ -83,7 +83,7 @@ func (m *Manager) DeleteCheckpoint(ctx context.Context, owner, name, label strin
 	if err != nil {
 		return err
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "delete_checkpoint", Owner: owner})
+	b, err := m.vet(ctx, policy.Call{Name: "delete_checkpoint", Owner: owner, Sandbox: name})
 	if err != nil {
 		return err
 	}

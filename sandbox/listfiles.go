@@ -74,7 +74,7 @@ func (m *Manager) ListFiles(ctx context.Context, owner string, r FilesRequest) (
 			depth = MaxDepth
 		}
 	}
-	o, p, err := m.open(ctx, policy.Call{Name: "list_files", Owner: owner}, r.Name, r.Path)
+	o, p, err := m.open(ctx, policy.Call{Name: "list_files", Owner: owner, Sandbox: r.Name}, r.Name, r.Path)
 	if err != nil {
 		return FilesPage{}, err
 	}

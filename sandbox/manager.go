@@ -23,6 +23,7 @@ type Defaults struct {
 	Nesting bool // containers may run inside
 
 	Policy *policy.Policy // nil means the shipped one
+	Store  *policy.Store  // of records and requests; nil means that nothing is on record, and that no human can be asked
 
 	Lease    time.Duration // how long a sandbox lives whose creator does not say; 0 means DefaultLease
 	MaxLease time.Duration // the longest that one may ask for; 0 means DefaultMaxLease
@@ -39,8 +40,9 @@ type Manager struct {
 	read     reader
 	gate     *gate
 	defaults Defaults
-	human    bool // calls are a human's
-	trial    bool // calls end with their verdict
+	human    bool   // calls are a human's
+	channel  string // by which calls come, for the record
+	trial    bool   // calls end with their verdict
 }
 
 // NewManager returns a Manager over a backend.
@@ -54,7 +56,7 @@ func NewManager(b Backend, d Defaults) *Manager {
 	if d.Policy == nil {
 		d.Policy = policy.Shipped()
 	}
-	return &Manager{read: b, gate: &gate{backend: b, policy: d.Policy}, defaults: d}
+	return &Manager{read: b, gate: &gate{backend: b, policy: d.Policy, store: d.Store}, defaults: d, channel: "mcp"}
 }
 
 // CreateRequest asks for one sandbox. All fields may be empty.
@@ -119,7 +121,7 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sa
 		return Sandbox{}, err
 	}
 	b, err := m.vet(ctx, policy.Call{
-		Name: "create_sandbox", Owner: owner, Sandboxes: 1, CPU: has.CPU, Memory: has.Memory, Disk: has.Disk,
+		Name: "create_sandbox", Owner: owner, Sandbox: r.Name, Sandboxes: 1, CPU: has.CPU, Memory: has.Memory, Disk: has.Disk,
 		Image: spec.Image, FreeImage: m.defaults.Image, Mode: spec.Egress, Domains: asked, Lease: time.Until(spec.ExpiresAt),
 	})
 	if err != nil {
@@ -149,7 +151,7 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sa
 // from makes a spec a copy of a checkpoint, or of the present state when label is empty, with the source's egress mode
 // unless it has its own, and with the source's rules.
 func (s *Spec) from(source Sandbox, label string) {
-	s.SourceID, s.SourceLabel, s.From = source.ID, label, source.Name
+	s.SourceID, s.SourceLabel, s.From, s.Lineage = source.ID, label, source.Name, source.Lineage
 	if label != "" {
 		s.From += ":" + label
 	}
@@ -273,7 +275,7 @@ func (m *Manager) CreateCheckpoint(ctx context.Context, owner, name, label, desc
 			return Checkpoint{}, err
 		}
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "create_checkpoint", Owner: owner, Checkpoints: 1})
+	b, err := m.vet(ctx, policy.Call{Name: "create_checkpoint", Owner: owner, Sandbox: name, Checkpoints: 1})
 	if err != nil {
 		return Checkpoint{}, err
 	}
@@ -296,7 +298,7 @@ func (m *Manager) CreateCheckpoint(ctx context.Context, owner, name, label, desc
 
 // Checkpoints returns those of a sandbox, the oldest first.
 func (m *Manager) Checkpoints(ctx context.Context, owner, name string) ([]Checkpoint, error) {
-	b, err := m.vet(ctx, policy.Call{Name: "list_checkpoints", Owner: owner})
+	b, err := m.vet(ctx, policy.Call{Name: "list_checkpoints", Owner: owner, Sandbox: name})
 	if err != nil {
 		return nil, err
 	}

@@ -60,7 +60,7 @@ func (m *Manager) StartRun(ctx context.Context, owner string, r ExecRequest) (id
 	if r.Timeout == 0 {
 		r.Timeout = min(m.gate.policy.Now().For(owner).MaxExec(), MaxRunTimeout)
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "exec", Owner: owner, Exec: r.Timeout, Root: r.root()})
+	b, err := m.vet(ctx, policy.Call{Name: "exec", Owner: owner, Sandbox: r.Name, Exec: r.Timeout, Root: r.root()})
 	if err != nil {
 		return "", err
 	}
@@ -68,11 +68,13 @@ func (m *Manager) StartRun(ctx context.Context, owner string, r ExecRequest) (id
 	if err != nil {
 		return "", err
 	}
-	run, err := b.StartRun(ctx, s.ID, r.command(), r.Timeout)
+	run, err := b.StartRun(ctx, s.ID, r.command(ctx), r.Timeout)
 	if err != nil {
 		return "", err
 	}
-	return r.Name + "." + run, nil
+	id = r.Name + "." + run
+	m.record(ctx, policy.Record{Kind: policy.Executed, Owner: owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: "exec", Target: r.text(), Detail: "begun, in the background, as " + id})
+	return id, nil
 }
 
 // WaitRequest asks for a run.
@@ -104,7 +106,7 @@ func (m *Manager) WaitRun(ctx context.Context, owner string, r WaitRequest) (Run
 			return RunResult{}, fmt.Errorf("cursor %s is %w: give one that wait answered", quote(r.Cursor), ErrInvalid)
 		}
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "wait", Owner: owner})
+	b, err := m.vet(ctx, policy.Call{Name: "wait", Owner: owner, Sandbox: name})
 	if err != nil {
 		return RunResult{}, err
 	}
@@ -137,6 +139,9 @@ func (m *Manager) WaitRun(ctx context.Context, owner string, r WaitRequest) (Run
 	}
 	out.Cursor = cursor(atOut, atErr)
 	out.Denied = b.denials(ctx, s.ID, got.Started)
+	if got.State == RunEnded && m.gate.first(r.ID) {
+		m.record(ctx, policy.Record{Kind: policy.Executed, Owner: owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: "exec", Detail: "ended: " + r.ID, Code: &got.ExitCode, Duration: out.Duration})
+	}
 	return out, nil
 }
 

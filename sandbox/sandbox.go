@@ -55,7 +55,9 @@ type Sandbox struct {
 
 	Rules  []egress.Grant `json:"-"` // its own, beside those that its mode brings along
 	Limits Limits         `json:"-"`
-	ID     string         `json:"-"` // the backend's own name for it; a restore may change it
+	// Lineage is what a sandbox, its clones, and theirs have in common.
+	Lineage string `json:"-"`
+	ID      string `json:"-"` // the backend's own name for it; a restore may change it
 }
 
 // Checkpoint is a labelled snapshot of a sandbox's file system.

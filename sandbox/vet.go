@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"pixels/policy"
@@ -25,9 +26,25 @@ type reader interface {
 type gate struct {
 	backend Backend
 	policy  *policy.Policy
+	store   *policy.Store // nil where there is none: then nothing is on record
 
 	mu       sync.Mutex
 	reserved []*reservation
+	told     map[string]bool // what first was asked about
+}
+
+// first tells whether it is asked for the first time about something that is to be on record once, as the end of a run.
+func (g *gate) first(what string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.told[what] {
+		return false
+	}
+	if g.told == nil || len(g.told) > 10_000 {
+		g.told = map[string]bool{}
+	}
+	g.told[what] = true
+	return true
 }
 
 // permit is the backend, for one call that the policy lets pass.
@@ -67,9 +84,10 @@ func (t Trial) Error() string { return "the verdict is " + string(t.Decision) }
 
 // AsHuman returns a Manager for calls that a human makes, by a channel that no agent has: what agents would have to ask
 // a human for is theirs to do.
-func (m *Manager) AsHuman() *Manager {
+// channel names it on record.
+func (m *Manager) AsHuman(channel string) *Manager {
 	human := *m
-	human.human = true
+	human.human, human.channel = true, channel
 	return &human
 }
 
@@ -90,6 +108,9 @@ func (m *Manager) vet(ctx context.Context, c policy.Call) (*permit, error) {
 	defer g.mu.Unlock()
 	c.Usage = func() (policy.Usage, error) { return m.usage(ctx, c) }
 	v, err := g.policy.Vet(c)
+	if !m.trial {
+		m.record(ctx, decision(c, v, err))
+	}
 	switch {
 	case err != nil:
 		return nil, err
@@ -104,6 +125,31 @@ func (m *Manager) vet(ctx context.Context, c policy.Call) (*permit, error) {
 		g.reserved = append(g.reserved, p.takes)
 	}
 	return p, nil
+}
+
+// decision is the record of a verdict.
+func decision(c policy.Call, v policy.Verdict, err error) policy.Record {
+	r := policy.Record{Kind: policy.Decided, Owner: c.Owner, Sandbox: c.Sandbox, Tool: c.Name, Verdict: string(v.Decision), Rule: v.Rule, Detail: v.Reason}
+	if err != nil {
+		r.Verdict, r.Detail = "error", err.Error()
+	}
+	var targets []string
+	for _, d := range c.Domains {
+		targets = append(targets, d.String())
+	}
+	for _, text := range []string{string(c.Mode), c.HostPath} {
+		if text != "" {
+			targets = append(targets, text)
+		}
+	}
+	r.Target = strings.Join(targets, " ")
+	return r
+}
+
+// record puts something down about the call that ctx belongs to.
+func (m *Manager) record(ctx context.Context, r policy.Record) {
+	r.Channel, r.Call = m.channel, policy.CallID(ctx)
+	m.gate.store.Add(r)
 }
 
 // Permit vets a call that needs no backend.

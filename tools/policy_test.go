@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"pixels/egress"
 	"pixels/policy"
@@ -248,5 +250,34 @@ func TestSideBySideStaysWithinTheQuota(t *testing.T) {
 	}
 	if list, err := s.Manager.List(t.Context(), "alice", sandbox.ListRequest{}); err != nil || made != 5 || len(list.Sandboxes) != 5 {
 		t.Errorf("made %d of 5, and there are %d, %v", made, len(list.Sandboxes), err)
+	}
+}
+
+func TestWhatWasDoneIsOnRecord(t *testing.T) {
+	store, err := policy.OpenStore(filepath.Join(t.TempDir(), "pixels.db"), func(err error) { t.Error(err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	s := sessionOver(boxed(t, "alice"), nil, "alice")
+	s.Manager = sandbox.NewManager(boxed(t, "alice"), sandbox.Defaults{Image: sandboxtest.Image, Store: store, Policy: sandboxtest.Policy(t, "[tools]\noff = [\"write_file\"]")})
+	ctx := policy.WithCall(t.Context())
+	for _, tool := range All() {
+		if slices.Contains([]string{"exec", "write_file"}, tool.Name) {
+			arguments := strings.Replace(calls[tool.Name], `"true"`, `"echo $PIXELS_CALL"`, 1)
+			if r := tool.Call(ctx, s, json.RawMessage(arguments)); tool.Name == "exec" && !strings.Contains(r.Text, policy.CallID(ctx)) {
+				t.Errorf("a command does not know its call: %s", r.Text)
+			}
+		}
+	}
+	var got []policy.Record
+	for end := time.Now().Add(10 * time.Second); len(got) < 3 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if got, err = store.Records(policy.Query{Call: policy.CallID(ctx)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(got) != 3 || got[0].Verdict != "allow" || got[1].Kind != policy.Executed || got[1].Target != "echo $PIXELS_CALL" || *got[1].Code != 0 ||
+		got[2].Verdict != "deny" || got[2].Rule != "tools.off" || got[2].Owner != "alice" || got[2].Sandbox != "box" || got[2].Channel != "mcp" {
+		t.Errorf("the record is %+v", got)
 	}
 }

@@ -16,18 +16,39 @@ import (
 	"pixels/tools"
 )
 
-// manager returns a manager of a backend's sandboxes, under the policy beside the configuration. bad hears of a policy that
-// went bad after it was read.
-func (a *app) manager(b sandbox.Backend, bad func(error)) (*sandbox.Manager, error) {
+// manager returns a manager of a backend's sandboxes, under the policy beside the configuration, and how to close it. say
+// hears of a policy that went bad after it was read, and of records that can't be kept.
+func (a *app) manager(b sandbox.Backend, say func(error)) (m *sandbox.Manager, done func(), err error) {
 	p, err := policy.Open(a.policyPath())
+	if err != nil {
+		return nil, nil, err
+	}
+	p.Bad = say
+	d := a.config.SandboxDefaults()
+	d.Policy = p
+	if d.Store, err = a.store(say); err != nil {
+		// Sandboxes and their protection need none of it.
+		say(fmt.Errorf("nothing is on record, and no human can be asked: %w", err))
+		return sandbox.NewManager(b, d), func() {}, nil
+	}
+	return sandbox.NewManager(b, d), func() {
+		if err := d.Store.Close(); err != nil {
+			say(err)
+		}
+	}, nil
+}
+
+// store opens the record.
+func (a *app) store(say func(error)) (*policy.Store, error) {
+	path, err := policy.StatePath()
 	if err != nil {
 		return nil, err
 	}
-	p.Bad = bad
-	d := a.config.SandboxDefaults()
-	d.Policy = p
-	return sandbox.NewManager(b, d), nil
+	return policy.OpenStore(path, say)
 }
+
+// warn says something on stderr.
+func (a *app) warn(err error) { fmt.Fprintf(a.err, "pixels-mcp: %v\n", err) }
 
 // withManager calls do with a manager of sandboxes, whose calls are a human's.
 func (a *app) withManager(do func(*sandbox.Manager) error) error {
@@ -36,11 +57,12 @@ func (a *app) withManager(do func(*sandbox.Manager) error) error {
 		return err
 	}
 	defer backend.Close()
-	m, err := a.manager(backend, nil)
+	m, done, err := a.manager(backend, a.warn)
 	if err != nil {
 		return err
 	}
-	return do(m.AsHuman())
+	defer done()
+	return do(m.AsHuman("cli"))
 }
 
 func (a *app) networkCommand() *cobra.Command {

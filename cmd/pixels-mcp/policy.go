@@ -77,10 +77,11 @@ func (a *app) verdict(ctx context.Context, owner string, args []string, asJSON b
 		return err
 	}
 	defer backend.Close()
-	m, err := a.manager(backend, nil)
+	m, done, err := a.manager(backend, a.warn)
 	if err != nil {
 		return err
 	}
+	defer done()
 	v, err := tools.Verdict(ctx, tools.Session{Manager: m.Trial(), Operations: tools.NewOperations(ctx), Owner: owner}, args[0], json.RawMessage(args[1]))
 	if err != nil {
 		return fmt.Errorf("the call is refused before the policy is asked: %w", err)

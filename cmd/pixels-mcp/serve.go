@@ -34,10 +34,11 @@ func (a *app) serveCommand() *cobra.Command {
 			signal.Ignore(syscall.SIGPIPE)
 			defer backend.Close()
 			log := logger(a.err)
-			manager, err := a.manager(backend, func(err error) { log.Error().Err(err).Msg("policy") })
+			manager, done, err := a.manager(backend, func(err error) { log.Error().Err(err).Msg("policy") })
 			if err != nil {
 				return err
 			}
+			defer done()
 			defer keepSwept(cmd.Context(), manager, log)()
 			operating, endOperations := context.WithCancel(cmd.Context())
 			operations := tools.NewOperations(operating)

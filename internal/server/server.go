@@ -15,6 +15,7 @@ import (
 	mcpserver "github.com/mark3labs/mcp-go/server"
 	"github.com/rs/zerolog"
 
+	"pixels/policy"
 	"pixels/tools"
 )
 
@@ -63,6 +64,7 @@ func (s *Server) handler(t tools.Tool, session tools.Session) mcpserver.ToolHand
 		}
 		mine := session
 		mine.Progress = progress(ctx, request)
+		ctx = policy.WithCall(ctx)
 		r := t.Call(ctx, mine, arguments)
 		event := s.log.Info()
 		if r.Failed {
@@ -72,7 +74,7 @@ func (s *Server) handler(t tools.Tool, session tools.Session) mcpserver.ToolHand
 			// Only what we say of a call: beside a structured result the text is a command's output, which may hold secrets.
 			event = event.Str("error", r.Text)
 		}
-		event.Str("tool", t.Name).Str("owner", session.Owner).Dur("took", time.Since(start)).Msg("call")
+		event.Str("tool", t.Name).Str("call", policy.CallID(ctx)).Str("owner", session.Owner).Dur("took", time.Since(start)).Msg("call")
 		content := []mcp.Content{mcp.NewTextContent(r.Text)}
 		if r.Image != nil {
 			content = append(content, mcp.NewImageContent(base64.StdEncoding.EncodeToString(r.Image.Data), r.Image.Type))

@@ -3,6 +3,7 @@
 package sandboxtest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -115,6 +116,7 @@ func (m *Memory) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 	if spec.Egress != egress.None {
 		b.Address = fmt.Sprintf("192.0.2.%d", m.next%254+1)
 	}
+	b.Lineage = cmp.Or(spec.Lineage, b.ID)
 	b.ctx, b.end = context.WithCancel(context.Background())
 	m.boxes[b.ID] = b
 	return b.Sandbox, nil

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"pixels/internal/units"
+	"pixels/policy"
+)
+
+// followEvery is how often audit --follow looks for more.
+const followEvery = 500 * time.Millisecond
+
+func (a *app) auditCommand() *cobra.Command {
+	var q policy.Query
+	var kind, since string
+	asJSON, follow := false, false
+	cmd := &cobra.Command{
+		Use:   "audit",
+		Short: "Show what was decided and done, by whom, and what sandboxes connected to",
+		Long: "audit shows the record, the latest line last: verdicts over calls, commands with exit code and time, connections\n" +
+			"(counted), requests, answers, and changes of egress. All lines of one call share its ID; a command has it in its\n" +
+			"environment, so that what it reached for leads back to the call.",
+		Example: "  pixels-mcp audit --kind connection --verdict denied --since 1h\n  pixels-mcp audit --call 3fz0c8n1m2qk7r5t\n  pixels-mcp audit --follow --json",
+		Args:    noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			q.Kind = policy.Kind(kind)
+			if kind != "" && !known(q.Kind) {
+				return usageError{fmt.Errorf("--kind %q is unknown: use one of %v", kind, policy.Kinds)}
+			}
+			if q.Limit < 0 {
+				return usageError{fmt.Errorf("--limit %d: give a number of lines, or 0 for all", q.Limit)}
+			}
+			if since != "" {
+				d, err := units.ParseDuration(since)
+				if err != nil {
+					return usageError{fmt.Errorf("--since: %w", err)}
+				}
+				q.Since = time.Now().Add(-d)
+			}
+			if !cmd.Flags().Changed("owner") {
+				a.owner = "" // a human looks at all
+			}
+			q.Owner = a.owner
+			store, err := a.store(a.warn)
+			if err != nil {
+				return err
+			}
+			defer store.Close()
+			return a.showRecords(cmd.Context(), store, q, asJSON, follow)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&q.Sandbox, "sandbox", "", "only of the sandbox of that `name`")
+	f.StringVar(&q.Tool, "tool", "", "only of calls of that tool")
+	f.StringVar(&q.Call, "call", "", "only of the call with that `ID`")
+	f.StringVar(&kind, "kind", "", "only lines of that kind: decision, exec, connection, request, answer or egress")
+	f.StringVar(&q.Verdict, "verdict", "", "only lines with that verdict, as deny or denied")
+	f.StringVar(&q.Text, "grep", "", "only lines with that text in what they are about")
+	f.StringVar(&since, "since", "", "only the last while, as 30m, 2h or 7d")
+	f.IntVar(&q.Limit, "limit", 100, "the latest so many lines; 0 for all")
+	f.BoolVar(&asJSON, "json", false, "print a JSON object a line")
+	f.BoolVar(&follow, "follow", false, "go on, and show lines as they come, until interrupted")
+	return cmd
+}
+
+func known(kind policy.Kind) bool {
+	for _, k := range policy.Kinds {
+		if k == kind {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *app) showRecords(ctx context.Context, store *policy.Store, q policy.Query, asJSON, follow bool) error {
+	for {
+		list, err := store.Records(q)
+		if err != nil {
+			return err
+		}
+		for _, r := range list {
+			q.After = r.ID
+			if err := printRecord(a.out, r, asJSON); err != nil {
+				return err
+			}
+		}
+		if !follow {
+			return nil
+		}
+		q.Limit = 0
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(followEvery):
+		}
+	}
+}
+
+func printRecord(w io.Writer, r policy.Record, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(w).Encode(r)
+	}
+	who := r.Owner
+	if r.Sandbox != "" {
+		who += "/" + r.Sandbox
+	}
+	parts := []string{r.At.Local().Format("2006-01-02 15:04:05"), fmt.Sprintf("%-10s", r.Kind), who}
+	add := func(format, text string) {
+		if text != "" {
+			parts = append(parts, fmt.Sprintf(format, text))
+		}
+	}
+	add("%s", r.Tool)
+	add("%s", r.Verdict)
+	add("%s", r.Target)
+	if r.Count > 1 {
+		parts = append(parts, strconv.Itoa(r.Count)+" times")
+	}
+	if r.Code != nil {
+		parts = append(parts, fmt.Sprintf("exit code %d", *r.Code))
+	}
+	if r.Duration > 0 {
+		parts = append(parts, "in "+r.Duration.String())
+	}
+	add("by %s", r.Rule)
+	add("(%s)", r.Detail)
+	add("process %s (as the sandbox says)", r.Process)
+	add("via %s", r.Channel)
+	add("call %s", r.Call)
+	_, err := fmt.Fprintln(w, strings.Join(parts, "  "))
+	return err
+}
