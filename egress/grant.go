@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Grant is a rule that a sandbox has, and who gave it.
@@ -14,6 +15,25 @@ type Grant struct {
 	From string `json:"from"`
 	// Deny makes it a rule for what may not leave, whatever else allows it.
 	Deny bool `json:"deny,omitempty"`
+	// Until is when it ends; the zero time is never. Connections that it let out are cut then.
+	Until time.Time `json:"until,omitzero"`
+	// Once names a grant for one connection; Spent tells that there was one.
+	Once  string `json:"once,omitempty"`
+	Spent bool   `json:"spent,omitempty"`
+}
+
+// over tells whether a grant has ended.
+func (g Grant) over(now time.Time) bool { return !g.Until.IsZero() && !now.Before(g.Until) }
+
+// lasts tells whether a grant goes on for as long as another.
+func (g Grant) lasts(other Grant) bool {
+	return g.Until.IsZero() || !other.Until.IsZero() && !g.Until.Before(other.Until)
+}
+
+// Lasting returns the rules of own that have not ended.
+func Lasting(own []Grant) []Grant {
+	now := time.Now()
+	return slices.DeleteFunc(slices.Clone(own), func(g Grant) bool { return g.over(now) })
 }
 
 // maxRules bounds a sandbox's own rules: they are looked through for every connection, and kept in its instance's keys.
@@ -27,19 +47,22 @@ var (
 	ErrStillDenied = errors.New("still denied")
 )
 
-// Allow returns own, the rules of a sandbox, with rules added that are not there yet. Denials of the same go; a wider one
-// that stands is ErrStillDenied. The rules that were there keep who gave them.
-func Allow(own []Grant, from string, rules ...Rule) ([]Grant, error) {
-	out := slices.Clone(own)
+// Allow returns own, the rules of a sandbox, with rules added that are not there yet, as as has it but for their Rule. Those
+// that have ended go, and so do denials of the same; a wider one that stands is ErrStillDenied. The rules that were there
+// keep who gave them, unless they end sooner.
+func Allow(own []Grant, as Grant, rules ...Rule) ([]Grant, error) {
+	out := Lasting(own)
 	for _, r := range rules {
+		as.Rule = r
 		out = slices.DeleteFunc(out, func(g Grant) bool { return g.Deny && g.Rule.Within(r) })
 		for _, g := range out {
 			if g.Deny && g.Rule.Overlaps(r) {
 				return nil, fmt.Errorf("%w: %s was denied (by %s); allow all of %s, or leave it", ErrStillDenied, g.Rule, g.From, g.Rule)
 			}
 		}
-		if !slices.ContainsFunc(out, func(g Grant) bool { return !g.Deny && r.Within(g.Rule) }) {
-			out = append(out, Grant{Rule: r, From: from})
+		if !slices.ContainsFunc(out, func(g Grant) bool { return !g.Deny && g.Once == "" && r.Within(g.Rule) && g.lasts(as) }) {
+			out = slices.DeleteFunc(out, func(g Grant) bool { return !g.Deny && g.Once == as.Once && g.Rule.Within(r) && as.lasts(g) })
+			out = append(out, as)
 		}
 	}
 	return out, checkCount(out)
@@ -48,7 +71,7 @@ func Allow(own []Grant, from string, rules ...Rule) ([]Grant, error) {
 // Deny returns own, the rules of a sandbox with a mode, so that nothing of rules is allowed. What of rules was not allowed
 // before is returned as missing.
 func (p Presets) Deny(mode Mode, own []Grant, from string, rules ...Rule) (left []Grant, missing []Rule, err error) {
-	left = slices.Clone(own)
+	left = Lasting(own)
 	for _, r := range rules {
 		before := len(left)
 		left = slices.DeleteFunc(left, func(g Grant) bool { return !g.Deny && g.Rule.Within(r) })

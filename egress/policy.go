@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // Mode says how far a sandbox may reach at all.
@@ -38,14 +39,14 @@ type Policy struct {
 	Rules []Grant `json:"rules,omitempty"`
 }
 
-// For returns the policy of a sandbox: its mode, the preset's rules where the mode has one, and its own.
+// For returns the policy of a sandbox: its mode, the preset's rules where the mode has one, and its own that have not ended.
 // A sandbox that may reach all or nothing has no rules in force.
 func (p Presets) For(mode Mode, own []Grant) Policy {
 	switch mode {
 	case Agent:
-		return Policy{Mode: mode, Rules: slices.Concat(p.Rules(string(Agent)), own)}
+		return Policy{Mode: mode, Rules: slices.Concat(p.Rules(string(Agent)), Lasting(own))}
 	case Allowlist:
-		return Policy{Mode: mode, Rules: own}
+		return Policy{Mode: mode, Rules: Lasting(own)}
 	}
 	return Policy{Mode: mode}
 }
@@ -66,17 +67,55 @@ func (p Policy) find(covers func(Rule) bool) (by Grant, allowed bool) {
 	case Unrestricted:
 		return Grant{From: "mode unrestricted"}, true
 	case Agent, Allowlist:
+		now := time.Now()
 		for _, g := range p.Rules {
 			switch {
-			case !covers(g.Rule):
+			case g.over(now) || g.Spent || !covers(g.Rule):
 			case g.Deny:
 				return Grant{}, false
-			case !allowed:
+			case !allowed || by.Once != "" && g.Once == "": // what lasts goes before what is used up by it
 				by, allowed = g, true
 			}
 		}
 	}
 	return by, allowed
+}
+
+// Keeps tells whether a connection to port of a name that a grant for one connection let out may go on.
+func (p Policy) Keeps(once, name string, port uint16) bool {
+	now := time.Now()
+	granted := false
+	for _, g := range p.Rules {
+		switch {
+		case !g.Rule.Covers(name, port):
+		case g.Deny:
+			return false
+		case g.Once == once && !g.over(now):
+			granted = true
+		}
+	}
+	return granted
+}
+
+// Spend returns the policy with a grant for one connection used up.
+func (p Policy) Spend(once string) Policy {
+	p.Rules = slices.Clone(p.Rules)
+	for i := range p.Rules {
+		if p.Rules[i].Once == once {
+			p.Rules[i].Spent = true
+		}
+	}
+	return p
+}
+
+// Ends returns when the next of the rules ends after now; the zero time when none does.
+func (p Policy) Ends(now time.Time) (next time.Time) {
+	for _, g := range p.Rules {
+		if now.Before(g.Until) && (next.IsZero() || g.Until.Before(next)) {
+			next = g.Until
+		}
+	}
+	return next
 }
 
 // Both returns a policy that allows what p and next have in common, as far as they have the same rules.
@@ -89,7 +128,7 @@ func (p Policy) Both(next Policy) Policy {
 	}
 	both := Policy{Mode: next.Mode}
 	for _, g := range next.Rules {
-		if g.Deny || slices.ContainsFunc(p.Rules, func(o Grant) bool { return !o.Deny && o.Rule.Equal(g.Rule) }) {
+		if g.Deny || slices.ContainsFunc(p.Rules, func(o Grant) bool { return !o.Deny && o.Rule.Equal(g.Rule) && o.Once == g.Once && o.lasts(g) }) {
 			both.Rules = append(both.Rules, g)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 func rules(t *testing.T, texts ...string) (out []Rule) {
@@ -63,7 +64,7 @@ func TestModesAndTheirRules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own, err := Allow(nil, "create_sandbox", rules(t, "a.example", "10.0.0.0/8")...)
+	own, err := Allow(nil, Grant{From: "create_sandbox"}, rules(t, "a.example", "10.0.0.0/8")...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,11 +86,11 @@ func TestModesAndTheirRules(t *testing.T) {
 }
 
 func TestGrantsAreAddedOnceAndTakenBack(t *testing.T) {
-	own, err := Allow(nil, "first", rules(t, "a.example", "b.example")...)
+	own, err := Allow(nil, Grant{From: "first"}, rules(t, "a.example", "b.example")...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if own, err = Allow(own, "second", rules(t, "A.example.", "c.example")...); err != nil || len(own) != 3 || own[0].From != "first" || own[2].From != "second" {
+	if own, err = Allow(own, Grant{From: "second"}, rules(t, "A.example.", "c.example")...); err != nil || len(own) != 3 || own[0].From != "first" || own[2].From != "second" {
 		t.Fatalf("%v %v", own, err)
 	}
 	b, err := json.Marshal(own)
@@ -108,7 +109,7 @@ func TestGrantsAreAddedOnceAndTakenBack(t *testing.T) {
 	for i := range maxRules + 1 {
 		many = append(many, rules(t, fmt.Sprintf("h%d.example", i))...)
 	}
-	if _, err := Allow(nil, "x", many...); !errors.Is(err, ErrTooMany) {
+	if _, err := Allow(nil, Grant{From: "x"}, many...); !errors.Is(err, ErrTooMany) {
 		t.Fatalf("%d rules: %v", len(many), err)
 	}
 }
@@ -125,7 +126,7 @@ func TestWhatIsDeniedStaysDenied(t *testing.T) {
 		}
 		return r
 	}
-	own, err := Allow(nil, "first", rules(t, "*.a.example", "a.example:22", "10.1.0.0/16")...)
+	own, err := Allow(nil, Grant{From: "first"}, rules(t, "*.a.example", "a.example:22", "10.1.0.0/16")...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,13 +148,13 @@ func TestWhatIsDeniedStaysDenied(t *testing.T) {
 	if again, missing, err := presets.Deny(Agent, own, "third", denial("api.openai.com")); err != nil || len(again) != len(own) || len(missing) != 1 {
 		t.Errorf("denied twice: %v %v %v", again, missing, err)
 	}
-	if own, err = Allow(own, "fourth", rules(t, "api.openai.com:*")...); err != nil {
+	if own, err = Allow(own, Grant{From: "fourth"}, rules(t, "api.openai.com:*")...); err != nil {
 		t.Fatal(err)
 	}
 	if _, ok := presets.For(Agent, own).Allows("api.openai.com", 443); !ok {
 		t.Error("what was allowed again is denied")
 	}
-	if _, err := Allow(own, "fifth", rules(t, "x.a.example")...); !errors.Is(err, ErrStillDenied) {
+	if _, err := Allow(own, Grant{From: "fifth"}, rules(t, "x.a.example")...); !errors.Is(err, ErrStillDenied) {
 		t.Errorf("a part of what is denied: %v", err)
 	}
 }
@@ -176,5 +177,47 @@ func TestOfTwoPoliciesWhatBothAllow(t *testing.T) {
 				t.Errorf("%v and %v: %v, not %v", each.was, each.next, got, each.want)
 			}
 		}
+	}
+}
+
+func TestGrantsEnd(t *testing.T) {
+	now := time.Now()
+	r := rules(t, "a.example")
+	as := func(d time.Duration) Grant { return Grant{From: d.String(), Until: now.Add(d)} }
+	own := []Grant{{Rule: r[0], From: "past", Until: now.Add(-time.Second)}}
+	if _, ok := (Policy{Mode: Allowlist, Rules: own}).Allows("a.example", 443); ok || len(Presets{}.For(Allowlist, own).Rules) != 0 {
+		t.Error("a grant that has ended allows")
+	}
+	own, err := Allow(own, as(time.Hour), r...)
+	if err != nil || len(own) != 1 || own[0].From != "1h0m0s" {
+		t.Fatalf("%v, %v", own, err)
+	}
+	if own, err = Allow(own, as(time.Minute), r...); err != nil || len(own) != 1 || own[0].From != "1h0m0s" {
+		t.Errorf("a shorter one: %v, %v", own, err)
+	}
+	if own, err = Allow(own, as(2*time.Hour), r...); err != nil || len(own) != 1 || own[0].From != "2h0m0s" {
+		t.Errorf("a longer one: %v, %v", own, err)
+	}
+	once := as(time.Minute)
+	once.Once = "r1"
+	if own, err = Allow(own, once, rules(t, "b.example")...); err != nil || len(own) != 2 {
+		t.Fatalf("%v, %v", own, err)
+	}
+	if own, err = Allow(own, as(time.Second), rules(t, "b.example")...); err != nil || len(own) != 3 {
+		t.Errorf("a grant for one connection stands for one for a time: %v, %v", own, err)
+	}
+	p := Policy{Mode: Allowlist, Rules: own}
+	if next := p.Ends(now); !next.Equal(now.Add(time.Second)) {
+		t.Errorf("the next end is %s", next.Sub(now))
+	}
+	if by, ok := p.Allows("b.example", 443); !ok || by.Once != "" {
+		t.Errorf("the one for a time is to be used first: %+v, %v", by, ok)
+	}
+	spent := p.Spend("r1")
+	if !spent.Keeps("r1", "b.example", 443) || spent.Keeps("r2", "b.example", 443) || spent.Keeps("r1", "a.example", 443) {
+		t.Error("a connection is kept by another's grant, or not by its own")
+	}
+	if own[1].Spent {
+		t.Error("the policy that it was made from changed")
 	}
 }

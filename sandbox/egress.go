@@ -79,7 +79,7 @@ func (m *Manager) Allow(ctx context.Context, owner, name string, domains []strin
 		if mode == egress.None {
 			return "", nil, fmt.Errorf("the egress of sandbox %q is %s, in which nothing can be allowed: that is the %w; set it to %s or %s first", name, mode, ErrState, egress.Allowlist, egress.Agent)
 		}
-		own, err := egress.Allow(own, by, rules...)
+		own, err := egress.Allow(own, egress.Grant{From: by}, rules...)
 		return mode, own, err
 	})
 }
@@ -176,7 +176,7 @@ func allowed(mode egress.Mode, allow []string) ([]egress.Rule, error) {
 
 // grant adds rules to a sandbox's own before it is made.
 func grant(own []egress.Grant, rules []egress.Rule, by string) ([]egress.Grant, error) {
-	own, err := egress.Allow(own, by, rules...)
+	own, err := egress.Allow(own, egress.Grant{From: by}, rules...)
 	if err != nil {
 		return nil, fmt.Errorf("allow is %w: %w", ErrInvalid, err)
 	}

@@ -24,7 +24,11 @@ type Request struct {
 	Policy  *egress.Policy `json:"policy,omitempty"` // of Take and Set
 	Mark    string         `json:"mark,omitempty"`   // of Take and Set: names the policy; Wire.Mark shows it
 	Index   int            `json:"index,omitempty"`  // of Delete
-	Within  time.Duration  `json:"within,omitempty"` // of Denials: those of the last time, in nanoseconds; 0 means all
+	Domain  string         `json:"domain,omitempty"` // of Keep, as Port and For are
+	Port    uint16         `json:"port,omitempty"`
+	For     time.Duration  `json:"for,omitempty"`     // in nanoseconds
+	Answers bool           `json:"answers,omitempty"` // of Watch: who watches says of connections that are held how long to hold them
+	Within  time.Duration  `json:"within,omitempty"`  // of Denials: those of the last time, in nanoseconds; 0 means all
 }
 
 // Op is what a request asks for.
@@ -40,6 +44,7 @@ const (
 	Denials Op = "denials"
 	Status  Op = "status" // its wire and its denials
 	Watch   Op = "watch"
+	Keep    Op = "hold" // connections that wait: how long
 )
 
 // Reply is one line from the control channel: the answer to a request, or an event.
@@ -125,10 +130,14 @@ func (g *Gateway) converse(ctx context.Context, conn net.Conn) {
 		return encoder.Encode(r)
 	}
 	var watcher chan Event
+	answers := false
 	defer func() {
 		if watcher != nil {
 			g.mu.Lock()
 			delete(g.watchers, watcher)
+			if answers {
+				g.answering--
+			}
 			g.mu.Unlock()
 			close(watcher)
 		}
@@ -145,6 +154,9 @@ func (g *Gateway) converse(ctx context.Context, conn net.Conn) {
 			watcher = make(chan Event, 1024)
 			g.mu.Lock()
 			g.watchers[watcher] = struct{}{}
+			if answers = request.Answers; answers {
+				g.answering++
+			}
 			g.mu.Unlock()
 			go func() {
 				for e := range watcher {
@@ -184,6 +196,8 @@ func (g *Gateway) do(r Request) (reply Reply) {
 		if reply.Wire, err = g.wireOf(r.Sandbox); err == nil {
 			reply.Denials, err = g.denials(r.Sandbox, r.Within)
 		}
+	case r.Op == Keep:
+		err = g.Hold(r.Sandbox, r.Domain, r.Port, r.For)
 	case r.Op == Watch:
 	default:
 		err = fmt.Errorf("the request %q is unknown", r.Op)

@@ -52,6 +52,7 @@ type Gateway struct {
 	byAddress map[netip.Addr]*wire // those that a sandbox is on
 	bySandbox map[string]*wire     // the same
 	watchers  map[chan Event]struct{}
+	answering int // how many watch who answer for connections that are held
 	seq       uint64
 }
 
@@ -248,7 +249,8 @@ func (g *Gateway) Delete(index int) error {
 
 func (g *Gateway) attach(w *wire, sandbox string, policy egress.Policy, mark string) error {
 	w.state, w.sandbox, w.policy, w.mark, w.since = Taken, sandbox, policy, mark, time.Now()
-	w.names = newNames()
+	w.names, w.answers = newNames(), map[string]answer{}
+	g.expire(w)
 	g.byAddress[w.address], g.bySandbox[sandbox] = w, w
 	return g.filter.admit(w, policy.Mode == egress.Unrestricted)
 }
@@ -264,11 +266,18 @@ func (g *Gateway) detach(w *wire) error {
 	for f := range w.flows {
 		g.end(w, f)
 	}
+	w.wake()
+	g.expire(w)
 	w.sandbox = ""
 	return err
 }
 
 func (g *Gateway) change(w *wire, policy egress.Policy, mark string) (cut int, err error) {
+	for _, r := range w.policy.Rules { // what was used up stays so
+		if r.Spent {
+			policy = policy.Spend(r.Once)
+		}
+	}
 	if err := g.store.save(w.number, kept{Sandbox: w.sandbox, Policy: policy, Mark: mark}); err != nil {
 		// What the disk has may allow what was taken back just now: after a restart the wire had better be closed.
 		policy, mark = w.policy.Both(policy), ""
@@ -285,15 +294,12 @@ func (g *Gateway) enforce(w *wire, policy egress.Policy, mark string) (cut int, 
 	}
 	was := w.policy.Mode
 	w.policy, w.mark = policy, mark
+	g.expire(w)
+	w.wake()
 	if open := policy.Mode == egress.Unrestricted; open != (was == egress.Unrestricted) {
 		err = g.filter.open(w, open)
 	}
-	for f := range w.flows {
-		if !f.allowed(policy) && g.end(w, f) {
-			cut++
-		}
-	}
-	return cut, err
+	return g.cutDenied(w), err
 }
 
 // end resets a connection, and says so. It tells whether there was anything to reset.

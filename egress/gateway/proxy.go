@@ -37,6 +37,10 @@ type flow struct {
 	address string         // set when name is empty
 	port    uint16
 
+	passed bool   // it was let through; guarded by Gateway.mu, as once is
+	once   string // the grant for one connection that let it through
+	from   uint16 // the client's port, by which the sandbox can tell whose it is
+
 	heard   *opening // how the client began, once that is known
 	greeted int64    // bytes that the server said before the client said anything
 
@@ -75,13 +79,17 @@ func (g *Gateway) serve(ctx context.Context, client *net.TCPConn) {
 	if w == nil || err != nil {
 		return
 	}
-	f := &flow{g: g, w: w, client: client, target: target, port: target.Port()}
+	f := &flow{g: g, w: w, client: client, target: target, port: target.Port(), from: client.RemoteAddr().(*net.TCPAddr).AddrPort().Port()}
 	g.mu.Lock()
-	policy, names, sandbox := w.policy, w.names, w.sandbox
-	full := len(w.flows) >= maxFlows
+	if f.name, _ = w.names.name(target.Addr()); f.name == "" {
+		f.address = target.Addr().String()
+	}
+	sandbox, full := w.sandbox, len(w.flows) >= maxFlows
 	if !full && w.state == Taken {
 		w.flows[f] = struct{}{}
+		f.passed = f.admit()
 	}
+	passed := f.passed
 	g.mu.Unlock()
 	defer func() {
 		g.mu.Lock()
@@ -89,21 +97,18 @@ func (g *Gateway) serve(ctx context.Context, client *net.TCPConn) {
 		g.mu.Unlock()
 		f.close()
 	}()
-	if f.name, _ = names.name(target.Addr()); f.name == "" {
-		f.address = target.Addr().String()
-	}
 	switch {
 	case full:
 		f.deny(fmt.Sprintf("it has %d connections, as many as it may", maxFlows))
 	case sandbox == "":
-	case !f.allowed(policy) && f.name == "":
+	case !passed && f.name == "":
 		f.deny("an address that stands for no name; connect by name")
-	case !f.allowed(policy):
+	case !passed && !f.hold(ctx):
 		f.deny("no rule allows it")
 	default:
 		stop := context.AfterFunc(ctx, func() { f.cut() })
 		defer stop()
-		f.pass(ctx, policy)
+		f.pass(ctx)
 	}
 }
 
@@ -111,7 +116,7 @@ func (g *Gateway) serve(ctx context.Context, client *net.TCPConn) {
 func (f *flow) allowed(p egress.Policy) bool {
 	if f.name != "" {
 		_, ok := p.Allows(f.name, f.port)
-		return ok || off("names")
+		return ok || f.once != "" && p.Keeps(f.once, f.name, f.port) || off("names")
 	}
 	_, ok := p.AllowsAddress(f.target.Addr(), f.port)
 	return ok || off("addresses")
@@ -119,7 +124,7 @@ func (f *flow) allowed(p egress.Policy) bool {
 
 // pass looks at how the client begins, checks that, and connects it. On 443 and 80 nothing but TLS and HTTP passes. On
 // other ports a client that waits for the server to speak first gets what the server says meanwhile.
-func (f *flow) pass(ctx context.Context, policy egress.Policy) {
+func (f *flow) pass(ctx context.Context) {
 	if f.name == "" { // a rule for addresses
 		if up := f.connect(ctx); up != nil {
 			f.splice(up, nil)
@@ -294,7 +299,7 @@ func (f *flow) close() {
 }
 
 func (f *flow) tell(e Event) {
-	e.Domain, e.Address, e.Port = f.name, f.address, f.port
+	e.Domain, e.Address, e.Port, e.From, e.Once = f.name, f.address, f.port, f.from, f.once
 	f.g.report(f.w, e)
 }
 

@@ -48,6 +48,7 @@ const (
 	Cut     Verdict = "cut"
 	Failed  Verdict = "failed"
 	Ended   Verdict = "ended"
+	Held    Verdict = "held" // it waits until its policy allows it, or the time is over that Hold gave it
 )
 
 // Event is one connection's fate. Events of one gateway are numbered.
@@ -59,6 +60,8 @@ type Event struct {
 	Domain   string    `json:"domain,omitempty"`
 	Address  string    `json:"address,omitempty"` // where it went, or was to go when it had no name
 	Port     uint16    `json:"port"`
+	From     uint16    `json:"from,omitempty"` // the sandbox's own port
+	Once     string    `json:"once,omitempty"` // the grant for one connection that let it out
 	Reason   string    `json:"reason,omitempty"`
 	Rule     string    `json:"rule,omitempty"`
 	Sent     int64     `json:"sent,omitempty"`     // bytes out of the sandbox
@@ -79,6 +82,10 @@ type wire struct {
 	names   *names
 	flows   map[*flow]struct{}
 	denials []Event
+	held    int               // connections that are held
+	answers map[string]answer // what was said of those, by where to
+	changed chan struct{}     // closed, and made anew, when they are to look again
+	expiry  *time.Timer       // of the next grant
 }
 
 func (w *wire) name() string { return Interface(w.number) }
@@ -176,7 +183,7 @@ func (g *Gateway) here(number int, link netlink.Link) error {
 	} else if w != nil {
 		g.forget(w) // its interface went without a word of it
 	}
-	w := &wire{number: number, index: attrs.Index, address: address(g.config.First, number), state: Free, flows: map[*flow]struct{}{}}
+	w := &wire{number: number, index: attrs.Index, address: address(g.config.First, number), state: Free, flows: map[*flow]struct{}{}, answers: map[string]answer{}, changed: make(chan struct{})}
 	g.wires[number] = w
 	if k, ok, err := g.store.load(number); err != nil {
 		g.log.Error().Err(err).Int("wire", number).Msg("read a policy; the wire stays closed")

@@ -1,0 +1,134 @@
+package gateway
+
+import (
+	"context"
+	"time"
+
+	"pixels/egress"
+)
+
+// A connection that no rule allows is held when somebody watches who answers for such: they put it to a human, and say how
+// long to hold it. It goes through when a change of the policy allows it meanwhile.
+const (
+	answerTime = time.Second // until who watches has said how long to hold it
+	maxHeld    = 64          // of one sandbox at once; more are denied as ever
+	// MaxHold is the longest that a connection is held.
+	MaxHold = 5 * time.Minute
+)
+
+// answer is what was said of connections to one place that are held.
+type answer struct{ at, until time.Time }
+
+// admit lets a connection through when the policy allows it, and uses a grant up that is for one. g.mu is held.
+func (f *flow) admit() bool {
+	w := f.w
+	if f.name == "" || off("names") {
+		return f.allowed(w.policy)
+	}
+	by, ok := w.policy.Allows(f.name, f.port)
+	if !ok || by.Once == "" {
+		return ok
+	}
+	spent := w.policy.Spend(by.Once)
+	// On the disk first: after a restart it must be as used up as now.
+	if err := f.g.store.save(w.number, kept{Sandbox: w.sandbox, Policy: spent, Mark: w.mark}); err != nil {
+		f.g.log.Error().Err(err).Str("sandbox", w.sandbox).Msg("use a grant up")
+		return false
+	}
+	w.policy, f.once = spent, by.Once
+	return true
+}
+
+// hold keeps a connection until the policy allows it, which hold tells, or the time is over that who watches gave it.
+func (f *flow) hold(ctx context.Context) bool {
+	g, w := f.g, f.w
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.answering == 0 || w.state != Taken || w.held >= maxHeld || w.policy.Mode == egress.None {
+		return false
+	}
+	w.held++
+	defer func() { w.held-- }()
+	began := time.Now()
+	deadline := began.Add(answerTime)
+	where := egress.Ask(f.name, f.port)
+	g.tell(w, Event{Verdict: Held, Domain: f.name, Port: f.port, From: f.from, Reason: "no rule allows it"})
+	for {
+		if w.state == Taken && f.admit() {
+			f.passed = true
+			return true
+		}
+		if a, ok := w.answers[where]; ok && !a.at.Before(began) {
+			deadline = a.until
+		}
+		left := time.Until(deadline)
+		if left <= 0 || w.state != Taken || ctx.Err() != nil {
+			return false
+		}
+		changed := w.changed
+		g.mu.Unlock()
+		timer := time.NewTimer(left)
+		select {
+		case <-changed:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		g.mu.Lock()
+	}
+}
+
+// Hold says how long connections of a sandbox to a name are to be held that wait now: until d from now, and not at all any
+// more with 0. A policy that allows them lets them through at any time.
+func (g *Gateway) Hold(sandbox, domain string, port uint16, d time.Duration) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	w, err := g.find(sandbox)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	for where, a := range w.answers { // what was said before is of no use to what comes
+		if now.After(a.until) {
+			delete(w.answers, where)
+		}
+	}
+	w.answers[egress.Ask(domain, port)] = answer{now, now.Add(min(d, MaxHold))}
+	w.wake()
+	return nil
+}
+
+// wake has those look again who wait for something of the wire. g.mu is held.
+func (w *wire) wake() {
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// expire cuts connections whose grant has ended, and sees to the next end. g.mu is held.
+func (g *Gateway) expire(w *wire) {
+	if w.expiry != nil {
+		w.expiry.Stop()
+		w.expiry = nil
+	}
+	now := time.Now()
+	next := w.policy.Ends(now)
+	if w.state != Taken || next.IsZero() {
+		return
+	}
+	w.expiry = time.AfterFunc(max(next.Sub(now), 10*time.Millisecond), func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.cutDenied(w)
+		g.expire(w)
+	})
+}
+
+// cutDenied ends the connections that the policy doesn't allow, and counts them. g.mu is held.
+func (g *Gateway) cutDenied(w *wire) (cut int) {
+	for f := range w.flows {
+		if f.passed && !f.allowed(w.policy) && g.end(w, f) {
+			cut++
+		}
+	}
+	return cut
+}

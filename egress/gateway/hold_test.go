@@ -1,0 +1,200 @@
+package gateway_test
+
+import (
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"pixels/egress"
+	"pixels/egress/gateway"
+)
+
+// answering makes the lab one that says of connections that are held how long to hold them.
+func (l *lab) answering() *gateway.Client {
+	l.t.Helper()
+	conn, err := net.Dial("unix", l.config.Socket)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	c := gateway.NewClient(conn, nil)
+	if _, err := c.Do(l.t.Context(), gateway.Request{Op: gateway.Watch, Answers: true}); err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// fetched is what came of a request in the background.
+func (b *box) fetch(name string) <-chan string {
+	b.t().Helper()
+	conn := b.dial(name, 80)
+	got := make(chan string, 1)
+	go func() {
+		text, err := get(conn, name, "/")
+		if err != nil {
+			text += err.Error()
+		}
+		got <- text
+	}()
+	return got
+}
+
+func (l *lab) keep(b *box, domain string, d time.Duration) {
+	l.t.Helper()
+	l.do(gateway.Request{Op: gateway.Keep, Sandbox: b.name, Domain: domain, Port: 80, For: d})
+}
+
+func TestAHeldConnectionGoesThroughWithItsGrant(t *testing.T) {
+	l := newLab(t)
+	b := l.box("one", egress.Allowlist)
+	start := time.Now()
+	if got := <-b.fetch("allowed.example.com"); !strings.Contains(got, "403") || time.Since(start) > 900*time.Millisecond {
+		t.Errorf("with nobody there to answer: %q after %s", got, time.Since(start))
+	}
+	answers := l.answering()
+	got := b.fetch("allowed.example.com")
+	if e := l.heard("one", gateway.Held, "allowed.example.com", 80); e.From == 0 {
+		t.Errorf("the event has no port of the sandbox's: %+v", e)
+	}
+	l.keep(b, "allowed.example.com", time.Minute)
+	b.set(egress.Allowlist, "other.example.org") // of no use to it, and no harm
+	select {
+	case text := <-got:
+		t.Fatalf("it ended before there was an answer: %q", text)
+	case <-time.After(1500 * time.Millisecond): // longer than it waits without an answer
+	}
+	b.set(egress.Allowlist, "allowed.example.com")
+	if text := <-got; !strings.Contains(text, "200 OK") {
+		t.Errorf("with the grant: %q", text)
+	}
+
+	got = b.fetch("denied.example.com")
+	l.heard("one", gateway.Held, "denied.example.com", 80)
+	l.keep(b, "denied.example.com", time.Minute)
+	l.keep(b, "denied.example.com", 0)
+	if text := <-got; !strings.Contains(text, "403") {
+		t.Errorf("with a denial: %q", text)
+	}
+	// An answer is for those that wait, and not for those that come.
+	start = time.Now()
+	got = b.fetch("denied.example.com")
+	l.heard("one", gateway.Held, "denied.example.com", 80)
+	if text := <-got; !strings.Contains(text, "403") || time.Since(start) < 500*time.Millisecond {
+		t.Errorf("without an answer: %q after %s", text, time.Since(start))
+	}
+	_ = answers.Close()
+	eventually(t, "nobody answers any more", func() bool {
+		start := time.Now()
+		<-b.fetch("denied.example.com")
+		return time.Since(start) < 500*time.Millisecond
+	})
+}
+
+func TestHeldConnectionsEndWithTheirSandboxAndAreBounded(t *testing.T) {
+	l := newLab(t)
+	b := l.box("one", egress.Allowlist)
+	l.answering()
+	var all []<-chan string
+	for range 64 {
+		all = append(all, b.fetch("denied.example.com"))
+		l.heard("one", gateway.Held, "denied.example.com", 80)
+	}
+	l.keep(b, "denied.example.com", time.Minute)
+	if text := <-b.fetch("denied.example.com"); !strings.Contains(text, "403") {
+		t.Errorf("one more than may be held: %q", text)
+	}
+	// In the mode none nothing is held, and what was is not let through.
+	b.set(egress.None)
+	l.do(gateway.Request{Op: gateway.Drop, Sandbox: "one"})
+	for _, got := range all {
+		select {
+		case text := <-got:
+			if strings.Contains(text, "200 OK") {
+				t.Errorf("a connection of a sandbox that has gone: %q", text)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("it is held still")
+		}
+	}
+}
+
+// granted is a policy with grants that end, or are for one connection.
+func granted(t *testing.T, as egress.Grant, rules ...string) egress.Policy {
+	p := policy(t, egress.Allowlist, rules...)
+	for i := range p.Rules {
+		as.Rule = p.Rules[i].Rule
+		p.Rules[i] = as
+	}
+	return p
+}
+
+func TestAGrantEndsByItself(t *testing.T) {
+	l := newLab(t)
+	b := l.box("one", egress.Allowlist)
+	p := granted(t, egress.Grant{Until: time.Now().Add(1500 * time.Millisecond)}, "allowed.example.com")
+	l.do(gateway.Request{Op: gateway.Set, Sandbox: "one", Policy: &p})
+	open := b.dial("allowed.example.com", 80)
+	if _, err := io.WriteString(open, "GET /slow HTTP/1.1\r\nHost: allowed.example.com\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	l.heard("one", gateway.Allowed, "allowed.example.com", 80)
+	l.heard("one", gateway.Cut, "allowed.example.com", 80)
+	if time.Now().Before(p.Rules[0].Until) {
+		t.Error("it was cut before its end")
+	}
+	if text := <-b.fetch("allowed.example.com"); !strings.Contains(text, "403") {
+		t.Errorf("after the end: %q", text)
+	}
+}
+
+func TestAGrantForOneConnectionIsUsedOnce(t *testing.T) {
+	l := newLab(t)
+	b := l.box("one", egress.Allowlist)
+	p := granted(t, egress.Grant{Once: "r1", Until: time.Now().Add(time.Minute)}, "allowed.example.com")
+	l.do(gateway.Request{Op: gateway.Set, Sandbox: "one", Policy: &p})
+	open := b.dial("allowed.example.com", 80)
+	if _, err := io.WriteString(open, "GET / HTTP/1.1\r\nHost: allowed.example.com\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if e := l.heard("one", gateway.Allowed, "allowed.example.com", 80); e.Once != "r1" {
+		t.Errorf("the event does not name the grant: %+v", e)
+	}
+	if text := <-b.fetch("allowed.example.com"); !strings.Contains(text, "403") {
+		t.Errorf("a second connection: %q", text)
+	}
+	// The same policy again, and a restart of the gateway, give it no second one.
+	if cut := l.do(gateway.Request{Op: gateway.Set, Sandbox: "one", Policy: &p}).Cut; cut != 0 {
+		t.Errorf("the same policy again cut %d", cut)
+	}
+	if text := <-b.fetch("allowed.example.com"); !strings.Contains(text, "403") {
+		t.Errorf("with the same policy again: %q", text)
+	}
+	if _, err := io.WriteString(open, "GET / HTTP/1.1\r\nHost: allowed.example.com\r\nConnection: close\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(open); err != nil || strings.Count(string(text), "200 OK") != 2 {
+		t.Errorf("the connection that was let through: %q, %v", text, err)
+	}
+	if err := l.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = l.cmd.Wait()
+	l.start()
+	eventually(t, "the wire is known", func() bool { return len(l.do(gateway.Request{Op: gateway.Wires}).Wires) == 1 })
+	if text := <-b.fetch("allowed.example.com"); !strings.Contains(text, "403") {
+		t.Errorf("after a restart: %q", text)
+	}
+	// Taken back, it cuts what it let through; and another grant is another connection.
+	p = granted(t, egress.Grant{Once: "r2", Until: time.Now().Add(time.Minute)}, "allowed.example.com")
+	l.do(gateway.Request{Op: gateway.Set, Sandbox: "one", Policy: &p})
+	open = b.dial("allowed.example.com", 80)
+	if _, err := io.WriteString(open, "GET /slow HTTP/1.1\r\nHost: allowed.example.com\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	l.heard("one", gateway.Allowed, "allowed.example.com", 80)
+	if cut := b.set(egress.Allowlist).Cut; cut != 1 {
+		t.Errorf("taking it back cut %d", cut)
+	}
+}
