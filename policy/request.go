@@ -103,6 +103,9 @@ var (
 // that was answered with no a short time ago is not put again: it is returned as it was answered. fresh tells that it is new.
 func (s *Store) Raise(ask Request) (r Request, fresh bool, err error) {
 	now := time.Now()
+	if err := s.brake(ask.Owner, now); err != nil {
+		return r, false, err
+	}
 	ask.Reason, ask.Process = line(ask.Reason, reasonBytes), line(ask.Process, reasonBytes)
 	err = s.tx(func(tx *sql.Tx) error {
 		fresh = false
@@ -139,10 +142,37 @@ func (s *Store) Raise(ask Request) (r Request, fresh bool, err error) {
 			r.ID, now.UnixMilli(), now.UnixMilli(), r.Owner, r.Sandbox, r.Lineage, r.Rule, r.Reason, r.Process, r.Source, r.Wanted, r.Expires.UnixMilli())
 		return err
 	})
+	if errors.Is(err, ErrTooManyRequests) {
+		s.mu.Lock()
+		s.braked[ask.Owner] = brake{now.Add(brakeTime), err}
+		s.mu.Unlock()
+	}
 	if err == nil && fresh {
 		s.Add(Record{Kind: Asked, Owner: r.Owner, Sandbox: r.Sandbox, Lineage: r.Lineage, Target: r.Rule, Rule: r.ID, Detail: r.Reason, Process: r.Process, Channel: string(r.Source)})
 	}
 	return r, fresh, err
+}
+
+// brake is that an owner asked too much: until a moment later the answer is the same, and no other process has to wait
+// for the database meanwhile.
+type brake struct {
+	until time.Time
+	err   error
+}
+
+const brakeTime = time.Second
+
+func (s *Store) brake(owner string, now time.Time) error {
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b, ok := s.braked[owner]; ok && now.Before(b.until) {
+		return b.err
+	}
+	delete(s.braked, owner)
+	return nil
 }
 
 // bounded refuses a new request of who has too many.

@@ -23,8 +23,9 @@ type Store struct {
 	// Say hears of what a human should know: a file that was put aside, records that could not be kept. Never nil.
 	say func(error)
 
-	mu sync.Mutex
-	db *sql.DB
+	mu     sync.Mutex
+	db     *sql.DB
+	braked map[string]brake // by owner
 
 	records chan Record // to be written
 	written chan struct{}
@@ -105,7 +106,7 @@ func OpenStore(path string, say func(error)) (*Store, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("keep records: %w", err)
 	}
-	s := &Store{path: path, say: say, records: make(chan Record, queue), written: make(chan struct{})}
+	s := &Store{path: path, say: say, records: make(chan Record, queue), written: make(chan struct{}), braked: map[string]brake{}}
 	if err := s.open(); err != nil {
 		return nil, err
 	}
