@@ -69,8 +69,9 @@ func Allow(own []Grant, as Grant, rules ...Rule) ([]Grant, error) {
 }
 
 // Deny returns own, the rules of a sandbox with a mode, so that nothing of rules is allowed. What of rules was not allowed
-// before is returned as missing.
-func (p Presets) Deny(mode Mode, own []Grant, from string, rules ...Rule) (left []Grant, missing []Rule, err error) {
+// before is returned as missing. With stands, rules are kept that say so even where nothing else allows any of it: so
+// that it isn't given again unasked.
+func (p Presets) Deny(mode Mode, own []Grant, from string, stands bool, rules ...Rule) (left []Grant, missing []Rule, err error) {
 	left = Lasting(own)
 	for _, r := range rules {
 		before := len(left)
@@ -78,10 +79,10 @@ func (p Presets) Deny(mode Mode, own []Grant, from string, rules ...Rule) (left 
 		still := slices.ContainsFunc(p.For(mode, left).Rules, func(g Grant) bool { return !g.Deny && g.Rule.Overlaps(r) })
 		changed := len(left) != before
 		denied := slices.ContainsFunc(left, func(g Grant) bool { return g.Deny && r.Within(g.Rule) })
-		if still && !denied {
+		if (still || stands) && !denied {
 			left = slices.DeleteFunc(left, func(g Grant) bool { return g.Deny && g.Rule.Within(r) })
 			left = append(left, Grant{Rule: r, From: from, Deny: true})
-			changed = true
+			changed = changed || still
 		}
 		if !changed {
 			missing = append(missing, r)

@@ -101,7 +101,7 @@ func TestGrantsAreAddedOnceAndTakenBack(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(own, back) {
 		t.Fatalf("%s is read back as %v (%v)", b, back, err)
 	}
-	left, missing, err := Presets{}.Deny(Allowlist, own, "x", rules(t, "b.example", "a.example:22")...)
+	left, missing, err := Presets{}.Deny(Allowlist, own, "x", false, rules(t, "b.example", "a.example:22")...)
 	if err != nil || len(left) != 2 || len(missing) != 1 || missing[0].String() != "a.example:22" || len(own) != 3 {
 		t.Fatalf("left %v, missing %v", left, missing)
 	}
@@ -130,7 +130,7 @@ func TestWhatIsDeniedStaysDenied(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own, missing, err := presets.Deny(Agent, own, "second", denial("x.a.example"), denial("a.example"), denial("api.openai.com"), denial("none.example"), denial("10.1.2.0/24"))
+	own, missing, err := presets.Deny(Agent, own, "second", false, denial("x.a.example"), denial("a.example"), denial("api.openai.com"), denial("none.example"), denial("10.1.2.0/24"))
 	if err != nil || len(missing) != 1 || missing[0].Domain != "none.example" {
 		t.Fatalf("missing %v, %v", missing, err)
 	}
@@ -145,7 +145,7 @@ func TestWhatIsDeniedStaysDenied(t *testing.T) {
 			t.Errorf("%s: %v", addr, got)
 		}
 	}
-	if again, missing, err := presets.Deny(Agent, own, "third", denial("api.openai.com")); err != nil || len(again) != len(own) || len(missing) != 1 {
+	if again, missing, err := presets.Deny(Agent, own, "third", false, denial("api.openai.com")); err != nil || len(again) != len(own) || len(missing) != 1 {
 		t.Errorf("denied twice: %v %v %v", again, missing, err)
 	}
 	if own, err = Allow(own, Grant{From: "fourth"}, rules(t, "api.openai.com:*")...); err != nil {

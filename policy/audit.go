@@ -144,6 +144,11 @@ func insert(db *sql.DB, some []Record) error {
 	}
 	defer statement.Close()
 	for _, r := range some {
+		if r.Kind == Decided {
+			if _, err := tx.Exec("INSERT OR IGNORE INTO owners (name) VALUES (?)", r.Owner); err != nil {
+				return err
+			}
+		}
 		_, err := statement.Exec(r.At.UnixMilli(), r.Kind, r.Owner, r.Sandbox, r.Lineage, r.Channel, r.Call, r.Tool, r.Verdict, r.Rule, r.Target, r.Detail, r.Process, r.Count, r.Code, r.Duration.Milliseconds())
 		if err != nil {
 			return err

@@ -208,7 +208,7 @@ func TestHoldCanBeSwitchedOff(t *testing.T) {
 	if hold := parse(t, "[egress]\nhold = \"0s\"").For("x").Hold(); hold != 0 {
 		t.Fatal(hold)
 	}
-	if hold := parse(t, "").For("x").Hold(); hold != 30*time.Second {
+	if hold := parse(t, "").For("x").Hold(); hold != 20*time.Second {
 		t.Fatal(hold)
 	}
 }

@@ -35,6 +35,9 @@ type Request struct {
 	Answer    string    `json:"answer,omitempty"` // the human's words
 }
 
+// IsRequest tells whether an ID has the form of a request's.
+func IsRequest(id string) bool { return strings.HasPrefix(id, "req-") }
+
 // Seconds is a length of time that is kept, and written as JSON, in seconds.
 type Seconds int64
 
@@ -337,10 +340,12 @@ func (r Request) decided() error {
 	return fmt.Errorf("%w: request %s was %s at %s, by %s", ErrDecided, r.ID, r.State, r.DecidedAt.Local().Format("15:04:05"), r.DecidedBy)
 }
 
+var errNoStore = errors.New("there is no store of requests, so no human can be asked; what the server said at its start tells why")
+
 // tx does something in a transaction that writes.
 func (s *Store) tx(do func(*sql.Tx) error) error {
 	if s == nil {
-		return errors.New("there is no store of requests, so no human can be asked; what the server said at its start tells why")
+		return errNoStore
 	}
 	return s.with(func(db *sql.DB) error {
 		tx, err := db.Begin()

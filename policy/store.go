@@ -80,6 +80,7 @@ CREATE TABLE IF NOT EXISTS requests (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS requests_open ON requests (owner, lineage, rule) WHERE state IN ('open', 'granting');
 CREATE INDEX IF NOT EXISTS requests_state ON requests (state, at);
+CREATE TABLE IF NOT EXISTS owners (name TEXT PRIMARY KEY); -- whose calls came by this store
 CREATE TABLE IF NOT EXISTS leases (
 	name  TEXT PRIMARY KEY,
 	whose TEXT NOT NULL,
@@ -227,6 +228,9 @@ func (s *Store) Close() error {
 
 // Lease takes, or keeps, the right to do something that one process is to do for all: it tells whether it has it for d from now.
 func (s *Store) Lease(name, whose string, d time.Duration) (mine bool, err error) {
+	if s == nil {
+		return false, errNoStore
+	}
 	now := time.Now()
 	err = s.with(func(db *sql.DB) error {
 		r, err := db.Exec(`INSERT INTO leases (name, whose, until) VALUES (?1, ?2, ?3)
@@ -240,6 +244,15 @@ func (s *Store) Lease(name, whose string, d time.Duration) (mine bool, err error
 		return err
 	})
 	return mine, err
+}
+
+// Knows tells whether a decision over a call of an owner's is, or was, on record here: then their sandboxes' connections are
+// this store's business.
+func (s *Store) Knows(owner string) (known bool, err error) {
+	err = s.with(func(db *sql.DB) error {
+		return db.QueryRow("SELECT EXISTS (SELECT 1 FROM owners WHERE name = ?)", owner).Scan(&known)
+	})
+	return known, err
 }
 
 // Held tells whether anybody has a lease whose name begins with prefix.

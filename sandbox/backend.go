@@ -73,6 +73,17 @@ type Backend interface {
 	Egress(ctx context.Context, id string) (Egress, error)
 	// Denials returns what a sandbox was refused in the last time.
 	Denials(ctx context.Context, id string, within time.Duration) ([]Denial, error)
+	// Watch hears of the connections of all sandboxes until ctx ends, or it fails; hear must not block. Connections that no
+	// rule allows are held a moment while somebody watches, for Hold to say how long.
+	Watch(ctx context.Context, hear func(Connection)) error
+	// Hold says for how long connections of a sandbox to a domain are to be held that are held now; 0 denies them. One that
+	// is gone, or has none, is no error.
+	Hold(ctx context.Context, id, domain string, port uint16, d time.Duration) error
+	// Process tells whose a connection is by the sandbox's own port: a command, and the call that started it. That is what
+	// the sandbox says, and may be empty or a lie.
+	Process(ctx context.Context, id string, port uint16) (command, call string, err error)
+	// Gateway names the gateway that Watch listens to, so that of several who could one does.
+	Gateway() string
 	// SetExpiry moves the end of a sandbox's lease.
 	SetExpiry(ctx context.Context, id string, at time.Time) error
 	// CreateCheckpoint snapshots the file system of a sandbox; ErrExists when it has one of that label.

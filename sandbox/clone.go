@@ -96,7 +96,14 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 		return nil, err
 	}
 	defer b.done()
-	rules, err := grant(source.Rules, asked, "clone_sandbox")
+	like := source
+	like.Egress = mode
+	give, ask := m.divide(b.verdict, like, asked)
+	rules, err := m.grant(owner, source.Rules, give, "clone_sandbox")
+	if err != nil {
+		return nil, err
+	}
+	requests, err := m.raise(source, "", 0, ask)
 	if err != nil {
 		return nil, err
 	}
@@ -110,9 +117,9 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 		spec.Rules = rules
 		c.Name = name
 		making <- struct{}{}
-		b.making(name)
-		c.Sandbox, c.Err = b.Create(ctx, spec)
+		c.Sandbox, c.Err = b.create(ctx, spec)
 		<-making
+		c.Sandbox.Requests = openIDs(requests)
 		if c.Err != nil || r.Command == nil {
 			return c
 		}
@@ -241,6 +248,9 @@ func (m *Manager) Destroy(ctx context.Context, owner string, names []string) (De
 	})
 	slices.Sort(d.Gone)
 	slices.Sort(d.Missing)
+	if len(d.Gone) > 0 && m.gate.store != nil {
+		_ = m.withdraw(ctx, owner) // a request that stays open is found to be of nobody when it is approved
+	}
 	return d, nil
 }
 

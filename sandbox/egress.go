@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,8 @@ type Egress struct {
 	// out, unless it says otherwise.
 	Enforced bool
 	Why      string
-	Denials  []Denial // the latest last
+	Denials  []Denial         // the latest last
+	Requests []policy.Request // of its lineage, open
 }
 
 // Denial is a connection that was refused.
@@ -31,6 +33,37 @@ type Denial struct {
 	Count   int // in a row
 	At      time.Time
 }
+
+// Connection is what became of one connection of a sandbox, or is becoming of it.
+type Connection struct {
+	ID, Owner, Sandbox, Lineage string // whose; ID is the backend's
+	Fate                        Fate
+	Domain                      string // empty when it has no name
+	Address                     string
+	Port                        uint16
+	From                        uint16 // the sandbox's own port
+	Reason                      string
+	Once                        string // the grant for one connection that let it out
+	At                          time.Time
+}
+
+// Where says where it goes, in the form that a rule has.
+func (c Connection) Where() string {
+	return Denial{Domain: c.Domain, Address: c.Address, Port: c.Port}.Where()
+}
+
+// Fate is what became of a connection.
+type Fate string
+
+// The fates. Held is one that waits for an answer; Failed one that was allowed and could not be made.
+const (
+	ConnectionAllowed Fate = "allowed"
+	ConnectionDenied  Fate = "denied"
+	ConnectionHeld    Fate = "held"
+	ConnectionCut     Fate = "cut"
+	ConnectionFailed  Fate = "failed"
+	ConnectionEnded   Fate = "ended"
+)
 
 // Where says what a denied connection was to, in the form that a rule has.
 func (d Denial) Where() string {
@@ -64,28 +97,25 @@ func (m *Manager) Egress(ctx context.Context, owner, name string) (Egress, error
 	if err != nil {
 		return Egress{}, err
 	}
-	return b.Egress(ctx, s.ID)
+	return m.egressOf(ctx, b, s)
 }
 
-// Allow lets a sandbox reach domains. by says who asks and why, for whoever looks at the rules later. With addresses set,
-// ranges of addresses can be allowed too.
-func (m *Manager) Allow(ctx context.Context, owner, name string, domains []string, by string, addresses bool) (EgressChange, error) {
-	rules, err := allowRules(domains, addresses)
-	if err != nil {
-		return EgressChange{}, err
+// egressOf is what a sandbox may reach, with what of it is asked.
+func (m *Manager) egressOf(ctx context.Context, b *permit, s Sandbox) (Egress, error) {
+	now, err := b.Egress(ctx, s.ID)
+	if err != nil || m.gate.store == nil {
+		return now, err
 	}
-	call := policy.Call{Name: "allow_domain", Owner: owner, Sandbox: name, Domains: rules}
-	return m.changeEgress(ctx, call, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
-		if mode == egress.None {
-			return "", nil, fmt.Errorf("the egress of sandbox %q is %s, in which nothing can be allowed: that is the %w; set it to %s or %s first", name, mode, ErrState, egress.Allowlist, egress.Agent)
-		}
-		own, err := egress.Allow(own, egress.Grant{From: by}, rules...)
-		return mode, own, err
-	})
+	open, err := m.gate.store.Requests(s.Owner, 0, policy.RequestOpen, policy.RequestGranting)
+	if err != nil {
+		return now, nil // what it may reach is known, and what is asked is for the human
+	}
+	now.Requests = slices.DeleteFunc(open, func(r policy.Request) bool { return r.Lineage != s.Lineage })
+	return now, nil
 }
 
 // Deny takes from a sandbox what it may reach, and cuts connections there.
-func (m *Manager) Deny(ctx context.Context, owner, name string, domains []string, by string) (EgressChange, error) {
+func (m *Manager) Deny(ctx context.Context, owner, name string, domains []string) (EgressChange, error) {
 	rules, err := parseRules(domains, egress.ParseDenial)
 	if err != nil {
 		return EgressChange{}, err
@@ -96,7 +126,7 @@ func (m *Manager) Deny(ctx context.Context, owner, name string, domains []string
 			return "", nil, fmt.Errorf("the egress of sandbox %q is %s, in which nothing can be denied: that is the %w; set it to %s or %s first", name, mode, ErrState, egress.Agent, egress.Allowlist)
 		}
 		var err error
-		own, missing, err = m.defaults.Presets.Deny(mode, own, by, rules...)
+		own, missing, err = m.defaults.Presets.Deny(mode, own, m.by("deny_domain", owner, ""), m.human, rules...)
 		return mode, own, err
 	})
 	change.Missing = missing
@@ -122,6 +152,11 @@ func (m *Manager) changeEgress(ctx context.Context, call policy.Call, name strin
 	if err != nil {
 		return EgressChange{}, err
 	}
+	return m.editEgress(ctx, b, s, edit)
+}
+
+// editEgress changes what a sandbox may reach, by a call that was vetted.
+func (m *Manager) editEgress(ctx context.Context, b *permit, s Sandbox, edit EgressEdit) (EgressChange, error) {
 	cut, err := b.SetEgress(ctx, s.ID, edit)
 	if errors.Is(err, egress.ErrTooMany) || errors.Is(err, egress.ErrStillDenied) {
 		err = fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -129,7 +164,8 @@ func (m *Manager) changeEgress(ctx context.Context, call policy.Call, name strin
 	if err != nil {
 		return EgressChange{}, err
 	}
-	now, err := b.Egress(ctx, s.ID)
+	m.record(ctx, policy.Record{Kind: policy.Changed, Owner: s.Owner, Sandbox: s.Name, Lineage: s.Lineage, Detail: fmt.Sprintf("%d connections cut", cut)})
+	now, err := m.egressOf(ctx, b, s)
 	return EgressChange{Egress: now, Cut: cut}, err
 }
 
@@ -175,8 +211,9 @@ func allowed(mode egress.Mode, allow []string) ([]egress.Rule, error) {
 }
 
 // grant adds rules to a sandbox's own before it is made.
-func grant(own []egress.Grant, rules []egress.Rule, by string) ([]egress.Grant, error) {
-	own, err := egress.Allow(own, egress.Grant{From: by}, rules...)
+func (m *Manager) grant(owner string, own []egress.Grant, rules []egress.Rule, by string) ([]egress.Grant, error) {
+	_, longest := m.gate.policy.Now().For(owner).GrantFor()
+	own, err := egress.Allow(own, egress.Grant{From: by, Until: end(0, longest)}, rules...)
 	if err != nil {
 		return nil, fmt.Errorf("allow is %w: %w", ErrInvalid, err)
 	}

@@ -77,15 +77,15 @@ func (m *Manager) Exec(ctx context.Context, owner string, r ExecRequest) (ExecRe
 	return m.run(ctx, b, owner, s, r)
 }
 
-// callVariable names the call of a command to all that the command starts, so that what a process reaches for leads back
+// CallVariable names the call of a command to all that the command starts, so that what a process reaches for leads back
 // to the call.
-const callVariable = "PIXELS_CALL"
+const CallVariable = "PIXELS_CALL"
 
 // command is what a backend is to run.
 func (r ExecRequest) command(ctx context.Context) Command {
 	c := Command{Argv: r.Argv, Shell: r.Shell, Cwd: r.Cwd, Env: map[string]string{}, User: r.User}
 	if id := policy.CallID(ctx); id != "" {
-		c.Env[callVariable] = id
+		c.Env[CallVariable] = id
 	}
 	maps.Copy(c.Env, r.Env)
 	if r.Stdin != "" {

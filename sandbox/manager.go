@@ -128,24 +128,37 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sa
 		return Sandbox{}, err
 	}
 	defer b.done()
-	if spec.Rules, err = grant(spec.Rules, asked, "create_sandbox"); err != nil {
+	give, ask := m.divide(b.verdict, Sandbox{Egress: spec.Egress, Rules: spec.Rules}, asked)
+	if spec.Rules, err = m.grant(owner, spec.Rules, give, "create_sandbox"); err != nil {
 		return Sandbox{}, err
 	}
 	if spec.Name != "" {
-		b.making(spec.Name)
-		return b.Create(ctx, spec)
+		made, err := b.create(ctx, spec)
+		return m.asked(ctx, b, made, ask, err)
 	}
 	made, err := m.createNumbered(ctx, owner, "sandbox", 1, func(name string) CloneResult {
 		s := spec
 		s.Name = name
-		b.making(name)
-		box, err := b.Create(ctx, s)
+		box, err := b.create(ctx, s)
 		return CloneResult{Name: name, Sandbox: box, Err: err}
 	})
 	if err != nil {
 		return Sandbox{}, err
 	}
-	return made[0].Sandbox, made[0].Err
+	return m.asked(ctx, b, made[0].Sandbox, ask, made[0].Err)
+}
+
+// asked puts what its creator wants allowed in a new sandbox to a human. When that can't be, the sandbox goes again.
+func (m *Manager) asked(ctx context.Context, b *permit, made Sandbox, ask []egress.Rule, err error) (Sandbox, error) {
+	if err != nil {
+		return made, err
+	}
+	requests, err := m.raise(made, "", 0, ask)
+	if err != nil {
+		return Sandbox{}, errors.Join(err, b.Destroy(context.WithoutCancel(ctx), made.ID))
+	}
+	made.Requests = openIDs(requests)
+	return made, nil
 }
 
 // from makes a spec a copy of a checkpoint, or of the present state when label is empty, with the source's egress mode

@@ -310,7 +310,7 @@ func TestWhatIsAllowedAndDenied(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := sandbox.NewManager(sandboxtest.NewMemory(), sandbox.Defaults{Image: sandboxtest.Image, Egress: egress.Agent, Presets: presets})
+	m := sandbox.NewManager(sandboxtest.NewMemory(), sandbox.Defaults{Image: sandboxtest.Image, Egress: egress.Agent, Presets: presets, Policy: sandboxtest.Policy(t, "[egress]\nallow = [\"a.example\", \"b.example\", \"c.example\", \"x.example\"]")})
 	if _, err := m.Create(t.Context(), "me", sandbox.CreateRequest{Name: "base", Allow: []string{"a.example"}}); err != nil {
 		t.Fatal(err)
 	}
@@ -325,10 +325,10 @@ func TestWhatIsAllowedAndDenied(t *testing.T) {
 	if !allowed("base", "a.example") || !allowed("base", "api.openai.com") || allowed("base", "b.example") {
 		t.Error("not what the mode and allow say")
 	}
-	if _, err := m.Allow(t.Context(), "me", "base", []string{"b.example"}, "allow_domain: test", false); err != nil || !allowed("base", "b.example") {
+	if _, err := m.Allow(t.Context(), "me", sandbox.AllowRequest{Name: "base", Domains: []string{"b.example"}}); err != nil || !allowed("base", "b.example") {
 		t.Errorf("allowed, and still denied: %v", err)
 	}
-	if _, err := m.Deny(t.Context(), "me", "base", []string{"a.example", "api.openai.com"}, "deny_domain"); err != nil || allowed("base", "a.example") || allowed("base", "api.openai.com") {
+	if _, err := m.Deny(t.Context(), "me", "base", []string{"a.example", "api.openai.com"}); err != nil || allowed("base", "a.example") || allowed("base", "api.openai.com") {
 		t.Errorf("denied, and still allowed: %v", err)
 	}
 	if _, err := m.CreateCheckpoint(t.Context(), "me", "base", "ready", ""); err != nil {
@@ -341,21 +341,21 @@ func TestWhatIsAllowedAndDenied(t *testing.T) {
 	if !allowed("copy", "b.example") || !allowed("copy", "c.example") || allowed("copy", "a.example") || allowed("copy", "api.openai.com") || allowed("base", "c.example") {
 		t.Error("a clone has its source's rules, and its own")
 	}
-	if _, err := m.Allow(t.Context(), "other", "base", []string{"x.example"}, "", false); !errors.Is(err, sandbox.ErrNotFound) {
+	if _, err := m.Allow(t.Context(), "other", sandbox.AllowRequest{Name: "base", Domains: []string{"x.example"}}); !errors.Is(err, sandbox.ErrNotFound) {
 		t.Errorf("of another owner: %v", err)
 	}
 	if _, err := m.SetEgress(t.Context(), "me", "base", egress.None); err != nil || allowed("base", "b.example") {
 		t.Errorf("mode none: %v", err)
 	}
-	if _, err := m.Allow(t.Context(), "me", "base", []string{"x.example"}, "", false); !errors.Is(err, sandbox.ErrState) {
+	if _, err := m.Allow(t.Context(), "me", sandbox.AllowRequest{Name: "base", Domains: []string{"x.example"}}); !errors.Is(err, sandbox.ErrState) {
 		t.Errorf("to allow in mode none: %v", err)
 	}
 	for _, bad := range []string{"com", "*.com", "a.*.example", "http://a.example", "a.example:0", "a.example:70000", "10.0.0.1", "10.0.0.0/8", "", "a b"} {
-		if _, err := m.Allow(t.Context(), "me", "copy", []string{bad}, "", false); !errors.Is(err, sandbox.ErrInvalid) {
+		if _, err := m.Allow(t.Context(), "me", sandbox.AllowRequest{Name: "copy", Domains: []string{bad}}); !errors.Is(err, sandbox.ErrInvalid) {
 			t.Errorf("%q is allowed: %v", bad, err)
 		}
 	}
-	if _, err := m.Allow(t.Context(), "me", "copy", []string{"10.0.0.0/8:5432"}, "network allow", true); err != nil {
+	if _, err := m.AsHuman("cli").Allow(t.Context(), "me", sandbox.AllowRequest{Name: "copy", Domains: []string{"10.0.0.0/8:5432"}, Addresses: true}); err != nil {
 		t.Errorf("a range by a human: %v", err)
 	}
 }

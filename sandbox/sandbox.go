@@ -53,6 +53,9 @@ type Sandbox struct {
 	CreatedAt time.Time         `json:"created_at"`
 	ExpiresAt time.Time         `json:"expires_at" jsonschema:"when it is destroyed by itself; extend_sandbox moves it"`
 
+	// Requests are set when it is made.
+	Requests []string `json:"requests,omitempty" jsonschema:"for what of allow a human must decide; give them to wait"`
+
 	Rules  []egress.Grant `json:"-"` // its own, beside those that its mode brings along
 	Limits Limits         `json:"-"`
 	// Lineage is what a sandbox, its clones, and theirs have in common.

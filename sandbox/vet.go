@@ -62,11 +62,31 @@ type reservation struct {
 	names map[string]bool // of sandboxes that it is making, which would count twice once they are listed
 }
 
-// making says the name of a sandbox that the call makes.
-func (p *permit) making(name string) {
+// create makes a sandbox of what the call has set aside. Of several calls of this process that would make one of a name,
+// one does: else the sandbox that one made would be taken for another's that is still being made, and not be counted.
+func (p *permit) create(ctx context.Context, spec Spec) (Sandbox, error) {
+	if err := p.claim(ctx, spec); err != nil {
+		return Sandbox{}, err
+	}
+	return p.Create(ctx, spec)
+}
+
+func (p *permit) claim(ctx context.Context, spec Spec) error {
 	p.gate.mu.Lock()
 	defer p.gate.mu.Unlock()
-	p.takes.names[name] = true
+	taken := slices.ContainsFunc(p.gate.reserved, func(r *reservation) bool { return r.owner == spec.Owner && r.names[spec.Name] })
+	if !taken {
+		_, err := p.Get(ctx, spec.Owner, spec.Name)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		taken = err == nil
+	}
+	if taken {
+		return fmt.Errorf("sandbox %q %w", spec.Name, ErrExists)
+	}
+	p.takes.names[spec.Name] = true
+	return nil
 }
 
 // done ends what the call has set aside: what it made is there to be counted.

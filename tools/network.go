@@ -8,13 +8,16 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/policy"
 	"pixels/sandbox"
 )
 
 type allowInput struct {
 	Name    string   `json:"name"`
 	Domains []string `json:"domains" jsonschema:"each as example.com, *.example.com (all below, not example.com) or example.com:8443; ports 80 and 443 when left out"`
-	Reason  string   `json:"reason" jsonschema:"what for, in a few words; kept with the rule"`
+	Reason  string   `json:"reason" jsonschema:"what for, in a few words; a human reads it"`
+	TTL     string   `json:"ttl,omitempty" jsonschema:"for how long, as 30m, 2h or 7d"`
+	Wait    float64  `json:"wait,omitempty" jsonschema:"seconds to wait for a human, up to 40"`
 }
 
 type denyInput struct {
@@ -33,19 +36,35 @@ type egressChange struct {
 	Unchanged []string `json:"unchanged,omitempty" jsonschema:"were not allowed before"`
 }
 
+type allowOutput struct {
+	Granted  []string     `json:"granted" jsonschema:"may be reached now"`
+	Requests []requestFor `json:"requests" jsonschema:"what a human must decide about, or has decided"`
+	Enforced bool         `json:"enforced"`
+}
+
+type requestFor struct {
+	ID     string              `json:"id" jsonschema:"give it to wait"`
+	Domain string              `json:"domain"`
+	State  policy.RequestState `json:"state" jsonschema:"open, granted, denied, expired or withdrawn"`
+	Answer string              `json:"answer,omitempty" jsonschema:"the human's words"`
+	Until  string              `json:"until,omitempty" jsonschema:"end of the grant"`
+}
+
 type egressOutput struct {
 	Mode     egress.Mode    `json:"mode"`
 	Enforced bool           `json:"enforced"`
 	Why      string         `json:"why,omitempty" jsonschema:"why it is not enforced"`
 	Rules    []egressRule   `json:"rules"`
+	Requests []string       `json:"requests,omitempty" jsonschema:"open ones"`
 	Denials  []egressDenial `json:"denials" jsonschema:"the latest"`
 	Cut      int            `json:"cut,omitempty"`
 }
 
 type egressRule struct {
-	Rule string `json:"rule"`
-	From string `json:"from"`
-	Deny bool   `json:"deny,omitempty"`
+	Rule  string `json:"rule"`
+	From  string `json:"from"`
+	Deny  bool   `json:"deny,omitempty"`
+	Until string `json:"until,omitempty"`
 }
 
 type egressDenial struct {
@@ -60,24 +79,80 @@ const maxReason = 300
 
 var allowDomain = define(Tool{
 	Name: "allow_domain", Title: "Allow domains", Idempotent: true,
-	Description: "Lets a sandbox reach domains, at once and without a restart. For egress agent and allowlist. exec says when a connection was denied.",
-}, func(ctx context.Context, s Session, in allowInput) (egressChange, Result, error) {
+	Description: "Asks that a sandbox may reach domains, for egress agent and allowlist. What the policy grants is in reach at once; for the rest a human is asked, " +
+		"one question for a sandbox and all its clones: requests says what became of it, and wait waits for the answer. exec says when a connection was denied.",
+}, func(ctx context.Context, s Session, in allowInput) (allowOutput, Result, error) {
 	reason := strings.Join(strings.Fields(in.Reason), " ")
 	if reason == "" || len(reason) > maxReason {
-		return egressChange{}, Result{}, fmt.Errorf("the argument \"reason\" has %d bytes: say in up to %d what the domains are for", len(reason), maxReason)
+		return allowOutput{}, Result{}, fmt.Errorf("the argument \"reason\" has %d bytes: say in up to %d what the domains are for", len(reason), maxReason)
 	}
-	change, err := s.Manager.Allow(ctx, s.Owner, in.Name, in.Domains, "allow_domain: "+reason, false)
+	if !(in.Wait >= 0 && in.Wait <= callLimit.Seconds()) {
+		return allowOutput{}, Result{}, fmt.Errorf("the argument \"wait\" is %v; give 0 to %v seconds, and call wait for longer", in.Wait, callLimit.Seconds())
+	}
+	lasting, err := ttl(in.TTL)
 	if err != nil {
-		return egressChange{}, Result{}, err
+		return allowOutput{}, Result{}, err
 	}
-	return changeOf(change), Result{Text: fmt.Sprintf("%s may reach %s now%s", in.Name, strings.Join(in.Domains, ", "), notEnforced(change.Egress))}, nil
+	got, err := s.Manager.Allow(ctx, s.Owner, sandbox.AllowRequest{
+		Name: in.Name, Domains: in.Domains, Reason: reason, TTL: lasting, Wait: time.Duration(in.Wait * float64(time.Second)),
+	})
+	if err != nil {
+		return allowOutput{}, Result{}, err
+	}
+	out := allowOutput{Granted: []string{}, Requests: []requestFor{}, Enforced: got.Enforced}
+	for _, r := range got.Granted {
+		out.Granted = append(out.Granted, r.String())
+	}
+	var lines []string
+	for _, r := range got.Requests {
+		if r.State == policy.RequestGranted {
+			out.Granted = append(out.Granted, r.Rule)
+		}
+		out.Requests = append(out.Requests, requestOf(r))
+		lines = append(lines, requestText(r))
+	}
+	switch {
+	case len(out.Granted) > 0:
+		lines = append([]string{fmt.Sprintf("%s may reach %s now%s", in.Name, strings.Join(out.Granted, ", "), notEnforced(got.Egress))}, lines...)
+	case len(out.Requests) == 0:
+		lines = []string{fmt.Sprintf("%s may reach %s already%s", in.Name, strings.Join(in.Domains, ", "), notEnforced(got.Egress))}
+	}
+	return out, Result{Text: strings.Join(lines, "\n")}, nil
 })
+
+func requestOf(r policy.Request) requestFor {
+	out := requestFor{ID: r.ID, Domain: r.Rule, State: r.State, Answer: r.Answer}
+	if r.State == policy.RequestGranting {
+		out.State = policy.RequestOpen // to whom waits it is the same
+	}
+	if !r.Until.IsZero() {
+		out.Until = clock(r.Until)
+	}
+	return out
+}
+
+// requestText says what became of a request, to an agent.
+func requestText(r policy.Request) string {
+	answer := ""
+	if r.Answer != "" {
+		answer = ": " + r.Answer
+	}
+	switch r.State {
+	case policy.RequestGranted:
+		return fmt.Sprintf("%s: %s is granted until %s%s", r.ID, r.Rule, clock(r.Until), answer)
+	case policy.RequestDenied:
+		return fmt.Sprintf("%s: %s was denied by a human%s; do without it", r.ID, r.Rule, answer)
+	case policy.RequestExpired, policy.RequestWithdrawn:
+		return fmt.Sprintf("%s: the request for %s is %s%s", r.ID, r.Rule, r.State, answer)
+	}
+	return fmt.Sprintf("%s: a human is asked about %s; call wait with this id for the answer, and go on with other work meanwhile", r.ID, r.Rule)
+}
 
 var denyDomain = define(Tool{
 	Name: "deny_domain", Title: "Deny domains", Destructive: true, Idempotent: true,
 	Description: "Takes domains from what a sandbox may reach, those of its mode too, and cuts open connections there.",
 }, func(ctx context.Context, s Session, in denyInput) (egressChange, Result, error) {
-	change, err := s.Manager.Deny(ctx, s.Owner, in.Name, in.Domains, "deny_domain")
+	change, err := s.Manager.Deny(ctx, s.Owner, in.Name, in.Domains)
 	if err != nil {
 		return egressChange{}, Result{}, err
 	}
@@ -111,7 +186,14 @@ var egressTool = define(Tool{
 func EgressOf(c sandbox.EgressChange) egressOutput {
 	out := egressOutput{Mode: c.Mode, Enforced: c.Enforced, Why: c.Why, Rules: []egressRule{}, Denials: []egressDenial{}, Cut: c.Cut}
 	for _, g := range c.Rules {
-		out.Rules = append(out.Rules, egressRule{g.Rule.String(), g.From, g.Deny})
+		rule := egressRule{Rule: g.Rule.String(), From: g.From, Deny: g.Deny}
+		if !g.Until.IsZero() {
+			rule.Until = clock(g.Until)
+		}
+		out.Rules = append(out.Rules, rule)
+	}
+	for _, r := range c.Requests {
+		out.Requests = append(out.Requests, r.ID+" "+r.Rule)
 	}
 	for _, d := range c.Denials {
 		out.Denials = append(out.Denials, egressDenial{d.Where(), d.Reason, d.Count, d.At})
@@ -150,6 +232,15 @@ func EgressText(name string, c sandbox.EgressChange) string {
 		if g.Deny {
 			from = "denied by " + from
 		}
+		if g.Once != "" {
+			from += ", for one connection"
+			if g.Spent {
+				from += ", which there was"
+			}
+		}
+		if !g.Until.IsZero() {
+			from += ", until " + clock(g.Until)
+		}
 		if byFrom[from] == nil {
 			froms = append(froms, from)
 		}
@@ -157,6 +248,9 @@ func EgressText(name string, c sandbox.EgressChange) string {
 	}
 	for _, from := range froms {
 		lines = append(lines, fmt.Sprintf("  %s   (%s)", strings.Join(byFrom[from], " "), from))
+	}
+	for _, r := range c.Requests {
+		lines = append(lines, "  "+requestText(r))
 	}
 	if c.Cut > 0 {
 		lines = append(lines, count(c.Cut, "connection", "connections")+" cut")

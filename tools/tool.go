@@ -153,6 +153,10 @@ func terse(s *jsonschema.Schema, tool string) {
 	if s == nil {
 		return
 	}
+	if s.Properties["expires_at"] != nil && (tool == "clone_sandbox" || tool == "extend_sandbox") { // others say what a sandbox is
+		s.Properties, s.Required, s.AdditionalProperties, s.PropertyOrder = nil, nil, nil, nil
+		return
+	}
 	if s.Properties["expires_at"] != nil && tool != "list_sandboxes" || s.Properties["exit_code"] != nil && tool != "exec" {
 		for _, p := range s.Properties {
 			p.Description, p.Enum = "", nil

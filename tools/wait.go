@@ -8,11 +8,12 @@ import (
 	"sync"
 	"time"
 
+	"pixels/policy"
 	"pixels/sandbox"
 )
 
 type waitInput struct {
-	IDs     []string `json:"ids" jsonschema:"operations, as exec with background and other tools answer them"`
+	IDs     []string `json:"ids" jsonschema:"operations, as exec with background and other tools answer them; requests, as allow_domain answers them"`
 	Timeout *float64 `json:"timeout,omitempty" jsonschema:"seconds to wait until all have ended, up to 40; 40 when left out, 0 only looks"`
 	Cursor  string   `json:"cursor,omitempty" jsonschema:"for one command: read its outputs on from here, as an answer before gave it"`
 	Cancel  bool     `json:"cancel,omitempty" jsonschema:"end them, with all that they started"`
@@ -31,7 +32,7 @@ type waitResult struct {
 	Cancelled bool        `json:"cancelled,omitempty"`
 	Cursor    string      `json:"cursor,omitempty" jsonschema:"of a command: where what comes next begins"`
 	More      bool        `json:"more,omitempty" jsonschema:"of a command: there is more to read from cursor on already"`
-	Result    any         `json:"result,omitempty" jsonschema:"of another tool's call: what it would have answered"`
+	Result    any         `json:"result,omitempty" jsonschema:"of another tool's call: what it would have answered; of a request: as in allow_domain"`
 	Error     string      `json:"error,omitempty"`
 
 	text string
@@ -39,7 +40,7 @@ type waitResult struct {
 }
 
 var waitTool = define(Tool{
-	Name: "wait", Title: "Wait for operations", Idempotent: true, Destructive: true,
+	Name: "wait", Title: "Wait for operations and requests", Idempotent: true, Destructive: true,
 	Description: "Waits until operations have ended, or for a time, and returns what they left: of a command its outputs and exit code. " +
 		"Outputs are kept as long as the sandbox is, also over a restart of this server; read long ones on by cursor. With cancel it ends them.",
 }, func(ctx context.Context, s Session, in waitInput) (waitOutput, Result, error) {
@@ -105,6 +106,17 @@ func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time
 			r.text += fmt.Sprintf("\n[there is more: call wait with cursor %q]", r.Cursor)
 		}
 		return r
+	}
+	if policy.IsRequest(id) {
+		r, err := s.Manager.WaitRequest(ctx, s.Owner, id, wait)
+		if err != nil {
+			return unknown(err)
+		}
+		out := waitResult{ID: id, State: "running", Result: requestOf(r), text: requestText(r)}
+		if r.State.Ended() {
+			out.State = "ended"
+		}
+		return out
 	}
 	if err := s.Manager.Permit(ctx, s.Owner, "wait"); err != nil {
 		return unknown(err)

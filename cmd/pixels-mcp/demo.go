@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	osexec "os/exec"
 
 	"github.com/spf13/cobra"
 
@@ -17,7 +18,8 @@ func (a *app) demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "Set up what is missing, then do the main job for real and remove all of it",
 		Long: "demo drives the MCP server as an agent would: it creates a sandbox, writes a program in it, checkpoints and restores\n" +
-			"it, runs work in the background, clones it three times with work in each, has a domain denied, allowed and cut off, and destroys all. Interrupted, it\n" +
+			"it, runs work in the background, clones it three times with work in each, has a connection held\n" +
+			"until another process approves it, takes that back and cuts it, and destroys all. Interrupted, it\n" +
 			"removes what it made; what a killed one left, the next one removes.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -32,6 +34,9 @@ func (a *app) demoCommand() *cobra.Command {
 			d := demo.Demo{Out: a.out, Start: func(ctx context.Context) (*server.Client, error) {
 				return server.Start(ctx, self, append([]string{"serve", "--owner", demo.Owner}, a.given(cmd)...)...)
 			}}
+			d.Human = func(ctx context.Context, args ...string) *osexec.Cmd {
+				return osexec.CommandContext(ctx, self, append(append([]string{"--owner", demo.Owner}, a.given(cmd)...), args...)...)
+			}
 			if err := d.Run(cmd.Context()); err != nil {
 				return fmt.Errorf("demo: %w", err)
 			}

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"pixels/egress"
 	"pixels/incus"
+	"pixels/internal/units"
 	"pixels/policy"
 	"pixels/sandbox"
 	"pixels/tools"
@@ -74,7 +76,7 @@ func (a *app) networkCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	var reason string
+	var reason, ttl string
 	change := func(use, short, example string, args cobra.PositionalArgs, do func(ctx context.Context, m *sandbox.Manager, name string, rest []string) (sandbox.EgressChange, error)) *cobra.Command {
 		asJSON := false
 		c := &cobra.Command{
@@ -113,16 +115,21 @@ func (a *app) networkCommand() *cobra.Command {
 	allow := change("allow NAME DOMAIN...", "Allow domains (example.com, *.example.com, example.com:8443) or addresses (10.1.2.0/24:5432)",
 		"  pixels-mcp network allow work api.example.com '*.example.org'", nameAndDomains,
 		func(ctx context.Context, m *sandbox.Manager, name string, rest []string) (sandbox.EgressChange, error) {
-			by := "network allow, by " + a.owner
-			if reason != "" {
-				by += ": " + reason
+			lasting := time.Duration(0)
+			if ttl != "" {
+				var err error
+				if lasting, err = units.ParseDuration(ttl); err != nil {
+					return sandbox.EgressChange{}, usageError{fmt.Errorf("--ttl: %w", err)}
+				}
 			}
-			return m.Allow(ctx, a.owner, name, rest, by, true)
+			got, err := m.Allow(ctx, a.owner, sandbox.AllowRequest{Name: name, Domains: rest, Reason: reason, TTL: lasting, Addresses: true})
+			return got.EgressChange, err
 		})
 	allow.Flags().StringVar(&reason, "reason", "", "what for; kept with the rule")
+	allow.Flags().StringVar(&ttl, "ttl", "", "for how long, as 30m, 2h or 7d (default as long as the policy lets a grant last)")
 	deny := change("deny NAME DOMAIN...", "Deny domains or addresses, and cut connections there", "  pixels-mcp network deny work api.example.com", nameAndDomains,
 		func(ctx context.Context, m *sandbox.Manager, name string, rest []string) (sandbox.EgressChange, error) {
-			return m.Deny(ctx, a.owner, name, rest, "network deny, by "+a.owner)
+			return m.Deny(ctx, a.owner, name, rest)
 		})
 	cmd.AddCommand(show, set, allow, deny)
 	return cmd

@@ -45,15 +45,53 @@ func TestADomainIsAllowedAndDenied(t *testing.T) {
 	if ran := exec("true"); ran.Denied != "" {
 		t.Errorf("a command that reached for nothing: %+v", ran)
 	}
-	call("allow_domain", map[string]any{"name": "work", "domains": []string{"unheard.example.com"}, "reason": "a test"}, nil)
+	var asked struct {
+		Granted  []string
+		Requests []struct{ ID, Domain, State, Answer string }
+	}
+	ask := map[string]any{"name": "work", "domains": []string{"unheard.example.com"}, "reason": "a test"}
+	call("allow_domain", ask, &asked)
+	if len(asked.Requests) != 1 || asked.Requests[0].State != "open" || len(asked.Granted) != 0 {
+		t.Fatalf("asked: %+v", asked)
+	}
+	id := asked.Requests[0].ID
+	requests := func(args ...string) string {
+		t.Helper()
+		b, err := osexec.Command(program, append([]string{"--owner", owner, "requests"}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Errorf("requests %v: %s %v", args, b, err)
+		}
+		return string(b)
+	}
+	if ran := exec(reach); ran.Denied == "" {
+		t.Errorf("an open request lets it through: %+v", ran)
+	}
+	if out := requests("list"); !strings.Contains(out, id) || !strings.Contains(out, `the agent says: "a test"`) {
+		t.Errorf("list: %s", out)
+	}
+	if out := requests("show", id); !strings.Contains(out, "unheard.example.com") || !strings.Contains(out, "work") {
+		t.Errorf("show: %s", out)
+	}
+	if out := requests("approve", id, "--for", "1h", "--answer", "go on"); !strings.Contains(out, "sandbox work") {
+		t.Errorf("approve: %s", out)
+	}
+	var answered struct {
+		Operations []struct {
+			Result struct{ State, Answer string }
+		}
+	}
+	call("wait", map[string]any{"ids": []string{id}}, &answered)
+	if r := answered.Operations[0].Result; r.State != "granted" || r.Answer != "go on" {
+		t.Errorf("the agent hears %+v", answered)
+	}
 	if ran := exec(reach); strings.Contains(ran.Stdout, "403") || ran.Denied != "" { // there is no such name, which is another answer
 		t.Errorf("allowed: %+v", ran)
 	}
 	shown, err := run("show", "work")
-	if err != nil || !strings.Contains(shown, "work: egress allowlist, enforced") || !strings.Contains(shown, "unheard.example.com   (allow_domain: a test)") || !strings.Contains(shown, "denied lately") {
+	if err != nil || !strings.Contains(shown, "work: egress allowlist, enforced") || !strings.Contains(shown, "unheard.example.com   (human, cli, by ") || !strings.Contains(shown, "denied lately") {
 		t.Errorf("show: %s %v", shown, err)
 	}
-	if out, err := run("allow", "work", "10.1.2.0/24:5432", "--reason", "the database"); err != nil || !strings.Contains(out, "10.1.2.0/24:5432   (network allow, by "+owner+": the database)") {
+	if out, err := run("allow", "work", "10.1.2.0/24:5432", "--reason", "the database"); err != nil || !strings.Contains(out, "10.1.2.0/24:5432   (human, cli, by "+owner+": the database, until ") {
 		t.Errorf("allow: %s %v", out, err)
 	}
 	call("deny_domain", map[string]any{"name": "work", "domains": []string{"unheard.example.com"}}, nil)
@@ -63,7 +101,7 @@ func TestADomainIsAllowedAndDenied(t *testing.T) {
 	if out, err := run("set", "work", "agent"); err != nil || !strings.Contains(out, "egress agent, enforced") || !strings.Contains(out, "preset agent: ") {
 		t.Errorf("set: %s %v", out, err)
 	}
-	if out, err := run("deny", "work", "api.openai.com"); err != nil || !strings.Contains(out, "api.openai.com:*   (denied by network deny, by "+owner+")") {
+	if out, err := run("deny", "work", "api.openai.com"); err != nil || !strings.Contains(out, "api.openai.com:*   (denied by human, cli, by "+owner+")") {
 		t.Errorf("deny: %s %v", out, err)
 	}
 	out, err := run("show", "work", "--json")
@@ -73,6 +111,15 @@ func TestADomainIsAllowedAndDenied(t *testing.T) {
 	}
 	if err != nil || json.Unmarshal([]byte(out), &status) != nil || status.Mode != "agent" || !status.Enforced {
 		t.Errorf("show as JSON: %s %v", out, err)
+	}
+	call("allow_domain", map[string]any{"name": "work", "domains": []string{"other.example.com"}, "reason": "a test"}, &asked)
+	requests("deny", asked.Requests[0].ID, "--answer", "not this")
+	call("allow_domain", map[string]any{"name": "work", "domains": []string{"other.example.com"}, "reason": "again", "wait": 5}, &asked)
+	if r := asked.Requests[0]; r.State != "denied" || r.Answer != "not this" {
+		t.Errorf("after the denial: %+v", asked)
+	}
+	if out := requests("list"); strings.Contains(out, "other.example.com") {
+		t.Errorf("list: %s", out)
 	}
 	for _, wrong := range []struct{ args, says string }{
 		{"allow work *.com", "anyone can have a name"}, {"allow work 10.0.0.1", "10.0.0.1/32"}, {"allow work a.example:99999", "65535"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -51,7 +52,7 @@ func newRoot(a *app) *cobra.Command {
 		// A line each in every help would hide what a command's own flags are; `pixels-mcp config` lists them.
 		_ = p.MarkHidden(s.Flag)
 	}
-	root.AddCommand(a.serveCommand(), a.demoCommand(), a.setupCommand(), a.doctorCommand(), a.cleanCommand(), a.configCommand(), a.networkCommand(), a.policyCommand(), a.auditCommand(), versionCommand(), gatewayCommand())
+	root.AddCommand(a.serveCommand(), a.demoCommand(), a.setupCommand(), a.doctorCommand(), a.cleanCommand(), a.configCommand(), a.networkCommand(), a.policyCommand(), a.requestsCommand(), a.auditCommand(), versionCommand(), gatewayCommand())
 	return root
 }
 
@@ -76,16 +77,23 @@ func (a *app) load(cmd *cobra.Command) error {
 	}
 	a.config, a.configPath = c, path
 	if a.owner == "" {
-		u, err := user.Current()
-		if err != nil {
-			return fmt.Errorf("find out who the local user is (or give --owner): %w", err)
+		if a.owner = localUser(); a.owner == "" {
+			return errors.New("who the local user is can't be found out: give --owner")
 		}
-		a.owner = u.Username
 	}
 	if !ownerRule.MatchString(a.owner) {
 		return usageError{fmt.Errorf("the owner %q can't be used: give --owner (or PIXELS_OWNER) 1 to 64 letters, digits, dots, dashes, underscores or @", a.owner)}
 	}
 	return nil
+}
+
+// localUser names who runs this program; it is empty where that can't be found out.
+func localUser() string {
+	u, err := user.Current()
+	if err != nil {
+		return ""
+	}
+	return u.Username
 }
 
 // policyPath is where policy.toml is: beside config.toml. It is empty where there is no home.

@@ -39,7 +39,10 @@ func (a *app) serveCommand() *cobra.Command {
 				return err
 			}
 			defer done()
-			defer keepSwept(cmd.Context(), manager, log)()
+			defer inBackground(cmd.Context(), func(ctx context.Context) { keepSwept(ctx, manager, log) })()
+			defer inBackground(cmd.Context(), func(ctx context.Context) {
+				manager.KeepWatched(ctx, func(err error) { log.Warn().Err(err).Msg("watch") })
+			})()
 			operating, endOperations := context.WithCancel(cmd.Context())
 			operations := tools.NewOperations(operating)
 			defer operations.Wait()
@@ -53,26 +56,29 @@ func (a *app) serveCommand() *cobra.Command {
 	return cmd
 }
 
-// keepSwept sweeps in the background until stop is called, which waits for its end.
-func keepSwept(ctx context.Context, m *sandbox.Manager, log zerolog.Logger) (stop func()) {
+// inBackground does work until stop is called, which ends its context and waits for its end.
+func inBackground(ctx context.Context, work func(context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	var sweeping sync.WaitGroup
-	unreachable := false // said once, not every few seconds
-	sweeping.Go(func() {
-		m.KeepSwept(ctx, sandbox.SweepEvery, func(expired []sandbox.Sandbox, err error) {
-			for _, box := range expired {
-				log.Info().Str("sandbox", box.Name).Str("owner", box.Owner).Time("expired_at", box.ExpiresAt).Msg("lease over, destroyed")
-			}
-			if away := errors.Is(err, sandbox.ErrUnavailable); err != nil && !(away && unreachable) {
-				log.Warn().Err(err).Msg("sweep")
-				unreachable = away
-			}
-		})
-	})
+	var working sync.WaitGroup
+	working.Go(func() { work(ctx) })
 	return func() {
 		cancel()
-		sweeping.Wait()
+		working.Wait()
 	}
+}
+
+// keepSwept sweeps until ctx ends.
+func keepSwept(ctx context.Context, m *sandbox.Manager, log zerolog.Logger) {
+	unreachable := false // said once, not every few seconds
+	m.KeepSwept(ctx, sandbox.SweepEvery, func(expired []sandbox.Sandbox, err error) {
+		for _, box := range expired {
+			log.Info().Str("sandbox", box.Name).Str("owner", box.Owner).Time("expired_at", box.ExpiresAt).Msg("lease over, destroyed")
+		}
+		if away := errors.Is(err, sandbox.ErrUnavailable); err != nil && !(away && unreachable) {
+			log.Warn().Err(err).Msg("sweep")
+			unreachable = away
+		}
+	})
 }
 
 // logger writes structured lines to stderr, where a client's log takes them up.

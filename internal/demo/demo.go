@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	osexec "os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -42,7 +43,8 @@ type exec struct {
 // Demo is one run.
 type Demo struct {
 	Out   io.Writer
-	Start func(context.Context) (*server.Client, error) // of a server whose owner is Owner
+	Start func(context.Context) (*server.Client, error)         // of a server whose owner is Owner
+	Human func(ctx context.Context, args ...string) *osexec.Cmd // the program on a human's command line, for that owner
 
 	client *server.Client
 	steps  []step

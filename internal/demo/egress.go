@@ -16,7 +16,7 @@ const source = `sed -n 's/^deb \(\[[^]]*\] \)\{0,1\}\([^ ]*\) \([^ ]*\) .*/\2 \3
 
 var sourceRule = regexp.MustCompile(`^(https?://\S+) (\S+)`)
 
-// egress shows a domain that is denied, allowed, used, denied again, and a connection that this cuts.
+// egress shows a domain that is denied, held for a human and granted, used, taken back, and a connection that this cuts.
 func (d *Demo) egress(ctx context.Context) error {
 	var file *url.URL
 	err := d.step("clone it, with nothing in its reach", func() (string, error) {
@@ -57,31 +57,22 @@ func (d *Demo) egress(ctx context.Context) error {
 		return err
 	}
 	reached := false
-	err = d.step("allow its domain, and reach again", func() (string, error) {
-		if err := d.client.Call(ctx, "allow_domain", map[string]any{"name": fetch, "domains": []string{host}, "reason": "to fetch packages"}, nil); err != nil {
-			return "", err
-		}
-		ran, err := get()
-		switch {
-		case err != nil:
-		case ran.ExitCode == 0:
-			reached = true
-			return "fetched " + file.String(), nil
-		case ran.Denied != "":
-			err = fmt.Errorf("%s", ran.Denied)
-		default:
-			return fmt.Sprintf("allowed, but this machine has no way to %s", host), nil
-		}
-		return "", err
+	err = d.step("reach again, with a human there", func() (said string, err error) {
+		said, reached, err = d.held(ctx, file)
+		return said, err
 	})
 	if err != nil || !reached {
+		return err
+	}
+	err = d.step("ask for a domain that nobody grants", func() (string, error) { return d.refused(ctx) })
+	if err != nil {
 		return err
 	}
 	port := map[string]string{"http": "80", "https": "443"}[file.Scheme]
 	if file.Port() != "" {
 		port = file.Port()
 	}
-	return d.step("deny it, with a connection open", func() (string, error) {
+	return d.step("take it back, with a connection open", func() (string, error) {
 		var held struct{ Operation string }
 		err := d.client.Call(ctx, "exec", map[string]any{"name": fetch, "background": true, "command": "exec 3<>/dev/tcp/" + host + "/" + port + "; echo open; cat <&3"}, &held)
 		for err == nil {
@@ -94,7 +85,7 @@ func (d *Demo) egress(ctx context.Context) error {
 			return "", err
 		}
 		var change struct{ Cut int }
-		if err := d.client.Call(ctx, "deny_domain", map[string]any{"name": fetch, "domains": []string{host}}, &change); err != nil {
+		if err := d.human(ctx, &change, "network", "deny", fetch, host, "--json"); err != nil {
 			return "", err
 		}
 		var ended struct{ Operations []struct{ State string } }

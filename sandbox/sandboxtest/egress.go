@@ -43,3 +43,53 @@ func (m *Memory) Egress(ctx context.Context, id string) (sandbox.Egress, error) 
 func (m *Memory) Denials(ctx context.Context, id string, _ time.Duration) ([]sandbox.Denial, error) {
 	return nil, ctx.Err()
 }
+
+// Watch implements sandbox.Backend. It has no network: what Connect says is what it hears of.
+func (m *Memory) Watch(ctx context.Context, hear func(sandbox.Connection)) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case c := <-m.connections:
+			hear(c)
+		}
+	}
+}
+
+// Connect has whoever watches hear that a sandbox of the name reaches for a domain and is held.
+func (m *Memory) Connect(owner, name, domain string, port uint16) {
+	s, err := m.Get(context.Background(), owner, name)
+	if err != nil {
+		panic(err)
+	}
+	m.connections <- sandbox.Connection{ID: s.ID, Owner: owner, Sandbox: name, Lineage: s.Lineage, Fate: sandbox.ConnectionHeld, Domain: domain, Port: port, From: 40000, At: time.Now()}
+}
+
+// Hold implements sandbox.Backend: it takes down what was said.
+func (m *Memory) Hold(ctx context.Context, id, domain string, port uint16, d time.Duration) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if b, err := m.find(id); err == nil {
+		b.holds = append(b.holds, d)
+	}
+	return ctx.Err()
+}
+
+// Holds returns what was said of a sandbox's connections, by Hold.
+func (m *Memory) Holds(owner, name string) []time.Duration {
+	s, err := m.Get(context.Background(), owner, name)
+	if err != nil {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return append([]time.Duration{}, m.boxes[s.ID].holds...)
+}
+
+// Process implements sandbox.Backend.
+func (m *Memory) Process(ctx context.Context, id string, port uint16) (command, call string, err error) {
+	return "7 curl", "", ctx.Err()
+}
+
+// Gateway implements sandbox.Backend.
+func (m *Memory) Gateway() string { return "memory" }

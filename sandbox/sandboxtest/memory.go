@@ -26,6 +26,8 @@ type Memory struct {
 	mu    sync.Mutex
 	next  int
 	boxes map[string]*box // by ID
+
+	connections chan sandbox.Connection
 }
 
 var _ sandbox.Backend = (*Memory)(nil)
@@ -36,6 +38,7 @@ type box struct {
 	files       *files
 	checkpoints []checkpoint
 	runs        map[string]*run
+	holds       []time.Duration
 	ctx         context.Context // ends with the sandbox, and ends what runs in it
 	end         context.CancelFunc
 }
@@ -46,7 +49,9 @@ type checkpoint struct {
 }
 
 // NewMemory returns an empty Memory.
-func NewMemory() *Memory { return &Memory{boxes: map[string]*box{}} }
+func NewMemory() *Memory {
+	return &Memory{boxes: map[string]*box{}, connections: make(chan sandbox.Connection, 100)}
+}
 
 // List implements sandbox.Backend.
 func (m *Memory) List(ctx context.Context, owner string) ([]sandbox.Sandbox, error) {

@@ -1,0 +1,212 @@
+package sandbox
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"pixels/egress"
+	"pixels/policy"
+)
+
+// AllowRequest asks for domains to be in a sandbox's reach.
+type AllowRequest struct {
+	Name    string
+	Domains []string
+	Reason  string        // what for; shown to the human, and kept with the rule
+	TTL     time.Duration // for how long; 0 means as long as may be, or what the human says
+	Wait    time.Duration // for the answers of a human
+	// Addresses lets ranges of addresses be allowed too; for humans alone.
+	Addresses bool
+}
+
+// AllowResult says what came of it.
+type AllowResult struct {
+	EgressChange
+	Granted  []egress.Rule
+	Requests []policy.Request // what a human must decide about, or has decided
+}
+
+// askEvery is how often it is looked whether there is an answer.
+const askEvery = 100 * time.Millisecond
+
+// Allow lets a sandbox reach domains, as far as the policy grants them unasked; the others are put to a human.
+func (m *Manager) Allow(ctx context.Context, owner string, r AllowRequest) (AllowResult, error) {
+	rules, err := allowRules(r.Domains, r.Addresses && m.human)
+	if err != nil {
+		return AllowResult{}, err
+	}
+	now := m.gate.policy.Now().For(owner)
+	_, longest := now.GrantFor()
+	if r.TTL < 0 || r.TTL > longest {
+		return AllowResult{}, fmt.Errorf("ttl %s is %w: a grant may last up to %s here", r.TTL, ErrInvalid, longest)
+	}
+	b, err := m.vet(ctx, policy.Call{Name: "allow_domain", Owner: owner, Sandbox: r.Name, Domains: rules})
+	if err != nil {
+		return AllowResult{}, err
+	}
+	s, err := m.get(ctx, owner, r.Name)
+	if err != nil {
+		return AllowResult{}, err
+	}
+	if s.Egress == egress.None {
+		return AllowResult{}, nothingIn(s)
+	}
+	give, ask := m.divide(b.verdict, s, rules)
+	var out AllowResult
+	if len(give) > 0 {
+		as := egress.Grant{From: m.by("allow_domain", owner, r.Reason), Until: end(r.TTL, longest)}
+		if out.EgressChange, err = m.change(ctx, b, s, as, give); err != nil {
+			return out, err
+		}
+		out.Granted = give
+	}
+	if out.Requests, err = m.raise(s, r.Reason, r.TTL, ask); err != nil {
+		return out, err
+	}
+	if out.Requests, err = m.await(ctx, out.Requests, r.Wait); err != nil {
+		return out, err
+	}
+	out.Egress, err = m.egressOf(ctx, b, s)
+	return out, err
+}
+
+// divide tells what of rules a sandbox is given, and what a human is asked for. What it may reach already is in neither.
+func (m *Manager) divide(v policy.Verdict, s Sandbox, rules []egress.Rule) (give, ask []egress.Rule) {
+	for _, rule := range rules {
+		switch {
+		case m.human:
+			give = append(give, rule)
+		case s.has(m.defaults.Presets, rule):
+		case s.deniedByHuman(rule) || slices.ContainsFunc(v.Ask, rule.Equal):
+			ask = append(ask, rule)
+		default:
+			give = append(give, rule)
+		}
+	}
+	return give, ask
+}
+
+// raise puts rules to a human, for a sandbox and its lineage.
+func (m *Manager) raise(s Sandbox, reason string, wanted time.Duration, rules []egress.Rule) (out []policy.Request, err error) {
+	for _, rule := range rules {
+		r, _, err := m.gate.store.Raise(policy.Request{
+			Owner: s.Owner, Sandbox: s.Name, Lineage: s.Lineage, Rule: rule.String(), Reason: reason, Source: policy.ByAgent, Wanted: policy.Seconds(wanted / time.Second),
+		})
+		if err != nil {
+			return out, fmt.Errorf("%s can't be asked for: %w", rule, err)
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}
+
+// openIDs are those of the requests that are not answered.
+func openIDs(requests []policy.Request) (ids []string) {
+	for _, r := range requests {
+		if !r.State.Ended() {
+			ids = append(ids, r.ID)
+		}
+	}
+	return ids
+}
+
+// by says who gave a rule and why, for whoever looks at it later.
+func (m *Manager) by(tool, owner, reason string) string {
+	if m.human {
+		tool = humanDid + m.channel + ", by " + owner
+	}
+	if reason != "" {
+		return tool + ": " + reason
+	}
+	return tool
+}
+
+// humanDid begins what a human gave or took.
+const humanDid = "human, "
+
+// end is when a grant for d ends.
+func end(d, longest time.Duration) time.Time {
+	if d == 0 {
+		d = longest
+	}
+	return time.Now().Add(d).UTC().Truncate(time.Millisecond)
+}
+
+func nothingIn(s Sandbox) error {
+	return fmt.Errorf("the egress of sandbox %q is %s, in which nothing can be allowed: that is the %w; set it to %s or %s first", s.Name, s.Egress, ErrState, egress.Allowlist, egress.Agent)
+}
+
+// change gives a sandbox rules.
+func (m *Manager) change(ctx context.Context, b *permit, s Sandbox, as egress.Grant, rules []egress.Rule) (EgressChange, error) {
+	return m.editEgress(ctx, b, s, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+		if mode == egress.None {
+			return "", nil, nothingIn(s)
+		}
+		own, err := egress.Allow(own, as, rules...)
+		return mode, own, err
+	})
+}
+
+// has tells whether a sandbox may reach all that a rule is for.
+func (s Sandbox) has(presets egress.Presets, rule egress.Rule) bool {
+	granted := false
+	for _, g := range presets.For(s.Egress, s.Rules).Rules {
+		if g.Deny && g.Rule.Overlaps(rule) {
+			return false
+		}
+		granted = granted || !g.Deny && g.Once == "" && rule.Within(g.Rule)
+	}
+	return granted
+}
+
+// deniedByHuman tells whether a human took a part of what a rule is for from a sandbox, which no agent may undo.
+func (s Sandbox) deniedByHuman(rule egress.Rule) bool {
+	return slices.ContainsFunc(s.Rules, func(g egress.Grant) bool {
+		return g.Deny && len(g.From) >= len(humanDid) && g.From[:len(humanDid)] == humanDid && g.Rule.Overlaps(rule)
+	})
+}
+
+// await waits until all requests are answered, or for a time.
+func (m *Manager) await(ctx context.Context, requests []policy.Request, wait time.Duration) ([]policy.Request, error) {
+	deadline := time.Now().Add(wait)
+	for {
+		open := false
+		for i, r := range requests {
+			if r.State.Ended() {
+				continue
+			}
+			now, err := m.gate.store.Request(r.ID)
+			if err != nil {
+				return requests, err
+			}
+			requests[i] = now
+			open = open || !now.State.Ended()
+		}
+		if !open || !time.Now().Before(deadline) {
+			return requests, nil
+		}
+		select {
+		case <-ctx.Done():
+			return requests, ctx.Err()
+		case <-time.After(askEvery):
+		}
+	}
+}
+
+// WaitRequest returns a request of an owner's once it is answered, or after a time.
+func (m *Manager) WaitRequest(ctx context.Context, owner, id string, wait time.Duration) (policy.Request, error) {
+	if _, err := m.vet(ctx, policy.Call{Name: "wait", Owner: owner}); err != nil {
+		return policy.Request{}, err
+	}
+	r, err := m.gate.store.Request(id)
+	if err == nil && r.Owner != owner {
+		err = fmt.Errorf("%w: %s", policy.ErrNoRequest, quote(id))
+	}
+	if err != nil {
+		return policy.Request{}, err
+	}
+	list, err := m.await(ctx, []policy.Request{r}, wait)
+	return list[0], err
+}

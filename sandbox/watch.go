@@ -1,0 +1,206 @@
+package sandbox
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"pixels/egress"
+	"pixels/policy"
+)
+
+// Of several servers that share a gateway and a store, one watches it: it has a lease on that.
+const (
+	watchLease = 15 * time.Second
+	watchEvery = 5 * time.Second
+	countEvery = 10 * time.Second // connections are on record as counts, put down so often
+	mostCounts = 2000             // different ones in that time; more are put down as one
+)
+
+// PresenceLease begins the name of a lease that says: a human looks at requests. While nobody has one, no connection is
+// held, for nobody would answer.
+const PresenceLease = "human:"
+
+// KeepWatched raises requests for connections that no rule allows, holds them for the answer, and puts connections on
+// record, until ctx ends. say hears of what failed.
+func (m *Manager) KeepWatched(ctx context.Context, say func(error)) {
+	if m.gate.store == nil {
+		return
+	}
+	whose := rand.Text()
+	name := "watch:" + m.gate.backend.Gateway()
+	defer func() {
+		if err := m.gate.store.Release(name, whose); err != nil {
+			say(err)
+		}
+	}()
+	said := ""
+	for ctx.Err() == nil {
+		mine, err := m.gate.store.Lease(name, whose, watchLease)
+		if err == nil && mine {
+			err = m.watch(ctx, func() (bool, error) { return m.gate.store.Lease(name, whose, watchLease) }, say)
+		}
+		// What stays wrong is said once.
+		if err != nil && ctx.Err() == nil && err.Error() != said {
+			said = err.Error()
+			say(fmt.Errorf("connections are neither watched nor held: %w", err))
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(watchEvery):
+		}
+	}
+}
+
+// watch watches for as long as it keeps the lease.
+func (m *Manager) watch(ctx context.Context, keep func() (bool, error), say func(error)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	counts := &counts{m: m}
+	var working sync.WaitGroup
+	defer working.Wait()
+	defer counts.put()
+	working.Go(func() {
+		tick, put := time.NewTicker(watchEvery), time.NewTicker(countEvery)
+		defer tick.Stop()
+		defer put.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-put.C:
+				counts.put()
+			case <-tick.C:
+				if mine, err := keep(); err != nil || !mine {
+					cancel() // another one has it now
+					return
+				}
+			}
+		}
+	})
+	holding := make(chan struct{}, 32)
+	return m.gate.backend.Watch(ctx, func(c Connection) {
+		if c.Fate != ConnectionHeld {
+			counts.add(c)
+			return
+		}
+		select {
+		case holding <- struct{}{}:
+			working.Go(func() {
+				defer func() { <-holding }()
+				if err := m.held(ctx, c); err != nil && ctx.Err() == nil && !errors.Is(err, ErrNotFound) {
+					say(fmt.Errorf("a connection of sandbox %s to %s: %w", c.Sandbox, c.Where(), err))
+				}
+			})
+		default: // so many at once that nobody can look at them: it is denied
+		}
+	})
+}
+
+// held decides about a connection that no rule allows.
+func (m *Manager) held(ctx context.Context, c Connection) error {
+	rule, err := egress.ParseDomainRule(c.Where())
+	if err != nil {
+		return err
+	}
+	// Others who share the gateway, and keep their records elsewhere, look after what is theirs.
+	if ours, err := m.gate.store.Knows(c.Owner); err != nil || !ours {
+		return err
+	}
+	now := m.gate.policy.Now()
+	v, err := now.Vet(policy.Call{Name: "allow_domain", Owner: c.Owner, Sandbox: c.Sandbox, Domains: []egress.Rule{rule}})
+	if err != nil {
+		return err
+	}
+	refuse := func() error { return m.gate.backend.Hold(ctx, c.ID, c.Domain, c.Port, 0) }
+	s, err := m.read.Get(ctx, c.Owner, c.Sandbox)
+	if err != nil || s.ID != c.ID || v.Decision == policy.Deny {
+		return errors.Join(err, refuse())
+	}
+	if v.Decision == policy.Allow && !s.denied(rule) {
+		_, longest := now.For(c.Owner).GrantFor()
+		as := egress.Grant{From: "policy, egress.allow", Until: end(0, longest)}
+		_, err := m.change(ctx, &permit{Backend: m.gate.backend, gate: m.gate}, s, as, []egress.Rule{rule})
+		return errors.Join(err, refuse()) // it passes already, when it was granted
+	}
+	present, err := m.gate.store.Held(PresenceLease)
+	if err != nil {
+		return errors.Join(err, refuse())
+	}
+	hold := now.For(c.Owner).Hold()
+	if present && hold > 0 {
+		err = m.gate.backend.Hold(ctx, c.ID, c.Domain, c.Port, hold)
+	} else {
+		present, err = false, refuse()
+	}
+	// Whose it is can be seen only while it is there; a sandbox that doesn't say keeps no question back.
+	ask := policy.Request{Owner: c.Owner, Sandbox: c.Sandbox, Lineage: c.Lineage, Rule: rule.String(), Source: policy.ByConnection}
+	var call string
+	if present {
+		ask.Process, call, _ = m.gate.backend.Process(ctx, c.ID, c.From)
+	}
+	m.gate.store.Add(policy.Record{
+		Kind: policy.Connected, Owner: c.Owner, Sandbox: c.Sandbox, Lineage: c.Lineage, Verdict: string(ConnectionHeld), Target: c.Where(), Process: ask.Process, Call: call, Channel: "gateway", Detail: c.Reason,
+	})
+	r, _, raised := m.gate.store.Raise(ask)
+	if raised != nil || r.State.Ended() {
+		if errors.Is(raised, policy.ErrTooManyRequests) {
+			raised = nil // a sandbox that reaches for all and everything; the record has it
+		}
+		return errors.Join(err, raised, refuse())
+	}
+	return err
+}
+
+// denied tells whether anything of a rule was taken from a sandbox, by whomever.
+func (s Sandbox) denied(rule egress.Rule) bool {
+	for _, g := range s.Rules {
+		if g.Deny && g.Rule.Overlaps(rule) {
+			return true
+		}
+	}
+	return false
+}
+
+// counts adds up connections that are alike.
+type counts struct {
+	m  *Manager
+	mu sync.Mutex
+	of map[policy.Record]int
+}
+
+func (n *counts) add(c Connection) {
+	if c.Fate == ConnectionEnded { // it was allowed, and is counted as that
+		return
+	}
+	r := policy.Record{
+		Kind: policy.Connected, Owner: c.Owner, Sandbox: c.Sandbox, Lineage: c.Lineage, Verdict: string(c.Fate), Target: c.Where(), Detail: c.Reason, Rule: c.Once, Channel: "gateway",
+	}
+	if ours, err := n.m.gate.store.Knows(c.Owner); err != nil || !ours {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.of) >= mostCounts && n.of[r] == 0 {
+		r.Target, r.Detail = "many places", ""
+	}
+	if n.of == nil {
+		n.of = map[policy.Record]int{}
+	}
+	n.of[r]++
+}
+
+// put puts down what there is.
+func (n *counts) put() {
+	n.mu.Lock()
+	of := n.of
+	n.of = nil
+	n.mu.Unlock()
+	for r, count := range of {
+		r.Count = count
+		n.m.gate.store.Add(r)
+	}
+}
