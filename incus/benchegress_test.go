@@ -136,6 +136,7 @@ func serverMemory(t *testing.T, l *lab) float64 {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	c := exec.Command(self, "serve", "--owner", "bench-idle", "--defaults-network", l.config.Network)
+	c.Env = append(os.Environ(), "XDG_STATE_HOME="+t.TempDir())
 	in, err := c.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package incus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -218,7 +219,12 @@ func (l *lab) killServer(t *testing.T, self string) {
 	t.Helper()
 	owner := fmt.Sprintf("test-incus-%d", os.Getpid())
 	pidFile := filepath.Join(t.TempDir(), "pid")
-	c, err := server.Start(t.Context(), "sh", "-c", `echo $$ >"$1"; exec "$2" serve --owner "$3" --defaults-network "$4"`, "sh", pidFile, self, owner, l.config.Network)
+	// With a state and a policy of its own, that grants unasked.
+	home := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(home, "pixels"), 0o700), os.WriteFile(filepath.Join(home, "pixels", "policy.toml"), []byte("[egress]\nallow = [\"first.example.com\", \"second.example.com\"]"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := server.Start(t.Context(), "sh", "-c", `echo $$ >"$1"; XDG_CONFIG_HOME="$5" XDG_STATE_HOME="$5" exec "$2" serve --owner "$3" --defaults-network "$4"`, "sh", pidFile, self, owner, l.config.Network, home)
 	if err != nil {
 		t.Fatal(err)
 	}

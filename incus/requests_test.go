@@ -1,0 +1,173 @@
+package incus
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pixels/egress"
+	"pixels/internal/fakenet"
+	"pixels/policy"
+	"pixels/sandbox"
+)
+
+// asking is a lab whose connections are watched and put to a human, with what that human and an agent call.
+type asking struct {
+	*lab
+	agent, human *sandbox.Manager
+	store        *policy.Store
+	owner        string
+}
+
+func newAsking(t *testing.T, l *lab) *asking {
+	t.Helper()
+	store, err := policy.OpenStore(filepath.Join(t.TempDir(), "pixels.db"), func(err error) { t.Error(err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &asking{lab: l, store: store, owner: l.box(t, "one", egress.Allowlist).Owner}
+	a.agent = sandbox.NewManager(l.Backend, sandbox.Defaults{Store: store})
+	a.human = a.agent.AsHuman("test")
+	if _, err := a.agent.List(t.Context(), a.owner, sandbox.ListRequest{}); err != nil { // the owner is one of this store's from now on
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		a.agent.KeepWatched(ctx, func(err error) { t.Logf("the watch says: %v", err) })
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-ended
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	leave, err := a.human.Present(context.Background(), "test", time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(leave)
+	soon(t, "connections are watched", func() bool {
+		a.try(t, "one", "tcp", "watched.example.com:80", "-host", "watched.example.com")
+		list, err := store.Requests("", 0)
+		return err == nil && len(list) > 0
+	})
+	return a
+}
+
+// reach has the sandbox reach for a name, and returns what came of it.
+func (a *asking) reach(t *testing.T, name string) <-chan string {
+	got := make(chan string, 1)
+	go func() { got <- a.try(t, "one", "tcp", name+":80", "-host", name) }()
+	return got
+}
+
+// asked waits for the open request for a domain.
+func (a *asking) asked(t *testing.T, domain string) (r policy.Request) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+		list, err := a.store.Requests("", 0, policy.RequestOpen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i := slices.IndexFunc(list, func(r policy.Request) bool { return r.Rule == domain }); i >= 0 {
+			return list[i]
+		}
+		if time.Now().After(end) {
+			t.Fatalf("nobody asks for %s: %+v", domain, list)
+		}
+	}
+}
+
+func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
+	l := newLab(t)
+	a := newAsking(t, l)
+	got := a.reach(t, allowedName)
+	r := a.asked(t, allowedName)
+	if !strings.Contains(r.Process, "attempt tcp "+allowedName) || r.Sandbox != "one" || r.Owner != a.owner {
+		t.Errorf("%+v", r)
+	}
+	select {
+	case text := <-got:
+		t.Fatalf("it is not held: %q", text)
+	case <-time.After(1500 * time.Millisecond):
+	}
+	if seen := l.seen(); seen != "" {
+		t.Errorf("while it is held the internet saw %s", seen)
+	}
+	if _, n, err := a.human.Approve(t.Context(), sandbox.Approval{ID: r.ID, By: "test", For: time.Hour}); err != nil || n != 1 {
+		t.Fatalf("%d, %v", n, err)
+	}
+	if text := <-got; !strings.Contains(text, "200 OK") {
+		t.Errorf("approved: %q", text)
+	}
+	if _, err := a.human.Deny(t.Context(), a.owner, "one", []string{allowedName}); err != nil {
+		t.Fatal(err)
+	}
+	got = a.reach(t, deniedName)
+	r = a.asked(t, deniedName)
+	if _, err := a.human.Refuse(t.Context(), r.ID, "test", "no"); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if text := <-got; !strings.Contains(text, "403") || time.Since(start) > 5*time.Second {
+		t.Errorf("refused: %q after %s", text, time.Since(start))
+	}
+	// What was refused is not asked again, and not held.
+	start = time.Now()
+	if text := <-a.reach(t, deniedName); !strings.Contains(text, "403") || time.Since(start) > 5*time.Second {
+		t.Errorf("refused again: %q after %s", text, time.Since(start))
+	}
+	// A grant for one connection is one.
+	got = a.reach(t, "once.example.com")
+	l.inet.Name("once.example.com", fakenet.Site)
+	r = a.asked(t, "once.example.com")
+	if _, _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: r.ID, Scope: policy.Once}); err != nil {
+		t.Fatal(err)
+	}
+	<-got
+	got = a.reach(t, "once.example.com")
+	a.asked(t, "once.example.com")
+	if again := a.asked(t, "once.example.com"); again.ID == r.ID {
+		t.Errorf("a second connection asks no new question: %+v", again)
+	}
+	if _, err := a.human.Refuse(t.Context(), a.asked(t, "once.example.com").ID, "test", ""); err != nil {
+		t.Fatal(err)
+	}
+	if text := <-got; !strings.Contains(text, "403") {
+		t.Errorf("a second connection: %q", text)
+	}
+}
+
+// TestBenchmarkRequests measures how long a question and its answer take.
+func TestBenchmarkRequests(t *testing.T) {
+	onlyToMeasure(t)
+	l := newLab(t)
+	a := newAsking(t, l)
+	var ask, pass []time.Duration
+	for i := range benchChanges {
+		name := fmt.Sprintf("bench%d.example.com", i)
+		l.inet.Name(name, fakenet.Site)
+		start := time.Now()
+		got := a.reach(t, name)
+		r := a.asked(t, name)
+		ask = append(ask, time.Since(start))
+		start = time.Now()
+		if _, _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: r.ID}); err != nil {
+			t.Fatal(err)
+		}
+		<-got
+		pass = append(pass, time.Since(start))
+	}
+	slices.Sort(ask)
+	slices.Sort(pass)
+	p95 := func(d []time.Duration) float64 { return d[len(d)*95/100].Seconds() * 1000 }
+	fmt.Printf("%-58s %8.2f ms  %28s\n", "a connection until its request can be seen, p95", p95(ask), "bound 1000")
+	fmt.Printf("%-58s %8.2f ms  %28s\n", "an approval until its connection has passed, p95", p95(pass), "bound 200")
+}
