@@ -255,6 +255,30 @@ func (s *Store) Knows(owner string) (known bool, err error) {
 	return known, err
 }
 
+// Owners are those whose calls came by this store, by name.
+func (s *Store) Owners() (out []string, err error) {
+	if s == nil {
+		return nil, errNoStore
+	}
+	err = s.with(func(db *sql.DB) error {
+		out = nil
+		rows, err := db.Query("SELECT name FROM owners ORDER BY name")
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var name string
+			if err := rows.Scan(&name); err != nil {
+				return err
+			}
+			out = append(out, name)
+		}
+		return rows.Err()
+	})
+	return out, err
+}
+
 // Held tells whether anybody has a lease whose name begins with prefix.
 func (s *Store) Held(prefix string) (held bool, err error) {
 	err = s.with(func(db *sql.DB) error {

@@ -1,0 +1,231 @@
+package web
+
+import (
+	"errors"
+	"fmt"
+	"html/template"
+	"net/http"
+	"strconv"
+	"time"
+
+	"pixels/internal/units"
+	"pixels/policy"
+	"pixels/sandbox"
+)
+
+// page is what every page has.
+type page struct {
+	Title   string
+	Session *session
+	Open    int    // requests
+	Said    string // what came of what was done, or went wrong
+	Bad     bool
+}
+
+// card is a request as it is shown.
+type card struct {
+	policy.Request
+	CSRF   string
+	Clones int      // sandboxes that an approval for the lineage is for
+	Lasts  []choice // how long a grant may last
+}
+
+// choice is one of several lengths of time.
+type choice struct {
+	Value, Text string
+	Chosen      bool
+}
+
+type requestsPage struct {
+	page
+	Cards   []card
+	Decided []policy.Request
+	Only    bool // one request, by a link to it
+}
+
+// shownDecided is how many requests that were decided are shown, and shownRequests how many that are open.
+const (
+	shownDecided  = 15
+	shownRequests = 1000
+)
+
+func (s *Server) showRequests(w http.ResponseWriter, r *http.Request, mine *session) {
+	p := requestsPage{page: page{Title: "Requests", Session: mine, Said: r.FormValue("said"), Bad: r.FormValue("bad") != ""}}
+	open, err := s.manager.Requests("", shownRequests, policy.RequestOpen, policy.RequestGranting)
+	if err == nil {
+		p.Open = len(open)
+		p.Cards, err = s.cards(r, mine, open)
+	}
+	if err == nil {
+		p.Decided, err = s.manager.Requests("", shownDecided, policy.RequestGranted, policy.RequestDenied, policy.RequestExpired, policy.RequestWithdrawn)
+	}
+	if err != nil {
+		s.failed(w, &p.page, err)
+		return
+	}
+	name := "requests.html"
+	if r.FormValue("part") != "" {
+		name = "cards"
+	}
+	s.render(w, http.StatusOK, name, p)
+}
+
+func (s *Server) showRequest(w http.ResponseWriter, r *http.Request, mine *session) {
+	p := requestsPage{page: page{Title: "Request", Session: mine, Said: r.FormValue("said"), Bad: r.FormValue("bad") != ""}, Only: true}
+	one, err := s.manager.Request(r.PathValue("id"))
+	if errors.Is(err, policy.ErrNoRequest) {
+		p.Said, p.Bad = "There is no such request, or its record was pruned.", true
+		s.render(w, http.StatusNotFound, "requests.html", p)
+		return
+	}
+	if err == nil {
+		if one.State.Ended() {
+			p.Decided = []policy.Request{one}
+		} else {
+			p.Cards, err = s.cards(r, mine, []policy.Request{one})
+		}
+	}
+	if err != nil {
+		s.failed(w, &p.page, err)
+		return
+	}
+	s.render(w, http.StatusOK, "requests.html", p)
+}
+
+// cards are requests with how many sandboxes each is for. Where the backend can't be reached there are none.
+func (s *Server) cards(r *http.Request, mine *session, open []policy.Request) ([]card, error) {
+	clones := map[string]int{}
+	if len(open) > 0 {
+		boxes, err := s.manager.Everybodys(r.Context())
+		if err != nil && !errors.Is(err, sandbox.ErrUnavailable) {
+			return nil, err
+		}
+		for _, b := range boxes {
+			clones[b.Owner+" "+b.Lineage]++
+		}
+	}
+	lasts := map[string][]choice{}
+	out := make([]card, 0, len(open))
+	for _, each := range open {
+		key := fmt.Sprint(each.Owner, " ", each.Wanted)
+		if lasts[key] == nil {
+			lasts[key] = s.lasts(each)
+		}
+		out = append(out, card{Request: each, CSRF: mine.CSRF, Clones: clones[each.Owner+" "+each.Lineage], Lasts: lasts[key]})
+	}
+	return out, nil
+}
+
+// lasts are the lengths that a grant may have, the usual one or the one that the agent wants chosen.
+func (s *Server) lasts(r policy.Request) (out []choice) {
+	usual, longest := s.manager.GrantFor(r.Owner)
+	chosen := min(usual, longest)
+	if wanted := r.Wanted.Duration(); wanted > 0 {
+		chosen = min(wanted, longest)
+	}
+	all := []time.Duration{15 * time.Minute, time.Hour, 8 * time.Hour, 24 * time.Hour, 7 * 24 * time.Hour, 30 * 24 * time.Hour}
+	there := false
+	for _, d := range all {
+		there = there || d == chosen
+	}
+	if !there {
+		all = append([]time.Duration{chosen}, all...)
+	}
+	for _, d := range all {
+		if d <= longest {
+			out = append(out, choice{d.String(), units.Duration(d), d == chosen})
+		}
+	}
+	return out
+}
+
+func (s *Server) approve(w http.ResponseWriter, r *http.Request, mine *session) {
+	lasting, err := time.ParseDuration(r.PostFormValue("for"))
+	if err != nil {
+		http.Error(w, "how long is missing", http.StatusBadRequest)
+		return
+	}
+	got, n, err := s.manager.Approve(r.Context(), sandbox.Approval{
+		ID: r.PathValue("id"), By: "web", Scope: policy.Scope(r.PostFormValue("scope")), For: lasting, Answer: r.PostFormValue("answer"),
+	})
+	said := fmt.Sprintf("%s is in reach of %s until %s.", got.Rule, reach(got, n), clock(got.Until))
+	s.answer(w, r, said, err)
+}
+
+func reach(r policy.Request, n int) string {
+	switch {
+	case r.Scope == policy.Once:
+		return "one connection of " + r.Sandbox
+	case n == 1:
+		return r.Sandbox
+	}
+	return strconv.Itoa(n) + " sandboxes"
+}
+
+func (s *Server) deny(w http.ResponseWriter, r *http.Request, mine *session) {
+	got, err := s.manager.Refuse(r.Context(), r.PathValue("id"), "web", r.PostFormValue("answer"))
+	s.answer(w, r, fmt.Sprintf("%s is denied to %s.", got.Rule, got.Sandbox), err)
+}
+
+// answer says what came of a form: in a line to the script of the page, else by showing the page it came from again.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, said string, err error) {
+	status, bad := http.StatusOK, ""
+	if err != nil {
+		said, bad = err.Error(), "&bad=1"
+		switch {
+		case errors.Is(err, policy.ErrDecided):
+			status = http.StatusConflict
+		case errors.Is(err, policy.ErrNoRequest), errors.Is(err, sandbox.ErrNotFound):
+			status = http.StatusNotFound
+		case errors.Is(err, sandbox.ErrInvalid), errors.Is(err, sandbox.ErrDenied), errors.Is(err, sandbox.ErrState):
+			status = http.StatusUnprocessableEntity
+		default:
+			status = http.StatusInternalServerError
+			s.log(err)
+		}
+	}
+	if r.Header.Get("X-Requested-With") != "" {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.WriteHeader(status)
+		_, _ = fmt.Fprint(w, said)
+		return
+	}
+	back := r.PostFormValue("back")
+	if !local(back) {
+		back = "/"
+	}
+	http.Redirect(w, r, back+"?said="+template.URLQueryEscaper(said)+bad, http.StatusSeeOther)
+}
+
+// failed shows that a page can't be had.
+func (s *Server) failed(w http.ResponseWriter, p *page, err error) {
+	s.log(err)
+	p.Said, p.Bad = err.Error(), true
+	status := http.StatusInternalServerError
+	if errors.Is(err, sandbox.ErrUnavailable) {
+		status = http.StatusServiceUnavailable
+	}
+	s.render(w, status, "error.html", p)
+}
+
+func clock(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
+
+// functions are what the pages are made with.
+var functions = template.FuncMap{
+	"ago": func(t time.Time) string {
+		return units.Duration(max(time.Since(t).Truncate(time.Second), time.Second)) + " ago"
+	},
+	"left": func(t time.Time) string {
+		d := time.Until(t)
+		if d <= 0 {
+			return "over"
+		}
+		if d > time.Minute {
+			d = d.Truncate(time.Minute)
+		}
+		return units.Duration(max(d.Truncate(time.Second), time.Second))
+	},
+	"clock":   clock,
+	"lasting": func(s policy.Seconds) string { return units.Duration(s.Duration()) },
+	"took":    func(d time.Duration) string { return d.String() },
+}

@@ -1,0 +1,299 @@
+package web
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"pixels/egress"
+	"pixels/policy"
+	"pixels/sandbox"
+	"pixels/sandbox/sandboxtest"
+)
+
+const token = "a-token-that-nobody-guesses"
+
+// site is a page over a backend in memory, with a sandbox "box" and two clones of it.
+type site struct {
+	*sandboxtest.Memory
+	agent *sandbox.Manager
+	store *policy.Store
+	url   string
+}
+
+func newSite(t testing.TB, rules string) *site {
+	t.Helper()
+	store, err := policy.OpenStore(filepath.Join(t.TempDir(), "pixels.db"), func(err error) { t.Error(err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	s := &site{Memory: sandboxtest.NewMemory(), store: store}
+	s.agent = sandbox.NewManager(s.Memory, sandbox.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Policy: sandboxtest.Policy(t, rules), Store: store})
+	ctx := context.Background()
+	_, err = s.agent.Create(ctx, "alice", sandbox.CreateRequest{Name: "box"})
+	if err == nil {
+		_, err = s.agent.CreateCheckpoint(ctx, "alice", "box", "one", "")
+	}
+	if err == nil {
+		_, err = s.agent.Clone(ctx, "alice", sandbox.CloneRequest{Source: "box:one", Count: 2})
+	}
+	if err == nil {
+		_, err = s.agent.Create(ctx, "bob", sandbox.CreateRequest{Name: "lab"})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) { // the record is written behind the calls
+		if owners, err := store.Owners(); err == nil && len(owners) == 2 {
+			break
+		} else if time.Now().After(end) {
+			t.Fatalf("owners are %v, %v", owners, err)
+		}
+	}
+	server, err := New(s.agent, token, nil, func(err error) { t.Logf("the page says: %v", err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.url = "http://" + l.Addr().String()
+	serving, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(serving, l) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// ask raises a request as an agent does.
+func (s *site) ask(t testing.TB, domain, reason string) policy.Request {
+	t.Helper()
+	got, err := s.agent.Allow(context.Background(), "alice", sandbox.AllowRequest{Name: "box", Domains: []string{domain}, Reason: reason})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got.Requests[0]
+}
+
+func (s *site) state(t testing.TB, id string) policy.RequestState {
+	t.Helper()
+	r, err := s.store.Request(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.State
+}
+
+// visitor is a browser without a script.
+type visitor struct {
+	*http.Client
+	site *site
+}
+
+func (s *site) visitor(t testing.TB) *visitor {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &visitor{&http.Client{Jar: jar, Timeout: 20 * time.Second}, s}
+}
+
+func (v *visitor) do(t testing.TB, method, path string, form url.Values, header ...string) (int, string) {
+	t.Helper()
+	var body io.Reader
+	if form != nil {
+		body = strings.NewReader(form.Encode())
+	}
+	r, err := http.NewRequest(method, v.site.url+path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if form != nil {
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		if r.Header.Set(header[i], header[i+1]); header[i] == "Host" {
+			r.Host = header[i+1]
+		}
+	}
+	resp, err := v.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+var csrfRule = regexp.MustCompile(`name="csrf" value="([^"]+)"`)
+
+// signIn signs in, and returns what forms must bring along.
+func (v *visitor) signIn(t testing.TB) (csrf string) {
+	t.Helper()
+	status, body := v.do(t, "POST", "/login", url.Values{"token": {token}})
+	found := csrfRule.FindStringSubmatch(body)
+	if status != http.StatusOK || found == nil {
+		t.Fatalf("%d %s", status, body)
+	}
+	return found[1]
+}
+
+func TestOnlyWhoSignedInSeesAndDecides(t *testing.T) {
+	s := newSite(t, "")
+	r := s.ask(t, "example.com", "to read the docs")
+	stranger := s.visitor(t)
+	for _, path := range []string{"/", "/requests/" + r.ID, "/sandboxes", "/audit"} {
+		if _, body := stranger.do(t, "GET", path, nil); !strings.Contains(body, "Sign in") || strings.Contains(body, "example.com") {
+			t.Errorf("%s shows %s", path, body)
+		}
+	}
+	for _, path := range []string{"/requests/" + r.ID + "/approve", "/panic", "/logout"} {
+		if status, _ := stranger.do(t, "POST", path, url.Values{"for": {"1h"}, "csrf": {""}}); status != http.StatusUnauthorized {
+			t.Errorf("%s: %d", path, status)
+		}
+	}
+	if status, _ := stranger.do(t, "GET", "/events", nil, "X-Requested-With", "page"); status != http.StatusUnauthorized {
+		t.Errorf("events: %d", status)
+	}
+	v := s.visitor(t)
+	csrf := v.signIn(t)
+	approve := url.Values{"for": {"1h"}, "scope": {"lineage"}, "csrf": {csrf}}
+	for what, c := range map[string]struct {
+		form   url.Values
+		header []string
+		status int
+	}{
+		"without the form's secret":   {url.Values{"for": {"1h"}}, nil, http.StatusForbidden},
+		"with another's":              {url.Values{"for": {"1h"}, "csrf": {"AAAAAAAAAAAAAAAAAAAAAAAAAA"}}, nil, http.StatusForbidden},
+		"from another site":           {approve, []string{"Origin", "https://evil.example"}, http.StatusForbidden},
+		"cross-site, as browsers say": {approve, []string{"Sec-Fetch-Site", "cross-site"}, http.StatusForbidden},
+		"by another name":             {approve, []string{"Host", "evil.example"}, http.StatusMisdirectedRequest},
+		"by another port":             {approve, []string{"Host", "127.0.0.1:1"}, http.StatusMisdirectedRequest},
+	} {
+		if status, body := v.do(t, "POST", "/requests/"+r.ID+"/approve", c.form, c.header...); status != c.status {
+			t.Errorf("%s: %d %s", what, status, body)
+		}
+	}
+	if state := s.state(t, r.ID); state != policy.RequestOpen {
+		t.Fatalf("it is %s", state)
+	}
+	status, body := v.do(t, "POST", "/requests/"+r.ID+"/approve", approve)
+	if status != http.StatusOK || s.state(t, r.ID) != policy.RequestGranted || !strings.Contains(body, "example.com is in reach of 3 sandboxes") {
+		t.Errorf("%d %s", status, body)
+	}
+	if status, body := v.do(t, "POST", "/requests/"+r.ID+"/approve", approve, "X-Requested-With", "page"); status != http.StatusConflict || !strings.Contains(body, "decided already") {
+		t.Errorf("twice: %d %s", status, body)
+	}
+	no := s.ask(t, "other.example.com", "")
+	if status, _ := v.do(t, "POST", "/requests/"+no.ID+"/deny", url.Values{"answer": {"no"}, "csrf": {csrf}}); status != http.StatusOK || s.state(t, no.ID) != policy.RequestDenied {
+		t.Errorf("deny: %d", status)
+	}
+	if status, body := v.do(t, "POST", "/requests/"+no.ID+"/approve", url.Values{"for": {"9000h"}, "csrf": {csrf}}, "X-Requested-With", "page"); status != http.StatusUnprocessableEntity {
+		t.Errorf("too long: %d %s", status, body)
+	}
+	if status, _ := v.do(t, "GET", "/requests/req-none", nil); status != http.StatusNotFound {
+		t.Errorf("none: %d", status)
+	}
+	v.do(t, "POST", "/logout", url.Values{"csrf": {csrf}})
+	if _, body := v.do(t, "GET", "/", nil); !strings.Contains(body, "Sign in") {
+		t.Error("still signed in")
+	}
+}
+
+func TestWrongTokensAreThrottled(t *testing.T) {
+	s := newSite(t, "")
+	v := s.visitor(t)
+	var status int
+	for range wrongTries {
+		if status, _ = v.do(t, "POST", "/login", url.Values{"token": {"wrong"}}); status != http.StatusForbidden {
+			t.Fatal(status)
+		}
+	}
+	if status, _ = v.do(t, "POST", "/login", url.Values{"token": {token}}); status != http.StatusTooManyRequests {
+		t.Errorf("after %d wrong ones: %d", wrongTries, status)
+	}
+}
+
+func TestSigningInLeadsNowhereElse(t *testing.T) {
+	for _, next := range []string{"https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)", "evil"} {
+		if local(next) {
+			t.Errorf("%q is taken for a page of ours", next)
+		}
+	}
+	if !local("/requests/req-1?x=y") {
+		t.Error("a page of ours is not")
+	}
+}
+
+func TestWhatAgentsWriteStaysText(t *testing.T) {
+	s := newSite(t, "")
+	const evil = `</blockquote><script>document.title='taken'</script><img src=x onerror=alert(1)>`
+	s.ask(t, "example.com", evil)
+	v := s.visitor(t)
+	v.signIn(t)
+	for _, path := range []string{"/", "/audit", "/audit?text=%22%3E%3Cscript%3E", "/?said=%3Cscript%3E"} {
+		_, body := v.do(t, "GET", path, nil)
+		if strings.Contains(body, "<script>") || strings.Contains(body, "<img") {
+			t.Errorf("%s: %s", path, body)
+		}
+	}
+	resp, err := v.Get(s.url + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if csp := resp.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") || strings.Contains(csp, "unsafe") {
+		t.Error(csp)
+	}
+}
+
+func TestPanicCutsALineageOff(t *testing.T) {
+	s := newSite(t, "")
+	v := s.visitor(t)
+	csrf := v.signIn(t)
+	mode := func(owner, name string) egress.Mode {
+		box, err := s.Get(t.Context(), owner, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return box.Egress
+	}
+	if _, body := v.do(t, "POST", "/panic", url.Values{"csrf": {csrf}, "owner": {"alice"}, "name": {"box-1"}, "back": {"/sandboxes"}}); mode("alice", "box-1") != egress.None || mode("alice", "box") == egress.None || !strings.Contains(body, "Cut off: box-1") {
+		t.Errorf("one: %s", body)
+	}
+	v.do(t, "POST", "/panic", url.Values{"csrf": {csrf}, "owner": {"alice"}, "name": {"box-2"}, "lineage": {"yes"}})
+	if mode("alice", "box") != egress.None || mode("alice", "box-2") != egress.None || mode("bob", "lab") == egress.None {
+		t.Error("not the lineage, or more")
+	}
+}
+
+func TestAThousandRequestsAreShownQuickly(t *testing.T) {
+	s := newSite(t, "")
+	for i := range 20 {
+		s.ask(t, fmt.Sprintf("h%d.example.com", i), "one of many")
+	}
+	v := s.visitor(t)
+	v.signIn(t)
+	if _, body := v.do(t, "GET", "/", nil); strings.Count(body, "data-card") != 20 {
+		t.Errorf("%d are shown", strings.Count(body, "data-card"))
+	}
+}
