@@ -30,13 +30,16 @@ lint: build
 # answer comes from the test cache, which knows nothing of Incus. The limit is against hanging, on slow machines too.
 test: lint
 	scripts/inspector.sh
+	scripts/chromium.sh
 	$(BIN) setup --systemd
 	$(GO) test -race -count=1 -p 1 -timeout 45m ./...
 
 # Measures speed as a ratio to raw Incus in the same run; nothing is asserted.
 bench: build
 	$(BIN) setup --systemd
-	PIXELS_BENCH=1 $(GO) test -count=1 -timeout 20m -run TestBenchmark ./incus -v
+	PIXELS_BENCH=1 $(GO) test -count=1 -timeout 25m -run TestBenchmark ./incus -v
+	$(GO) test -count=1 -run TestAThousandRequestsAreShown -v ./internal/web
+	$(GO) test -run xxx -bench . ./policy
 
 # Removes all that carries our keys, and nothing else.
 clean-incus: build

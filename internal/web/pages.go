@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -63,6 +64,7 @@ func (s *Server) showRequests(w http.ResponseWriter, r *http.Request, mine *sess
 		s.failed(w, &p.page, err)
 		return
 	}
+	slices.Reverse(p.Decided) // the latest first
 	name := "requests.html"
 	if r.FormValue("part") != "" {
 		name = "cards"
@@ -226,6 +228,7 @@ var functions = template.FuncMap{
 		return units.Duration(max(d.Truncate(time.Second), time.Second))
 	},
 	"clock":   clock,
+	"brief":   func(text string) string { return text[:min(len(text), 6)] },
 	"lasting": func(s policy.Seconds) string { return units.Duration(s.Duration()) },
 	"took":    func(d time.Duration) string { return d.String() },
 }

@@ -28,30 +28,36 @@ async function refresh() {
 	if (!answer.ok) return;
 	const next = document.createElement("div");
 	next.innerHTML = await answer.text();
-	const focused = document.activeElement?.closest?.("[data-card]");
-	const index = focused ? cards().indexOf(focused) : -1;
-	const known = new Map(cards().map((c) => [c.id, c]));
 	const fresh = [...next.querySelectorAll("[data-card]")];
-	for (const card of fresh) {
-		const old = known.get(card.id);
-		if (!old) {
-			card.classList.add("new");
-			if (announce) announce.textContent = "New request: " + card.querySelector(".domain").textContent;
+	if (part.id !== "cards") {
+		if (!part.contains(document.activeElement)) part.replaceChildren(...next.childNodes);
+		return;
+	}
+	// Cards that are there stay where they are, so that neither focus nor what is being typed is lost.
+	const focused = document.activeElement?.closest?.("[data-card]");
+	const index = cards().indexOf(focused);
+	const known = new Map(cards().map((c) => [c.id, c]));
+	for (const child of [...part.childNodes]) {
+		if (!known.has(child.id) || !fresh.some((c) => c.id === child.id)) child.remove();
+	}
+	for (const child of [...next.childNodes]) {
+		const old = known.get(child.id);
+		if (old) {
+			old.querySelector("header").replaceWith(child.querySelector("header"));
 			continue;
 		}
-		old.querySelector("header").replaceWith(card.querySelector("header"));
-		card.replaceWith(old);
+		if (child.matches?.("[data-card]")) {
+			child.classList.add("new");
+			if (announce) announce.textContent = "New request: " + child.querySelector(".domain").textContent;
+		}
+		part.append(child);
 	}
-	if (part.contains(document.activeElement) && !focused && !part.querySelector("[data-card]") && document.activeElement.matches("input, select, button")) return;
-	const active = document.activeElement;
-	part.replaceChildren(...next.childNodes);
-	if (active.isConnected && active !== document.activeElement) active.focus({ preventScroll: true }); // it was moved
 	if (focused && !focused.isConnected) {
 		const left = cards();
 		(left[Math.min(index, left.length - 1)] || document.getElementById("main")).focus();
 	}
 	const open = document.querySelector("[data-open]");
-	if (open && part.id === "cards") {
+	if (open) {
 		open.textContent = fresh.length;
 		open.hidden = fresh.length === 0;
 		document.title = (fresh.length ? "(" + fresh.length + ") " : "") + "Requests – Pixels";

@@ -1,0 +1,172 @@
+package web
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	cdppage "github.com/chromedp/cdproto/page"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"pixels/egress"
+	"pixels/policy"
+)
+
+// browser starts Chromium, which `make test` installs.
+func browser(t *testing.T) context.Context {
+	t.Helper()
+	program, err := exec.LookPath("chromium")
+	if err != nil {
+		t.Skip("no chromium here: `make test` installs it")
+	}
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.NoSandbox, chromedp.WindowSize(1280, 900), chromedp.UserDataDir(t.TempDir()),
+		chromedp.Env("HOME="+t.TempDir()))
+	ctx, cancel := chromedp.NewExecAllocator(t.Context(), options...)
+	t.Cleanup(cancel)
+	ctx, cancel = context.WithTimeout(ctx, 2*time.Minute)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// run does actions in the browser.
+func run(t *testing.T, ctx context.Context, actions ...chromedp.Action) {
+	t.Helper()
+	if err := chromedp.Run(ctx, actions...); err != nil {
+		var text string
+		_ = chromedp.Run(ctx, chromedp.Text("body", &text, chromedp.ByQuery))
+		t.Fatalf("%v; the page says %s", err, text)
+	}
+}
+
+// comes waits until a JavaScript expression is true, also over a change of page.
+func comes(expression string) chromedp.Action {
+	return chromedp.ActionFunc(func(ctx context.Context) error {
+		var last error
+		for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(30 * time.Millisecond) {
+			ok := false
+			if last = chromedp.Evaluate(expression, &ok).Do(ctx); last == nil && ok {
+				return nil
+			}
+		}
+		var what any
+		left, _, _ := strings.Cut(expression, " === ")
+		_ = chromedp.Evaluate(left, &what).Do(ctx)
+		return fmt.Errorf("not within 15 s: %s (it is %v, %v)", expression, what, last)
+	})
+}
+
+// shoot takes pictures of the page, wide and narrow, light and dark, where PIXELS_SCREENSHOTS names a folder for them.
+func shoot(t *testing.T, ctx context.Context, name string) {
+	t.Helper()
+	dir := os.Getenv("PIXELS_SCREENSHOTS")
+	if dir == "" {
+		return
+	}
+	for _, scheme := range []string{"light", "dark"} {
+		for width, suffix := range map[int64]string{1280: "wide", 390: "phone"} {
+			var picture []byte
+			run(t, ctx,
+				emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}),
+				emulation.SetDeviceMetricsOverride(width, 900, 1, width < 500), chromedp.Sleep(700*time.Millisecond),
+				chromedp.ActionFunc(func(ctx context.Context) (err error) {
+					picture, err = cdppage.CaptureScreenshot().WithCaptureBeyondViewport(true).Do(ctx)
+					return err
+				}))
+			if err := os.WriteFile(filepath.Join(dir, name+"-"+suffix+"-"+scheme+".png"), picture, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	run(t, ctx, emulation.ClearDeviceMetricsOverride(), emulation.SetEmulatedMedia())
+}
+
+// The page in a real browser, as a human uses it.
+func TestTheBrowser(t *testing.T) {
+	s := newSite(t, "")
+	ctx := browser(t)
+	run(t, ctx, chromedp.Navigate(s.url), chromedp.WaitVisible("#token", chromedp.ByQuery))
+	shoot(t, ctx, "login")
+	run(t, ctx, chromedp.SendKeys("#token", "wrong"+kb.Enter, chromedp.ByQuery), chromedp.WaitVisible("#wrong", chromedp.ByQuery))
+	run(t, ctx, chromedp.SendKeys("#token", token+kb.Enter, chromedp.ByQuery), comes(`document.querySelector(".live.on") !== null`), chromedp.WaitVisible(".empty", chromedp.ByQuery))
+	shoot(t, ctx, "empty")
+	if held, err := s.store.Held("human:"); err != nil || !held {
+		t.Errorf("who has the page open does not count as there: %v", err)
+	}
+
+	// A card arrives by itself, and is approved by keyboard alone.
+	first := s.ask(t, "docs.example.com", "to read how the API is used")
+	run(t, ctx, comes(`document.querySelectorAll("[data-card]").length === 1`))
+	second := s.ask(t, "*.tracker.example.org", `it's "needed" <b>now</b>`)
+	third := s.ask(t, "db.example.net:5432", "")
+	run(t, ctx, comes(`document.querySelectorAll("[data-card]").length === 3 && document.title.startsWith("(3)")`))
+	shoot(t, ctx, "cards")
+	run(t, ctx, chromedp.KeyEvent("j"), comes(`document.activeElement.id === "`+first.ID+`"`), chromedp.KeyEvent("a"), comes(`document.querySelectorAll("[data-card]").length === 2`),
+		comes(`document.querySelector("[data-said]").textContent.includes("docs.example.com is in reach of 3 sandboxes")`))
+	if r, err := s.store.Request(first.ID); err != nil || r.State != policy.RequestGranted || r.Scope != policy.ThisLineage || r.DecidedBy != "web" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	// The focus goes on to the next card, which is denied with a word to the agent; typing in the field decides nothing.
+	run(t, ctx, comes(`document.activeElement.id === "`+second.ID+`"`),
+		chromedp.SendKeys("#"+cssID(second.ID)+" .answer", "not that, adjust", chromedp.ByQuery), chromedp.Sleep(300*time.Millisecond))
+	if s.state(t, second.ID) != policy.RequestOpen {
+		t.Error("typing decided")
+	}
+	s.ask(t, "*.tracker.example.org", "again") // the card is renewed, and what was typed stays
+	run(t, ctx, comes(`document.querySelector("#`+cssID(second.ID)+` header").textContent.includes("2 times")`),
+		comes(`document.querySelector("#`+cssID(second.ID)+` .answer").value === "not that, adjust"`),
+		chromedp.Click("#"+cssID(second.ID)+" [data-deny]", chromedp.ByQuery), comes(`document.querySelectorAll("[data-card]").length === 1`))
+	if r, err := s.store.Request(second.ID); err != nil || r.State != policy.RequestDenied || r.Answer != "not that, adjust" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	// By mouse: another scope, another end.
+	run(t, ctx, chromedp.Click("#"+cssID(third.ID)+" input[value=sandbox]", chromedp.ByQuery), chromedp.SetValue("#"+cssID(third.ID)+" select", "15m0s", chromedp.ByQuery),
+		chromedp.Click("#"+cssID(third.ID)+" [data-approve]", chromedp.ByQuery), comes(`document.querySelector(".empty") !== null`))
+	if r, err := s.store.Request(third.ID); err != nil || r.Scope != policy.ThisSandbox || time.Until(r.Until) > 15*time.Minute {
+		t.Errorf("%+v, %v", r, err)
+	}
+	// Decided elsewhere, a card goes.
+	fourth := s.ask(t, "elsewhere.example.com", "")
+	run(t, ctx, comes(`document.querySelectorAll("[data-card]").length === 1`))
+	if _, err := s.agent.AsHuman("cli").Refuse(t.Context(), fourth.ID, "cli", ""); err != nil {
+		t.Fatal(err)
+	}
+	run(t, ctx, comes(`document.querySelectorAll("[data-card]").length === 0`))
+	shoot(t, ctx, "decided")
+
+	// A sandbox is cut off.
+	run(t, ctx, chromedp.Navigate(s.url+"/sandboxes"), chromedp.WaitVisible("table", chromedp.ByQuery))
+	shoot(t, ctx, "sandboxes")
+	run(t, ctx, chromedp.Evaluate(`window.confirm = () => true`, nil), chromedp.Click(`button[aria-label="Cut box-1 off"]`, chromedp.ByQuery),
+		comes(`document.querySelector("[data-said]").textContent.includes("Cut off: box-1")`))
+	if box, err := s.Get(t.Context(), "alice", "box-1"); err != nil || box.Egress != egress.None {
+		t.Errorf("%+v, %v", box, err)
+	}
+
+	// The record is filtered.
+	run(t, ctx, chromedp.Navigate(s.url+"/audit"), chromedp.WaitVisible("table", chromedp.ByQuery))
+	shoot(t, ctx, "record")
+	var rows string
+	run(t, ctx, chromedp.SetValue("select[name=kind]", "answer", chromedp.ByQuery), chromedp.SendKeys("input[name=text]", "tracker"+kb.Enter, chromedp.ByQuery),
+		comes(`location.search.includes("tracker")`), chromedp.WaitVisible("tbody", chromedp.ByQuery), chromedp.Text("tbody", &rows, chromedp.ByQuery))
+	if !strings.Contains(rows, "tracker.example.org") || !strings.Contains(rows, "denied") || strings.Contains(rows, "docs.example.com") {
+		t.Errorf("filtered it shows %s", rows)
+	}
+	// Nothing of the page was refused by its own rules, and nothing came from elsewhere.
+	var foreign []string
+	run(t, ctx, chromedp.Evaluate(`performance.getEntriesByType("resource").map((e) => e.name).filter((n) => !n.startsWith(location.origin))`, &foreign))
+	if len(foreign) > 0 {
+		t.Errorf("it loads %v", foreign)
+	}
+}
+
+// cssID writes an ID for a selector.
+func cssID(id string) string { return strings.ReplaceAll(id, ".", `\.`) }
