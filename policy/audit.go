@@ -67,6 +67,8 @@ const (
 	queue   = 8192 // records that wait to be written
 	batch   = 256  // written at once
 	longest = 2000 // bytes of one field
+
+	lockedTries = 12 // until records are given up because others have the file locked: a minute
 )
 
 // Add puts a record down. It doesn't wait for the disk; one that can't be kept is said to whoever looks after the store.
@@ -125,7 +127,11 @@ func (s *Store) write(ctx context.Context) {
 				break more
 			}
 		}
-		if err := s.with(func(db *sql.DB) error { return insert(db, some) }); err != nil {
+		err := s.with(func(db *sql.DB) error { return insert(db, some) })
+		for tries := 1; locked(err) && tries < lockedTries; tries++ { // each waits for the lock a while
+			err = s.with(func(db *sql.DB) error { return insert(db, some) })
+		}
+		if err != nil {
 			s.lose(len(some), err)
 		}
 	}

@@ -170,6 +170,12 @@ func broken(err error) bool {
 	return errors.As(err, &e) && (e.Code()&0xff == sqlite3.SQLITE_CORRUPT || e.Code()&0xff == sqlite3.SQLITE_NOTADB)
 }
 
+// locked tells whether an error says that others had the file locked for as long as one waits.
+func locked(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code()&0xff == sqlite3.SQLITE_BUSY
+}
+
 // putAside moves a broken file out of the way.
 func (s *Store) putAside(why error) error {
 	aside := s.path + ".broken-" + time.Now().UTC().Format("20060102-150405.000")
