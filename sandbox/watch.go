@@ -14,8 +14,8 @@ import (
 
 // Of several servers that share a gateway and a store, one watches it: it has a lease on that.
 const (
-	watchLease = 15 * time.Second
-	watchEvery = 5 * time.Second
+	watchLease = 6 * time.Second // a process that died has it so long
+	watchEvery = 2 * time.Second
 	countEvery = 10 * time.Second // connections are on record as counts, put down so often
 	mostCounts = 2000             // different ones in that time; more are put down as one
 )

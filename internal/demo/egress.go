@@ -58,7 +58,7 @@ func (d *Demo) egress(ctx context.Context) error {
 	}
 	reached := false
 	err = d.step("reach again, with a human there", func() (said string, err error) {
-		said, reached, err = d.held(ctx, file)
+		said, reached, err = d.held(ctx, file, get)
 		return said, err
 	})
 	if err != nil || !reached {

@@ -35,7 +35,7 @@ func (d *Demo) human(ctx context.Context, out any, args ...string) error {
 
 // held has a process reach for a file while a human watches: it is held, the request appears, another process approves
 // it, and the connection passes.
-func (d *Demo) held(ctx context.Context, file *url.URL) (said string, reached bool, err error) {
+func (d *Demo) held(ctx context.Context, file *url.URL, get func() (exec, error)) (said string, reached bool, err error) {
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	watch := d.Human(watching, "requests", "watch", "--json")
@@ -61,11 +61,19 @@ func (d *Demo) held(ctx context.Context, file *url.URL) (said string, reached bo
 		}
 	}()
 	// The earlier attempt asked as well: that there is a human shows by its request, which stands.
+	// Right after another server was killed there is none for a moment, for that one's turn to watch is not over yet.
 	var r request
-	select {
-	case r = <-asked:
-	case <-time.After(20 * time.Second):
-		return "", false, fmt.Errorf("the attempt before raised no request")
+	for tries := 0; r.ID == ""; tries++ {
+		select {
+		case r = <-asked:
+		case <-time.After(3 * time.Second):
+			if tries == 5 {
+				return "", false, fmt.Errorf("the attempts before raised no request")
+			}
+			if _, err := get(); err != nil {
+				return "", false, err
+			}
+		}
 	}
 	var began struct{ Operation string }
 	err = d.client.Call(ctx, "exec", map[string]any{"name": fetch, "background": true, "command": "rm -f got; exec /usr/lib/apt/apt-helper download-file " + file.String() + " got 2>&1"}, &began)
