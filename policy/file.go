@@ -73,6 +73,7 @@ type Egress struct {
 	Allow    []domain `toml:"allow"`
 	Never    []domain `toml:"never"`
 	Ask      bool     `toml:"ask"`
+	Elicit   bool     `toml:"elicit"`
 	Hold     duration `toml:"hold"`
 	Grant    duration `toml:"grant"`
 	MaxGrant duration `toml:"max_grant"`
@@ -90,7 +91,9 @@ type Tools struct {
 
 // file is the whole of policy.toml.
 type file struct {
-	Approval level `toml:"approval"`
+	Approval level   `toml:"approval"`
+	Page     address `toml:"page"`
+	Webhook  address `toml:"webhook"`
 	Rules
 	Owners map[string]Rules `toml:"owners"`
 }
@@ -184,7 +187,7 @@ func Parse(text string) (*Set, error) {
 	if err := decode(text, &whole); err != nil {
 		return nil, err
 	}
-	set := &Set{approval: whole.Approval.Approval, rules: whole.Rules, owners: map[string]*Rules{}}
+	set := &Set{approval: whole.Approval.Approval, page: whole.Page.string, webhook: whole.Webhook.string, rules: whole.Rules, owners: map[string]*Rules{}}
 	// What an owner has of their own goes over what is for all.
 	var raw struct {
 		Owners map[string]map[string]map[string]any `toml:"owners"`
@@ -254,7 +257,7 @@ func lineOf(text string, want error) (n int, line string) {
 func keys() map[string]bool {
 	var all map[string]any
 	_ = toml.Unmarshal([]byte(Default), &all)
-	out := map[string]bool{"quota.cpu": true, "quota.memory": true, "quota.disk": true}
+	out := map[string]bool{"page": true, "webhook": true, "quota.cpu": true, "quota.memory": true, "quota.disk": true}
 	for key, value := range all {
 		table, ok := value.(map[string]any)
 		if !ok {

@@ -151,6 +151,9 @@ func (s *Store) Raise(ask Request) (r Request, fresh bool, err error) {
 		s.mu.Unlock()
 	}
 	if err == nil && fresh {
+		if s.Fresh != nil {
+			s.telling.Go(func() { s.Fresh(r) })
+		}
 		s.Add(Record{Kind: Asked, Owner: r.Owner, Sandbox: r.Sandbox, Lineage: r.Lineage, Target: r.Rule, Rule: r.ID, Detail: r.Reason, Process: r.Process, Channel: string(r.Source)})
 	}
 	return r, fresh, err

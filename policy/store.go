@@ -27,6 +27,10 @@ type Store struct {
 	db     *sql.DB
 	braked map[string]brake // by owner
 
+	// Fresh hears of each new request, in a goroutine of its own that Close waits for; nil when nobody listens.
+	Fresh   func(Request)
+	telling sync.WaitGroup
+
 	records chan Record // to be written
 	written chan struct{}
 	stop    context.CancelFunc
@@ -225,6 +229,7 @@ func (s *Store) with(do func(*sql.DB) error) error {
 
 // Close writes what is still to be written.
 func (s *Store) Close() error {
+	s.telling.Wait()
 	s.stop()
 	<-s.written
 	s.mu.Lock()

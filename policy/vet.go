@@ -76,6 +76,8 @@ type Verdict struct {
 // Set is a policy that was read.
 type Set struct {
 	approval Approval
+	page     string // address of the page
+	webhook  string // address that is told of requests
 	rules    Rules
 	owners   map[string]*Rules
 }
@@ -93,6 +95,9 @@ func (s *Set) Approval() Approval { return s.approval }
 
 // Hold is how long a blocked connection of an owner's waits for an answer.
 func (r *Rules) Hold() time.Duration { return r.Egress.Hold.Duration }
+
+// Elicits tells whether an MCP client may be asked to put a request of an owner's to the human at it.
+func (s *Set) Elicits(owner string) bool { return s.approval == Terminal && s.For(owner).Egress.Elicit }
 
 // MaxExec is the longest that a command of an owner's may run.
 func (r *Rules) MaxExec() time.Duration { return r.Quota.MaxExec.Duration }

@@ -33,6 +33,13 @@ func (a *app) manager(b sandbox.Backend, say func(error)) (m *sandbox.Manager, d
 		say(fmt.Errorf("nothing is on record, and no human can be asked: %w", err))
 		return sandbox.NewManager(b, d), func() {}, nil
 	}
+	d.Store.Fresh = func(r policy.Request) {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := p.Now().Notify(ctx, r); err != nil {
+			say(err)
+		}
+	}
 	return sandbox.NewManager(b, d), func() {
 		if err := d.Store.Close(); err != nil {
 			say(err)
