@@ -16,7 +16,6 @@ type AllowRequest struct {
 	Domains []string
 	Reason  string        // what for; shown to the human, and kept with the rule
 	TTL     time.Duration // for how long; 0 means as long as may be, or what the human says
-	Wait    time.Duration // for the answers of a human
 	// Addresses lets ranges of addresses be allowed too; for humans alone.
 	Addresses bool
 }
@@ -63,9 +62,6 @@ func (m *Manager) Allow(ctx context.Context, owner string, r AllowRequest) (Allo
 		out.Granted = give
 	}
 	if out.Requests, err = m.raise(s, r.Reason, r.TTL, ask); err != nil {
-		return out, err
-	}
-	if out.Requests, err = m.await(ctx, out.Requests, r.Wait); err != nil {
 		return out, err
 	}
 	out.Egress, err = m.egressOf(ctx, b, s)
@@ -168,8 +164,8 @@ func (s Sandbox) deniedByHuman(rule egress.Rule) bool {
 	})
 }
 
-// await waits until all requests are answered, or for a time.
-func (m *Manager) await(ctx context.Context, requests []policy.Request, wait time.Duration) ([]policy.Request, error) {
+// Await waits until all requests are answered, or for a time, and returns them as they are then.
+func (m *Manager) Await(ctx context.Context, requests []policy.Request, wait time.Duration) ([]policy.Request, error) {
 	deadline := time.Now().Add(wait)
 	for {
 		open := false
@@ -207,6 +203,6 @@ func (m *Manager) WaitRequest(ctx context.Context, owner, id string, wait time.D
 	if err != nil {
 		return policy.Request{}, err
 	}
-	list, err := m.await(ctx, []policy.Request{r}, wait)
+	list, err := m.Await(ctx, []policy.Request{r}, wait)
 	return list[0], err
 }

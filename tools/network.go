@@ -94,9 +94,12 @@ var allowDomain = define(Tool{
 		return allowOutput{}, Result{}, err
 	}
 	got, err := s.Manager.Allow(ctx, s.Owner, sandbox.AllowRequest{
-		Name: in.Name, Domains: in.Domains, Reason: reason, TTL: lasting, Wait: time.Duration(in.Wait * float64(time.Second)),
+		Name: in.Name, Domains: in.Domains, Reason: reason, TTL: lasting,
 	})
 	if err != nil {
+		return allowOutput{}, Result{}, err
+	}
+	if got.Requests, err = s.elicit(ctx, got.Requests, time.Duration(in.Wait*float64(time.Second))); err != nil {
 		return allowOutput{}, Result{}, err
 	}
 	out := allowOutput{Granted: []string{}, Requests: []requestFor{}, Enforced: got.Enforced}

@@ -38,6 +38,7 @@ type Session struct {
 	Operations *Operations
 	Owner      string
 	Progress   func(message string) // tells the caller how it goes; nil when it doesn't want to know
+	Human      Human
 }
 
 // Result is what a call answers: Structured conforms to the tool's output schema, Text says the same. With Failed set,

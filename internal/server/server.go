@@ -64,6 +64,8 @@ func (s *Server) handler(t tools.Tool, session tools.Session) mcpserver.ToolHand
 		}
 		mine := session
 		mine.Progress = progress(ctx, request)
+		questions := newQuestions(ctx, request)
+		mine.Human = questions.human()
 		ctx = policy.WithCall(ctx)
 		r := t.Call(ctx, mine, arguments)
 		event := s.log.Info()
@@ -75,6 +77,9 @@ func (s *Server) handler(t tools.Tool, session tools.Session) mcpserver.ToolHand
 			event = event.Str("error", r.Text)
 		}
 		event.Str("tool", t.Name).Str("call", policy.CallID(ctx)).Str("owner", session.Owner).Dur("took", time.Since(start)).Msg("call")
+		if questions.asked {
+			return questions.ask.ToolResult(), nil
+		}
 		content := []mcp.Content{mcp.NewTextContent(r.Text)}
 		if r.Image != nil {
 			content = append(content, mcp.NewImageContent(base64.StdEncoding.EncodeToString(r.Image.Data), r.Image.Type))

@@ -1,0 +1,214 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/mark3labs/mcp-go/client"
+	"github.com/mark3labs/mcp-go/client/transport"
+	"github.com/mark3labs/mcp-go/mcp"
+	"github.com/rs/zerolog"
+
+	"pixels/egress"
+	"pixels/policy"
+	"pixels/sandbox"
+	"pixels/sandbox/sandboxtest"
+	"pixels/tools"
+)
+
+// answers is a client's human, or hook.
+type answers func(ctx context.Context, p mcp.ElicitationParams) (*mcp.ElicitationResult, error)
+
+func (a answers) Elicit(ctx context.Context, r mcp.ElicitationRequest) (*mcp.ElicitationResult, error) {
+	return a(ctx, r.Params)
+}
+
+// elicited is a server over a backend in memory with a sandbox "box", and a client whose human answers.
+type elicited struct {
+	t       *testing.T
+	c       *client.Client
+	m       *sandbox.Manager
+	asked   atomic.Int32
+	message string
+}
+
+// newElicited declares what capability says, which may be nil.
+func newElicited(t *testing.T, version, rules string, capability *mcp.ElicitationCapability, answer answers) *elicited {
+	t.Helper()
+	store, err := policy.OpenStore(filepath.Join(t.TempDir(), "pixels.db"), func(err error) { t.Error(err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &elicited{t: t, m: sandbox.NewManager(sandboxtest.NewMemory(), sandbox.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Policy: sandboxtest.Policy(t, rules), Store: store})}
+	if _, err := e.m.Create(t.Context(), "tester", sandbox.CreateRequest{Name: "box"}); err != nil {
+		t.Fatal(err)
+	}
+	fromClient, toServer := io.Pipe()
+	fromServer, toClient := io.Pipe()
+	served := make(chan error, 1)
+	session := tools.Session{Manager: e.m, Operations: tools.NewOperations(t.Context()), Owner: "tester"}
+	go func() {
+		served <- New("test", session, zerolog.Nop()).Serve(context.Background(), fromClient, toClient)
+	}()
+	e.c = client.NewClient(transport.NewIO(fromServer, toServer, io.NopCloser(strings.NewReader(""))), client.WithElicitationHandler(answers(func(ctx context.Context, p mcp.ElicitationParams) (*mcp.ElicitationResult, error) {
+		e.message = p.Message + " " + p.URL
+		e.asked.Add(1)
+		return answer(ctx, p)
+	})))
+	if err := e.c.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	var hello mcp.InitializeRequest
+	hello.Params.ProtocolVersion = version
+	hello.Params.ClientInfo = mcp.Implementation{Name: "test", Version: "1"}
+	hello.Params.Capabilities.Elicitation = capability
+	if _, err := e.c.Initialize(t.Context(), hello); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = e.c.Close()
+		<-served
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
+// before is the last protocol version in which servers ask while a call is under way.
+const before = "2025-11-25"
+
+// allow asks for a domain, and returns what became of the request.
+func (e *elicited) allow(ctx context.Context, domain string) (policy.Request, error) {
+	var request mcp.CallToolRequest
+	request.Params.Name, request.Params.Arguments = "allow_domain", map[string]any{"name": "box", "domains": []string{domain}, "reason": "to try"}
+	result, err := e.c.CallTool(ctx, request)
+	if err != nil {
+		return policy.Request{}, err
+	}
+	if result.IsError {
+		return policy.Request{}, errors.New(text(result))
+	}
+	var out struct{ Requests []struct{ ID string } }
+	b, err := json.Marshal(result.StructuredContent)
+	if err == nil {
+		err = json.Unmarshal(b, &out)
+	}
+	if err != nil || len(out.Requests) != 1 {
+		e.t.Fatalf("%s, %v", b, err)
+	}
+	return e.m.Request(out.Requests[0].ID)
+}
+
+func says(action mcp.ElicitationResponseAction, content any) answers {
+	return func(context.Context, mcp.ElicitationParams) (*mcp.ElicitationResult, error) {
+		return &mcp.ElicitationResult{ElicitationResponse: mcp.ElicitationResponse{Action: action, Content: content}}, nil
+	}
+}
+
+func TestOnlyAYesAtTheClientGrants(t *testing.T) {
+	form := &mcp.ElicitationCapability{}
+	yes := says(mcp.ElicitationResponseActionAccept, map[string]any{"allow": true})
+	for _, c := range []struct {
+		name, rules, domain string
+		can                 *mcp.ElicitationCapability
+		answer              answers
+		state               policy.RequestState
+		asked               int32
+	}{
+		{"yes", "", "example.com", form, yes, policy.RequestGranted, 1},
+		{"yes, on a port", "", "example.com:5432", form, yes, policy.RequestGranted, 1},
+		{"accepted without a word", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, nil), policy.RequestOpen, 1},
+		{"accepted with no", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, map[string]any{"allow": false}), policy.RequestOpen, 1},
+		{"accepted with a text", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, map[string]any{"allow": "true"}), policy.RequestOpen, 1},
+		{"accepted with another form", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, []any{true}), policy.RequestOpen, 1},
+		{"declined", "", "example.com", form, says(mcp.ElicitationResponseActionDecline, map[string]any{"allow": true}), policy.RequestOpen, 1},
+		{"cancelled", "", "example.com", form, says(mcp.ElicitationResponseActionCancel, map[string]any{"allow": true}), policy.RequestOpen, 1},
+		{"an unknown action", "", "example.com", form, says("sure", map[string]any{"allow": true}), policy.RequestOpen, 1},
+		{"an error", "", "example.com", form, func(context.Context, mcp.ElicitationParams) (*mcp.ElicitationResult, error) {
+			return nil, errors.New("no window")
+		}, policy.RequestOpen, 1},
+		{"a wildcard", "", "*.example.com", form, yes, policy.RequestOpen, 0},
+		{"switched off", "[egress]\nelicit = false", "example.com", form, yes, policy.RequestOpen, 0},
+		{"where more proof is wanted", "approval = \"passphrase\"", "example.com", form, yes, policy.RequestOpen, 0},
+		{"while others are never granted", "[egress]\nnever = [\"*.example.net\"]", "example.com", form, yes, policy.RequestGranted, 1},
+		{"a page alone", "", "example.com", &mcp.ElicitationCapability{URL: &struct{}{}}, yes, policy.RequestOpen, 0},
+		{"a page that is known", "page = \"http://127.0.0.1:7467\"", "*.example.com", &mcp.ElicitationCapability{URL: &struct{}{}}, yes, policy.RequestOpen, 1},
+	} {
+		for _, version := range []string{before, mcp.LATEST_PROTOCOL_VERSION} {
+			t.Run(c.name+" "+version, func(t *testing.T) {
+				e := newElicited(t, version, c.rules, c.can, c.answer)
+				r, err := e.allow(t.Context(), c.domain)
+				if c.name == "an error" && err != nil { // of a client that gives the call up with it
+					list, e := e.m.Requests("tester", 0)
+					if e != nil || len(list) != 1 {
+						t.Fatal(list, e)
+					}
+					r, err = list[0], nil
+				}
+				if err != nil || r.State != c.state || e.asked.Load() != c.asked {
+					t.Fatalf("%+v, %v, asked %d times", r, err, e.asked.Load())
+				}
+				if c.state == policy.RequestGranted && (r.Scope != policy.ThisSandbox || r.Until.IsZero() || !strings.Contains(r.DecidedBy, "elicitation")) {
+					t.Errorf("%+v", r)
+				}
+				if c.asked > 0 && !strings.Contains(e.message, `The agent says: "to try".`) {
+					t.Errorf("the human reads %q", e.message)
+				}
+				if strings.Contains(c.rules, "page") && !strings.Contains(e.message, "http://127.0.0.1:7467/requests/"+r.ID) {
+					t.Errorf("the human reads %q", e.message)
+				}
+			})
+		}
+	}
+}
+
+func TestAnAnswerElsewhereEndsTheQuestion(t *testing.T) {
+	e := newElicited(t, before, "", &mcp.ElicitationCapability{}, func(ctx context.Context, _ mcp.ElicitationParams) (*mcp.ElicitationResult, error) {
+		time.Sleep(3 * time.Second) // somebody who reads slowly, and then says yes
+		return &mcp.ElicitationResult{ElicitationResponse: mcp.ElicitationResponse{Action: mcp.ElicitationResponseActionAccept, Content: map[string]any{"allow": true}}}, nil
+	})
+	refused := make(chan error, 1)
+	go func() {
+		for e.asked.Load() == 0 {
+			time.Sleep(5 * time.Millisecond)
+		}
+		list, err := e.m.Requests("tester", 0, policy.RequestOpen)
+		if err == nil {
+			_, err = e.m.AsHuman("test").Refuse(t.Context(), list[0].ID, "test", "no")
+		}
+		refused <- err
+	}()
+	start := time.Now()
+	r, err := e.allow(t.Context(), "example.com")
+	if err != nil || <-refused != nil || r.State != policy.RequestDenied || time.Since(start) > 2500*time.Millisecond {
+		t.Errorf("%+v, %v, after %s", r, err, time.Since(start))
+	}
+	time.Sleep(3 * time.Second) // the late yes
+	if r, err := e.m.Request(r.ID); err != nil || r.State != policy.RequestDenied {
+		t.Errorf("a late yes made it %+v, %v", r, err)
+	}
+}
+
+func TestAClientThatGivesUpGrantsNothing(t *testing.T) {
+	e := newElicited(t, before, "", &mcp.ElicitationCapability{}, func(ctx context.Context, _ mcp.ElicitationParams) (*mcp.ElicitationResult, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if _, err := e.allow(ctx, "example.com"); err == nil {
+		t.Error("it was answered")
+	}
+	list, err := e.m.Requests("tester", 0)
+	if err != nil || len(list) != 1 || list[0].State != policy.RequestOpen {
+		t.Errorf("%+v, %v", list, err)
+	}
+}

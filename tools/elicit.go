@@ -1,0 +1,83 @@
+package tools
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"pixels/policy"
+)
+
+// Human is who may sit at an MCP client, as far as the client says that it can ask them. Each func is nil when it can't.
+type Human struct {
+	// Confirm shows the question of a request, and tells whether it was answered with yes. An error, as from a client that gives up, and
+	// every other answer, are no answer.
+	Confirm func(ctx context.Context, id, question string) (yes bool, err error)
+	// Open offers to open an address.
+	Open func(ctx context.Context, id, address, why string) error
+}
+
+// elicited is how many of a call's requests are put to the human at the client, one after the other.
+const elicited = 3
+
+// elicitTime is how long they may take, within a call.
+const elicitTime = callLimit - 2*time.Second
+
+// elicit puts the open ones of requests to the human at the client, where the policy has it, and waits for the answers, by
+// whatever channel they come, at least for wait. What the client gives up stays open.
+func (s Session) elicit(ctx context.Context, requests []policy.Request, wait time.Duration) ([]policy.Request, error) {
+	if s.Human.Confirm == nil && s.Human.Open == nil {
+		return s.Manager.Await(ctx, requests, wait)
+	}
+	start := time.Now()
+	asking, cancel := context.WithTimeout(ctx, elicitTime)
+	defer cancel()
+	var asked sync.WaitGroup
+	defer asked.Wait()
+	defer cancel()
+	ended := make(chan struct{})
+	open := slices.Clone(requests)
+	asked.Go(func() {
+		defer close(ended)
+		n := 0
+		for _, r := range open {
+			if r.State.Ended() || n == elicited || asking.Err() != nil {
+				continue
+			}
+			n++
+			s.put(asking, r)
+		}
+	})
+	for {
+		var err error
+		if requests, err = s.Manager.Await(ctx, requests, 200*time.Millisecond); err != nil {
+			return requests, err
+		}
+		if !slices.ContainsFunc(requests, func(r policy.Request) bool { return !r.State.Ended() }) {
+			return requests, nil // decided here or elsewhere: nobody needs to go on asking
+		}
+		select {
+		case <-ended:
+			if time.Since(start) >= wait {
+				return requests, nil
+			}
+		default:
+		}
+	}
+}
+
+// put puts one request to the human at the client.
+func (s Session) put(ctx context.Context, r policy.Request) {
+	question, link, may := s.Manager.Question(r)
+	switch {
+	case may && s.Human.Confirm != nil:
+		if yes, err := s.Human.Confirm(ctx, r.ID, question); err != nil || !yes {
+			return
+		}
+		// That another one was first, or that it can't be granted, the request itself shows.
+		_, _, _ = s.Manager.Confirmed(ctx, r.ID)
+	case link != "" && s.Human.Open != nil:
+		_ = s.Human.Open(ctx, r.ID, link, question) // it is opened, which decides nothing
+	}
+}
