@@ -41,6 +41,7 @@ type Manager struct {
 	gate     *gate
 	defaults Defaults
 	human    bool   // calls are a human's
+	proven   bool   // who makes them has proven to be one
 	channel  string // by which calls come, for the record
 	trial    bool   // calls end with their verdict
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"pixels/egress"
 	"pixels/policy"
 )
 
@@ -111,6 +112,39 @@ func (m *Manager) AsHuman(channel string) *Manager {
 	return &human
 }
 
+// Proven returns a Manager for calls of a human who has shown what the policy's level of approval asks for. Whoever calls it
+// has checked that: see Prove.
+func (m *Manager) Proven() *Manager {
+	proven := *m
+	proven.proven = true
+	return &proven
+}
+
+// Prove checks a passphrase where the policy asks for one, and returns a Manager for calls that need it. At the level of
+// passkeys no passphrase will do.
+func (m *Manager) Prove(passphrase string) (*Manager, error) {
+	switch level := m.Approval(); level {
+	case policy.Terminal:
+		return m, nil
+	case policy.Passphrase:
+		if err := m.Approver().CheckPassphrase(passphrase); err != nil {
+			return nil, err
+		}
+		return m.Proven(), nil
+	default:
+		return nil, fmt.Errorf("%w: the policy asks for a %s, which the page takes", policy.ErrProof, level)
+	}
+}
+
+// Approval is what the policy asks of who approves.
+func (m *Manager) Approval() policy.Approval { return m.gate.policy.Now().Approval() }
+
+// Approver is what proves that a human approves.
+func (m *Manager) Approver() *policy.Approver { return m.gate.store.Approver() }
+
+// widens tells whether a human's call gives a sandbox more than it had.
+func widens(c policy.Call) bool { return len(c.Domains) > 0 || c.Mode != "" && c.Mode != egress.None }
+
 // Trial returns a Manager whose calls end before they do anything, with a Trial for an error.
 func (m *Manager) Trial() *Manager {
 	trial := *m
@@ -124,6 +158,9 @@ func (m *Manager) Trial() *Manager {
 func (m *Manager) vet(ctx context.Context, c policy.Call) (*permit, error) {
 	c.Human = m.human
 	g := m.gate
+	if m.human && !m.trial && !m.proven && widens(c) && m.Approval() != policy.Terminal {
+		return nil, fmt.Errorf("%w: the policy asks for a %s of who approves", policy.ErrProof, m.Approval())
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	c.Usage = func() (policy.Usage, error) { return m.usage(ctx, c) }

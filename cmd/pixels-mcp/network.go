@@ -117,6 +117,12 @@ func (a *app) networkCommand() *cobra.Command {
 		})
 	set := change("set NAME MODE", "Set the mode: "+modes(), "  pixels-mcp network set work allowlist", exactly(2, "the name of a sandbox and a mode"),
 		func(ctx context.Context, m *sandbox.Manager, name string, rest []string) (sandbox.EgressChange, error) {
+			if egress.Mode(rest[0]) != egress.None {
+				var err error
+				if m, err = a.proven(m); err != nil {
+					return sandbox.EgressChange{}, err
+				}
+			}
 			return m.SetEgress(ctx, a.owner, name, egress.Mode(rest[0]))
 		})
 	allow := change("allow NAME DOMAIN...", "Allow domains (example.com, *.example.com, example.com:8443) or addresses (10.1.2.0/24:5432)",
@@ -128,6 +134,10 @@ func (a *app) networkCommand() *cobra.Command {
 				if lasting, err = units.ParseDuration(ttl); err != nil {
 					return sandbox.EgressChange{}, usageError{fmt.Errorf("--ttl: %w", err)}
 				}
+			}
+			m, err := a.proven(m)
+			if err != nil {
+				return sandbox.EgressChange{}, err
 			}
 			got, err := m.Allow(ctx, a.owner, sandbox.AllowRequest{Name: name, Domains: rest, Reason: reason, TTL: lasting, Addresses: true})
 			return got.EgressChange, err

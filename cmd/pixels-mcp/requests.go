@@ -167,6 +167,10 @@ func (a *app) requestsApprove() *cobra.Command {
 				}
 			}
 			return a.withRequests(cmd, func(m *sandbox.Manager, _ string) error {
+				m, err := a.proven(m)
+				if err != nil {
+					return err
+				}
 				var all []error
 				for _, id := range args {
 					r, n, err := m.Approve(cmd.Context(), sandbox.Approval{ID: id, By: a.by(), Scope: policy.Scope(scope), For: d, Answer: answer})

@@ -52,7 +52,7 @@ func newRoot(a *app) *cobra.Command {
 		// A line each in every help would hide what a command's own flags are; `pixels-mcp config` lists them.
 		_ = p.MarkHidden(s.Flag)
 	}
-	root.AddCommand(a.serveCommand(), a.demoCommand(), a.setupCommand(), a.doctorCommand(), a.cleanCommand(), a.configCommand(), a.networkCommand(), a.policyCommand(), a.requestsCommand(), a.webCommand(), a.auditCommand(), versionCommand(), gatewayCommand())
+	root.AddCommand(a.serveCommand(), a.demoCommand(), a.setupCommand(), a.doctorCommand(), a.cleanCommand(), a.configCommand(), a.networkCommand(), a.policyCommand(), a.requestsCommand(), a.approvalCommand(), a.webCommand(), a.auditCommand(), versionCommand(), gatewayCommand())
 	return root
 }
 

@@ -27,8 +27,9 @@ type page struct {
 type card struct {
 	policy.Request
 	CSRF   string
-	Clones int      // sandboxes that an approval for the lineage is for
-	Lasts  []choice // how long a grant may last
+	Level  policy.Approval // what an approval wants
+	Clones int             // sandboxes that an approval for the lineage is for
+	Lasts  []choice        // how long a grant may last
 }
 
 // choice is one of several lengths of time.
@@ -113,7 +114,7 @@ func (s *Server) cards(r *http.Request, mine *session, open []policy.Request) ([
 		if lasts[key] == nil {
 			lasts[key] = s.lasts(each)
 		}
-		out = append(out, card{Request: each, CSRF: mine.CSRF, Clones: clones[each.Owner+" "+each.Lineage], Lasts: lasts[key]})
+		out = append(out, card{Request: each, CSRF: mine.CSRF, Level: s.manager.Approval(), Clones: clones[each.Owner+" "+each.Lineage], Lasts: lasts[key]})
 	}
 	return out, nil
 }
@@ -141,15 +142,44 @@ func (s *Server) lasts(r policy.Request) (out []choice) {
 	return out
 }
 
-func (s *Server) approve(w http.ResponseWriter, r *http.Request, mine *session) {
+// approval is what a form asks for, and the rule of its request.
+func (s *Server) approval(r *http.Request) (a sandbox.Approval, rule string, err error) {
 	lasting, err := time.ParseDuration(r.PostFormValue("for"))
 	if err != nil {
-		http.Error(w, "how long is missing", http.StatusBadRequest)
-		return
+		return a, "", fmt.Errorf("how long it is to last is %w", sandbox.ErrInvalid)
 	}
-	got, n, err := s.manager.Approve(r.Context(), sandbox.Approval{
-		ID: r.PathValue("id"), By: "web", Scope: policy.Scope(r.PostFormValue("scope")), For: lasting, Answer: r.PostFormValue("answer"),
-	})
+	request, err := s.manager.Request(r.PathValue("id"))
+	return sandbox.Approval{ID: r.PathValue("id"), By: "web", Scope: policy.Scope(r.PostFormValue("scope")), For: lasting, Answer: r.PostFormValue("answer")}, request.Rule, err
+}
+
+// proven is a manager for an approval, when the human proves to be one as the policy asks.
+func (s *Server) proven(r *http.Request, mine *session, a sandbox.Approval, rule string) (*sandbox.Manager, error) {
+	if s.manager.Approval() == policy.Passkey {
+		if err := s.signed(r, mine, a, rule); err != nil {
+			return nil, err
+		}
+		return s.manager.Proven(), nil
+	}
+	if s.manager.Approval() == policy.Passphrase && s.sessions.throttled() {
+		return nil, fmt.Errorf("%w: too many wrong passphrases; wait a minute", policy.ErrProof)
+	}
+	m, err := s.manager.Prove(r.PostFormValue("passphrase"))
+	if errors.Is(err, policy.ErrProof) {
+		s.sessions.wrong()
+	}
+	return m, err
+}
+
+func (s *Server) approve(w http.ResponseWriter, r *http.Request, mine *session) {
+	a, rule, err := s.approval(r)
+	var got policy.Request
+	n := 0
+	if err == nil {
+		var m *sandbox.Manager
+		if m, err = s.proven(r, mine, a, rule); err == nil {
+			got, n, err = m.Approve(r.Context(), a)
+		}
+	}
 	said := fmt.Sprintf("%s is in reach of %s until %s.", got.Rule, reach(got, n), clock(got.Until))
 	s.answer(w, r, said, err)
 }
@@ -177,6 +207,8 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, said string, err
 		switch {
 		case errors.Is(err, policy.ErrDecided):
 			status = http.StatusConflict
+		case errors.Is(err, policy.ErrProof), errors.Is(err, policy.ErrNoProofYet):
+			status = http.StatusForbidden
 		case errors.Is(err, policy.ErrNoRequest), errors.Is(err, sandbox.ErrNotFound):
 			status = http.StatusNotFound
 		case errors.Is(err, sandbox.ErrInvalid), errors.Is(err, sandbox.ErrDenied), errors.Is(err, sandbox.ErrState):

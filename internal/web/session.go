@@ -25,6 +25,8 @@ type session struct {
 	id   string
 	CSRF string // what its forms must bring along
 	last time.Time
+
+	ceremony *ceremony // the use of a passkey that was begun, guarded as sessions are
 }
 
 // sessions are in memory: who restarts the server signs in anew.
@@ -67,6 +69,25 @@ func (s *sessions) find(r *http.Request) *session {
 	}
 	found.last = time.Now()
 	return found
+}
+
+// begun keeps a use of a passkey, in place of one that was begun before.
+func (s *sessions) begun(mine *session, c *ceremony) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	mine.ceremony = c
+}
+
+// take returns the use of a passkey that was begun, once; nil when there is none, or its time is over.
+func (s *sessions) take(mine *session) *ceremony {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := mine.ceremony
+	mine.ceremony = nil
+	if c == nil || time.Now().After(c.expires) {
+		return nil
+	}
+	return c
 }
 
 func (s *sessions) end(id string) {

@@ -96,16 +96,33 @@ async function count() {
 	open.hidden = n === 0;
 }
 
+const post = (to, body) => fetch(to, { method: "POST", body, headers: { "X-Requested-With": "page" } });
+
+// The browser's own dialogue about a passkey: for options of the server, what the key says to them.
+async function passkey(begin, body, make) {
+	const answer = await post(begin, body);
+	if (!answer.ok) throw new Error(await answer.text());
+	const { publicKey } = await answer.json();
+	const said = make
+		? await navigator.credentials.create({ publicKey: PublicKeyCredential.parseCreationOptionsFromJSON(publicKey) })
+		: await navigator.credentials.get({ publicKey: PublicKeyCredential.parseRequestOptionsFromJSON(publicKey) });
+	return JSON.stringify(said.toJSON());
+}
+
 async function send(form, action) {
 	const buttons = [...form.querySelectorAll("button")];
+	const body = new URLSearchParams(new FormData(form));
 	buttons.forEach((b) => (b.disabled = true));
 	try {
-		const answer = await fetch(action, { method: "POST", body: new URLSearchParams(new FormData(form)), headers: { "X-Requested-With": "page" } });
+		if (form.dataset.passkey && action === form.getAttribute("action")) body.set("assertion", await passkey(form.dataset.passkey, body, false));
+		if (form.matches("[data-enrol]")) body.set("credential", await passkey("/passkeys/begin", body, true));
+		const answer = await post(action, body);
 		say(await answer.text(), !answer.ok);
-	} catch {
-		say("The server does not answer. Nothing was decided.", true);
+	} catch (e) {
+		say(e instanceof TypeError ? "The server does not answer. Nothing was decided." : e.message, true);
 	}
 	buttons.forEach((b) => (b.disabled = false));
+	if (!part && !said.classList.contains("bad")) setTimeout(() => location.reload(), 1500);
 	await refresh();
 }
 
@@ -117,7 +134,7 @@ document.addEventListener("submit", (e) => {
 			return;
 		}
 	}
-	if (form.matches("[data-decide], [data-panic]") && part) {
+	if ((form.matches("[data-decide], [data-panic]") && part) || form.matches("[data-enrol], [data-passkey]")) {
 		e.preventDefault();
 		send(form, e.submitter?.getAttribute("formaction") || form.getAttribute("action"));
 	}

@@ -1,0 +1,214 @@
+package web
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/go-webauthn/webauthn/protocol"
+	"github.com/go-webauthn/webauthn/webauthn"
+
+	"pixels/policy"
+	"pixels/sandbox"
+)
+
+// ceremonyTime is how long a human may take to touch their key.
+const ceremonyTime = 2 * time.Minute
+
+// ceremony is one use of a passkey that was begun: an approval, or the making of a key.
+type ceremony struct {
+	data    webauthn.SessionData
+	digest  [sha256.Size]byte // of what is approved
+	expires time.Time
+}
+
+// digest is of an approval, with all that it decides: what the human saw is what the key signs for.
+func digest(a sandbox.Approval, rule string) [sha256.Size]byte {
+	b, _ := json.Marshal([]string{a.ID, rule, string(a.Scope), a.For.String(), a.Answer}) // strings can be written
+	return sha256.Sum256(b)
+}
+
+// relyingParty is the page as WebAuthn knows it. It has a name, for an address can't have keys.
+func relyingParty(r *http.Request) (*webauthn.WebAuthn, error) {
+	host := r.Host
+	if h, _, err := net.SplitHostPort(r.Host); err == nil {
+		host = h
+	}
+	if net.ParseIP(strings.Trim(host, "[]")) != nil {
+		return nil, fmt.Errorf("browsers keep no passkeys for an address: open the page by a name, such as http://localhost%s", strings.TrimPrefix(r.Host, host))
+	}
+	scheme := "http"
+	if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" {
+		scheme = "https"
+	}
+	return webauthn.New(&webauthn.Config{
+		RPID: host, RPDisplayName: "Pixels", RPOrigins: []string{scheme + "://" + r.Host},
+		AuthenticatorSelection: protocol.AuthenticatorSelection{ResidentKey: protocol.ResidentKeyRequirementPreferred, UserVerification: protocol.VerificationRequired},
+	})
+}
+
+func (s *Server) showPasskeys(w http.ResponseWriter, r *http.Request, mine *session) {
+	p := passkeysPage{page: page{Title: "Passkeys", Session: mine, Open: s.open(), Said: r.FormValue("said"), Bad: r.FormValue("bad") != ""}, Level: s.manager.Approval()}
+	var err error
+	if p.Passphrase, p.Count, err = s.manager.Approver().Set(); err != nil {
+		s.failed(w, &p.page, err)
+		return
+	}
+	if _, err := relyingParty(r); err != nil {
+		p.Why = err.Error()
+	}
+	s.render(w, http.StatusOK, "passkeys.html", p)
+}
+
+type passkeysPage struct {
+	page
+	Level      policy.Approval
+	Passphrase bool
+	Count      int
+	Why        string // there can be none here
+}
+
+// beginPasskey begins to make a key. Where there is a passphrase, it is wanted for that; where there are keys and none,
+// another one can only be added after the file that has them was removed by hand.
+func (s *Server) beginPasskey(w http.ResponseWriter, r *http.Request, mine *session) {
+	options, err := func() (*protocol.CredentialCreation, error) {
+		set, keys, err := s.manager.Approver().Set()
+		switch {
+		case err != nil:
+			return nil, err
+		case set:
+			if err := s.manager.Approver().CheckPassphrase(r.PostFormValue("passphrase")); err != nil {
+				return nil, err
+			}
+		case keys > 0:
+			return nil, fmt.Errorf("%w: to add another passkey, set a passphrase first (`pixels-mcp approval passphrase`)", policy.ErrProof)
+		}
+		party, err := relyingParty(r)
+		if err != nil {
+			return nil, err
+		}
+		id := make([]byte, 64)
+		_, _ = rand.Read(id) // never fails
+		if err := s.manager.Approver().Enrol(id); err != nil {
+			return nil, err
+		}
+		user, err := s.manager.Approver().User()
+		if err != nil {
+			return nil, err
+		}
+		options, data, err := party.BeginRegistration(user, webauthn.WithExclusions(webauthn.Credentials(user.WebAuthnCredentials()).CredentialDescriptors()))
+		if err != nil {
+			return nil, err
+		}
+		s.sessions.begun(mine, &ceremony{data: *data, expires: time.Now().Add(ceremonyTime)})
+		return options, nil
+	}()
+	s.json(w, options, err)
+}
+
+func (s *Server) finishPasskey(w http.ResponseWriter, r *http.Request, mine *session) {
+	err := func() error {
+		c := s.sessions.take(mine)
+		if c == nil {
+			return fmt.Errorf("%w: it took too long, or was begun elsewhere; begin again", policy.ErrProof)
+		}
+		party, err := relyingParty(r)
+		if err != nil {
+			return err
+		}
+		user, err := s.manager.Approver().User()
+		if err != nil {
+			return err
+		}
+		parsed, err := protocol.ParseCredentialCreationResponseBytes([]byte(r.PostFormValue("credential")))
+		if err != nil {
+			return fmt.Errorf("%w: %w", policy.ErrProof, err)
+		}
+		made, err := party.CreateCredential(user, c.data, parsed)
+		if err != nil {
+			return fmt.Errorf("%w: %w", policy.ErrProof, err)
+		}
+		return s.manager.Approver().KeepPasskey(*made)
+	}()
+	s.answer(w, r, "The passkey is kept. Approvals want it once the policy has approval = \"passkey\".", err)
+}
+
+// challenge begins an approval by passkey: what the key signs is made of all that the approval decides.
+func (s *Server) challenge(w http.ResponseWriter, r *http.Request, mine *session) {
+	options, err := func() (*protocol.CredentialAssertion, error) {
+		a, rule, err := s.approval(r)
+		if err != nil {
+			return nil, err
+		}
+		party, err := relyingParty(r)
+		if err != nil {
+			return nil, err
+		}
+		user, err := s.manager.Approver().User()
+		if err != nil {
+			return nil, err
+		}
+		if len(user.WebAuthnCredentials()) == 0 {
+			return nil, fmt.Errorf("%w: add a passkey on the page Passkeys", policy.ErrNoProofYet)
+		}
+		what := digest(a, rule)
+		nonce := make([]byte, 32)
+		_, _ = rand.Read(nonce) // never fails
+		signed := sha256.Sum256(append(nonce, what[:]...))
+		options, data, err := party.BeginLogin(user, webauthn.WithUserVerification(protocol.VerificationRequired), webauthn.WithChallenge(signed[:]))
+		if err != nil {
+			return nil, err
+		}
+		s.sessions.begun(mine, &ceremony{data: *data, digest: what, expires: time.Now().Add(ceremonyTime)})
+		return options, nil
+	}()
+	s.json(w, options, err)
+}
+
+// signed checks that an approval was signed for by a passkey.
+func (s *Server) signed(r *http.Request, mine *session, a sandbox.Approval, rule string) error {
+	c := s.sessions.take(mine)
+	if c == nil || c.digest != digest(a, rule) {
+		return fmt.Errorf("%w: what was signed is not what is approved, or it took too long; approve again", policy.ErrProof)
+	}
+	party, err := relyingParty(r)
+	if err != nil {
+		return err
+	}
+	user, err := s.manager.Approver().User()
+	if err != nil {
+		return err
+	}
+	parsed, err := protocol.ParseCredentialRequestResponseBytes([]byte(r.PostFormValue("assertion")))
+	if err != nil {
+		return fmt.Errorf("%w: %w", policy.ErrProof, err)
+	}
+	used, err := party.ValidateLogin(user, c.data, parsed)
+	if err != nil {
+		return fmt.Errorf("%w: %w", policy.ErrProof, err)
+	}
+	if used.Authenticator.CloneWarning {
+		return fmt.Errorf("%w: that passkey seems to be a copy, for its counter went back", policy.ErrProof)
+	}
+	return s.manager.Approver().KeepPasskey(*used)
+}
+
+// json answers a script.
+func (s *Server) json(w http.ResponseWriter, v any, err error) {
+	if err != nil {
+		status := http.StatusForbidden
+		if !errors.Is(err, policy.ErrProof) && !errors.Is(err, policy.ErrNoProofYet) {
+			status = http.StatusUnprocessableEntity
+		}
+		http.Error(w, err.Error(), status)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v)
+}
