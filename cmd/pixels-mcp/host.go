@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"text/tabwriter"
@@ -10,6 +12,7 @@ import (
 
 	"pixels/internal/config"
 	"pixels/internal/setup"
+	"pixels/policy"
 )
 
 func (a *app) setupOptions() setup.Options {
@@ -18,17 +21,26 @@ func (a *app) setupOptions() setup.Options {
 }
 
 func (a *app) setupCommand() *cobra.Command {
-	var systemd bool
+	var systemd, service, remove bool
 	c := &cobra.Command{
 		Use:   "setup",
 		Short: "Install and start all that sandboxes need",
 		Long: "setup installs Incus from the distribution's packages, starts it, makes a storage pool, a network, a\n" +
 			"base image and the gateway, and tries whether that holds. It can be run again at any time: what is there is\n" +
 			"left alone, what is broken is mended.\n" +
-			"Without root it uses an Incus that you may reach, and says what root would add.",
+			"Without root it uses an Incus that you may reach, and says what root would add.\n" +
+			"With --service it also installs the server under a system user of its own, which alone reaches Incus, the policy\n" +
+			"and the records: agents under your own user can then do nothing but call tools.",
 		Example: "  sudo pixels-mcp setup\n  pixels-mcp setup --incus-pool-size 50GiB",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			s := setup.Service{Out: a.out, Member: os.Getenv("SUDO_USER")}
+			if remove {
+				if !service {
+					return usageError{errors.New("--remove goes with --service; `pixels-mcp clean --all` removes what setup made otherwise")}
+				}
+				return setup.RemoveService(cmd.Context(), s, false)
+			}
 			o := a.setupOptions()
 			o.Systemd = systemd
 			if err := setup.Run(cmd.Context(), o); err != nil {
@@ -37,10 +49,17 @@ func (a *app) setupCommand() *cobra.Command {
 			if err := a.writePolicy(); err != nil {
 				return fmt.Errorf("setup: %w", err)
 			}
+			if service {
+				if err := setup.InstallService(cmd.Context(), s, policy.Default); err != nil {
+					return fmt.Errorf("setup: the service: %w", err)
+				}
+			}
 			fmt.Fprintln(a.out, "ready")
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&service, "service", false, "install the server under a system user of its own")
+	c.Flags().BoolVar(&remove, "remove", false, "with --service: end it and remove its program; user, policy and records stay")
 	c.Flags().BoolVar(&systemd, "systemd", false, "make the image with systemd too (the base image's name with -systemd), for sandboxes with services")
 	return c
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"pixels/egress"
 	"pixels/incus"
+	"pixels/internal/server"
 	"pixels/internal/units"
 	"pixels/policy"
 	"pixels/sandbox"
@@ -47,6 +49,14 @@ func (a *app) manager(b sandbox.Backend, say func(error)) (m *sandbox.Manager, d
 	}, nil
 }
 
+// notBesideService refuses what the service of this machine alone can do: it has the policy and the records.
+func (a *app) notBesideService() error {
+	if os.Getenv("PIXELS_CONFIG") != "" || !serviceOf(server.Socket) {
+		return nil
+	}
+	return fmt.Errorf("this machine has a service, which keeps requests and records: use its page, or run this as `sudo -u pixels -H pixels-mcp ...` (see `ls -l %s`)", server.Socket)
+}
+
 // store opens the record.
 func (a *app) store(say func(error)) (*policy.Store, error) {
 	path, err := policy.StatePath()
@@ -61,6 +71,9 @@ func (a *app) warn(err error) { fmt.Fprintf(a.err, "pixels-mcp: %v\n", err) }
 
 // withManager calls do with a manager of sandboxes, whose calls are a human's.
 func (a *app) withManager(do func(*sandbox.Manager) error) error {
+	if err := a.notBesideService(); err != nil {
+		return err
+	}
 	backend, err := incus.OpenBackend(a.config.IncusConfig())
 	if err != nil {
 		return err

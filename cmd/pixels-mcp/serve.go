@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net"
+	"os"
 	"os/signal"
 	"sync"
 	"syscall"
@@ -14,18 +17,28 @@ import (
 
 	"pixels/incus"
 	"pixels/internal/server"
+	"pixels/internal/web"
 	"pixels/sandbox"
 	"pixels/tools"
 )
 
 func (a *app) serveCommand() *cobra.Command {
+	var socket, page, bridge string
+	direct := false
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the MCP tools on stdin and stdout",
 		Long: "serve answers an MCP client on stdin and stdout until stdin ends; it logs to stderr. A client starts it: it\n" +
-			"is what to name as the command in the client's configuration. Incus need not run yet when it starts.",
+			"is what to name as the command in the client's configuration. Incus need not run yet when it starts.\n" +
+			"Where `pixels-mcp setup --service` has installed a service, it passes on to that what it hears, and does nothing itself.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if bridge == "" && socket == "" && !direct && serviceOf(server.Socket) {
+				bridge = server.Socket
+			}
+			if bridge != "" {
+				return server.Bridge(cmd.Context(), bridge, a.in, a.out)
+			}
 			backend, err := incus.OpenBackend(a.config.IncusConfig())
 			if err != nil {
 				return err
@@ -48,12 +61,57 @@ func (a *app) serveCommand() *cobra.Command {
 			defer operations.Wait()
 			defer endOperations()
 			session := tools.Session{Manager: manager, Operations: operations, Owner: a.owner}
+			if page != "" {
+				stop, err := a.servePage(cmd.Context(), page, manager, log)
+				if err != nil {
+					return err
+				}
+				defer stop()
+			}
+			if socket != "" {
+				return server.ServeSocket(cmd.Context(), socket, buildVersion(), session, log)
+			}
 			return server.New(buildVersion(), session, log).Serve(cmd.Context(), a.in, a.out)
 		},
 	}
+	cmd.Flags().StringVar(&socket, "socket", "", "serve on a Unix socket at `path`, each connection for the user at its other end")
+	cmd.Flags().StringVar(&page, "web", "", "serve the page, too, on an `address` such as 127.0.0.1:7467")
+	cmd.Flags().StringVar(&bridge, "bridge", "", "pass on to the service on a Unix socket at `path` (default that of this machine's service, where there is one)")
+	cmd.Flags().BoolVar(&direct, "direct", false, "serve oneself also where there is a service")
 	cmd.Flags().Bool("stdio", true, "serve on stdin and stdout, which is the only way there is so far")
 	_ = cmd.Flags().MarkHidden("stdio") // clients that pass it by habit are right
 	return cmd
+}
+
+// serviceOf tells whether there is a service's socket, of another user than this one.
+func serviceOf(path string) bool {
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Type() != os.ModeSocket {
+		return false
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(stat.Uid) != os.Geteuid()
+}
+
+// servePage serves the page until stop is called.
+func (a *app) servePage(ctx context.Context, address string, m *sandbox.Manager, log zerolog.Logger) (stop func(), err error) {
+	secret, err := webToken()
+	if err != nil {
+		return nil, err
+	}
+	s, err := web.New(m, secret, nil, func(err error) { log.Warn().Err(err).Msg("web") })
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("serve the page: %w", err)
+	}
+	return inBackground(ctx, func(ctx context.Context) {
+		if err := s.Serve(ctx, listener); err != nil {
+			log.Error().Err(err).Msg("web")
+		}
+	}), nil
 }
 
 // inBackground does work until stop is called, which ends its context and waits for its end.

@@ -1,0 +1,124 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"pixels/tools"
+)
+
+// Socket is where the service listens, unless it is told otherwise.
+const Socket = "/run/pixels/pixels.sock"
+
+// ServeSocket serves a session on each connection to a Unix socket, for the user at its other end: the kernel says who that
+// is, so that nobody can be another. It returns when ctx has ended and every call has come to its end.
+func ServeSocket(ctx context.Context, path, version string, session tools.Session, log zerolog.Logger) error {
+	listener, err := listenUnix(path)
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = listener.Close() })()
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	for {
+		conn, err := listener.AcceptUnix()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("serve on %s: %w", path, err)
+		}
+		serving.Go(func() {
+			defer conn.Close()
+			owner, err := peer(conn)
+			if err != nil {
+				log.Warn().Err(err).Msg("connection")
+				return
+			}
+			mine := session
+			mine.Owner = owner
+			log.Info().Str("owner", owner).Msg("session begins")
+			if err := New(version, mine, log).Serve(ctx, conn, conn); err != nil && ctx.Err() == nil {
+				log.Warn().Str("owner", owner).Err(err).Msg("session")
+			}
+		})
+	}
+}
+
+// listenUnix listens on a socket that the group of its folder may use. One that a killed server left is replaced, one that
+// answers is not.
+func listenUnix(path string) (*net.UnixListener, error) {
+	if conn, err := net.Dial("unix", path); err == nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("another server answers on %s already", path)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("serve on %s: %w", path, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("serve on %s: %w", path, err)
+	}
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("serve on a socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	return listener, nil
+}
+
+// peer names the user at the other end of a connection (SO_PEERCRED, see unix(7)).
+func peer(conn *net.UnixConn) (string, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return "", err
+	}
+	var cred *unix.Ucred
+	var failed error
+	if err := raw.Control(func(fd uintptr) { cred, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
+		return "", err
+	}
+	if failed != nil {
+		return "", fmt.Errorf("who connected can't be told: %w", failed)
+	}
+	id := strconv.Itoa(int(cred.Uid))
+	u, err := user.LookupId(id)
+	if err != nil {
+		return "uid-" + id, nil
+	}
+	return u.Username, nil
+}
+
+// Bridge joins stdin and stdout to the service's socket, until either ends. It decides and keeps nothing.
+func Bridge(ctx context.Context, path string, in io.Reader, out io.Writer) error {
+	conn, err := net.Dial("unix", path)
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("the service on %s is not open to this user: root adds users with `usermod -aG GROUP USER`, where `ls -l %s` shows the group; then sign in anew", path, path)
+	}
+	if err != nil {
+		return fmt.Errorf("reach the service: %w", err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	go func() {
+		_, _ = io.Copy(conn, in)
+		_ = conn.(*net.UnixConn).CloseWrite()
+	}()
+	_, err = io.Copy(out, conn)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
