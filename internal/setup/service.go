@@ -81,7 +81,11 @@ func (s Service) user(ctx context.Context, r *report) error {
 	if _, err := user.Lookup(s.Name); err == nil {
 		r.had(start, "user %s", s.Name)
 	} else {
-		if err := run(ctx, "useradd", "--system", "--user-group", "--home-dir", s.home(), "--create-home", "--shell", "/usr/sbin/nologin", s.Name); err != nil {
+		group := []string{"--user-group"}
+		if _, err := user.LookupGroup(s.Name); err == nil {
+			group = []string{"--gid", s.Name}
+		}
+		if err := run(ctx, "useradd", append(group, "--system", "--home-dir", s.home(), "--create-home", "--shell", "/usr/sbin/nologin", s.Name)...); err != nil {
 			return err
 		}
 		r.did(start, "user %s", s.Name)
@@ -298,6 +302,11 @@ func RemoveService(ctx context.Context, s Service, all bool) error {
 	}
 	if err := run(ctx, "userdel", s.Name); err != nil {
 		return err
+	}
+	if _, err := user.LookupGroup(s.Name); err == nil { // it had other members
+		if err := run(ctx, "groupdel", s.Name); err != nil {
+			return err
+		}
 	}
 	return os.RemoveAll(s.home())
 }
