@@ -42,6 +42,7 @@ type Rules struct {
 	Egress Egress `toml:"egress"`
 	Files  Files  `toml:"files"`
 	Tools  Tools  `toml:"tools"`
+	Share  Share  `toml:"share"`
 
 	own map[string]bool // keys that this owner has of their own, as quota.sandboxes
 }
@@ -71,7 +72,7 @@ type Exec struct {
 type Egress struct {
 	Modes    []mode   `toml:"modes"`
 	Allow    []domain `toml:"allow"`
-	Never    []domain `toml:"never"`
+	Never    []denial `toml:"never"`
 	Ask      bool     `toml:"ask"`
 	Elicit   bool     `toml:"elicit"`
 	Hold     duration `toml:"hold"`
@@ -84,6 +85,11 @@ type Files struct {
 	HostFolders []folder `toml:"host_folders"`
 }
 
+// Share is about who else may use an owner's sandboxes.
+type Share struct {
+	With []string `toml:"with"`
+}
+
 // Tools is about which of them there are.
 type Tools struct {
 	Off []call `toml:"off"`
@@ -91,9 +97,10 @@ type Tools struct {
 
 // file is the whole of policy.toml.
 type file struct {
-	Approval level   `toml:"approval"`
-	Page     address `toml:"page"`
-	Webhook  address `toml:"webhook"`
+	Approval level    `toml:"approval"`
+	Keep     duration `toml:"keep"`
+	Page     address  `toml:"page"`
+	Webhook  address  `toml:"webhook"`
 	Rules
 	Owners map[string]Rules `toml:"owners"`
 }
@@ -107,6 +114,7 @@ type (
 	pattern  struct{ string }
 	mode     struct{ egress.Mode }
 	domain   struct{ egress.Rule }
+	denial   struct{ egress.Rule }
 	folder   struct{ string }
 	call     struct{ string }
 )
@@ -145,6 +153,11 @@ func (m *mode) UnmarshalText(b []byte) error {
 
 func (d *domain) UnmarshalText(b []byte) (err error) {
 	d.Rule, err = egress.ParseRule(string(b))
+	return err
+}
+
+func (d *denial) UnmarshalText(b []byte) (err error) {
+	d.Rule, err = egress.ParseDenial(string(b))
 	return err
 }
 
@@ -187,7 +200,7 @@ func Parse(text string) (*Set, error) {
 	if err := decode(text, &whole); err != nil {
 		return nil, err
 	}
-	set := &Set{approval: whole.Approval.Approval, page: whole.Page.string, webhook: whole.Webhook.string, rules: whole.Rules, owners: map[string]*Rules{}}
+	set := &Set{approval: whole.Approval.Approval, keep: whole.Keep.Duration, page: whole.Page.string, webhook: whole.Webhook.string, rules: whole.Rules, owners: map[string]*Rules{}}
 	// What an owner has of their own goes over what is for all.
 	var raw struct {
 		Owners map[string]map[string]map[string]any `toml:"owners"`

@@ -105,6 +105,7 @@ off = []
 		{"more than is granted", Call{Name: "allow_domain", Domains: domains(t, "*.example.org")}, Ask, "egress.ask", "human"},
 		{"never", Call{Name: "allow_domain", Domains: domains(t, "a.evil.test")}, Deny, "egress.never", "never granted"},
 		{"never, within more", Call{Name: "allow_domain", Domains: domains(t, "*.a.evil.test")}, Deny, "egress.never", "never granted"},
+		{"never, on another port", Call{Name: "allow_domain", Domains: domains(t, "a.evil.test:22")}, Deny, "egress.never", "never granted"},
 		{"never, by a human neither", Call{Name: "allow_domain", Human: true, Domains: domains(t, "a.evil.test:443")}, Deny, "egress.never", "never granted"},
 		{"a human decides", Call{Name: "allow_domain", Human: true, Domains: domains(t, "example.net")}, Allow, "", ""},
 		{"nobody is asked", Call{Name: "allow_domain", Owner: "ci", Domains: domains(t, "example.net")}, Deny, "owners.ci.egress.ask", "nobody is asked"},

@@ -76,8 +76,9 @@ type Verdict struct {
 // Set is a policy that was read.
 type Set struct {
 	approval Approval
-	page     string // address of the page
-	webhook  string // address that is told of requests
+	keep     time.Duration // of records
+	page     string        // address of the page
+	webhook  string        // address that is told of requests
 	rules    Rules
 	owners   map[string]*Rules
 }
@@ -95,6 +96,25 @@ func (s *Set) Approval() Approval { return s.approval }
 
 // Hold is how long a blocked connection of an owner's waits for an answer.
 func (r *Rules) Hold() time.Duration { return r.Egress.Hold.Duration }
+
+// Shares tells whether the sandboxes of an owner are another's to use, too.
+func (s *Set) Shares(owner, with string) bool {
+	return owner == with || slices.Contains(s.For(owner).Share.With, with)
+}
+
+// Sharing are those whose tables of the policy share their sandboxes with an owner, by name.
+func (s *Set) Sharing(with string) (out []string) {
+	for name, r := range s.owners {
+		if name != with && slices.Contains(r.Share.With, with) {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Keep is how long records are kept.
+func (s *Set) Keep() time.Duration { return s.keep }
 
 // Elicits tells whether an MCP client may be asked to put a request of an owner's to the human at it.
 func (s *Set) Elicits(owner string) bool { return s.approval == Terminal && s.For(owner).Egress.Elicit }

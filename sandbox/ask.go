@@ -197,7 +197,7 @@ func (m *Manager) WaitRequest(ctx context.Context, owner, id string, wait time.D
 		return policy.Request{}, err
 	}
 	r, err := m.gate.store.Request(id)
-	if err == nil && r.Owner != owner {
+	if err == nil && !m.gate.policy.Now().Shares(r.Owner, owner) {
 		err = fmt.Errorf("%w: %s", policy.ErrNoRequest, quote(id))
 	}
 	if err != nil {

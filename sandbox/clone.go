@@ -219,7 +219,7 @@ func (m *Manager) Destroy(ctx context.Context, owner string, names []string) (De
 		return Destroyed{}, fmt.Errorf("names is empty, which is %w: name the sandboxes to destroy; list_sandboxes shows them", ErrInvalid)
 	}
 	for _, name := range names {
-		if err := CheckName(name); err != nil {
+		if err := CheckName(name[strings.LastIndex(name, "/")+1:]); err != nil {
 			return Destroyed{}, err
 		}
 	}
@@ -231,7 +231,11 @@ func (m *Manager) Destroy(ctx context.Context, owner string, names []string) (De
 	d := Destroyed{Failed: map[string]error{}}
 	var mu sync.Mutex
 	sideBySide(len(names), parallel, func(i int) {
-		s, err := b.Get(ctx, owner, names[i])
+		whose, own, err := m.whose(owner, names[i])
+		var s Sandbox
+		if err == nil {
+			s, err = b.Get(ctx, whose, own)
+		}
 		if err == nil {
 			err = b.Destroy(ctx, s.ID)
 		}

@@ -210,9 +210,15 @@ func allowed(mode egress.Mode, allow []string) ([]egress.Rule, error) {
 	return rules, nil
 }
 
-// grant adds rules to a sandbox's own before it is made.
+// grant adds rules to a sandbox's own before it is made, and what the policy never grants as denials: a mode may bring it along.
 func (m *Manager) grant(owner string, own []egress.Grant, rules []egress.Rule, by string) ([]egress.Grant, error) {
-	_, longest := m.gate.policy.Now().For(owner).GrantFor()
+	now := m.gate.policy.Now().For(owner)
+	_, longest := now.GrantFor()
+	for _, never := range now.Never() {
+		if !slices.ContainsFunc(own, func(g egress.Grant) bool { return g.Deny && never.Within(g.Rule) }) {
+			own = append(own[:len(own):len(own)], egress.Grant{Rule: never, From: humanDid + "policy, egress.never", Deny: true})
+		}
+	}
 	own, err := egress.Allow(own, egress.Grant{From: by, Until: end(0, longest)}, rules...)
 	if err != nil {
 		return nil, fmt.Errorf("allow is %w: %w", ErrInvalid, err)

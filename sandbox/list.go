@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
+	"strings"
 
 	"pixels/policy"
 )
@@ -29,7 +31,7 @@ type ListPage struct {
 	Next      string    // not empty when there are more
 }
 
-// List returns the sandboxes of an owner that match a request, by name.
+// List returns the sandboxes of an owner that match a request, by name, and as OWNER/NAME those that others share.
 func (m *Manager) List(ctx context.Context, owner string, r ListRequest) (ListPage, error) {
 	limit := r.Limit
 	if limit == 0 {
@@ -47,7 +49,7 @@ func (m *Manager) List(ctx context.Context, owner string, r ListRequest) (ListPa
 		return ListPage{}, fmt.Errorf("state %s is %w: give %s, %s, %s, %s or %s", quote(string(r.State)), ErrInvalid, Running, Stopped, Paused, Creating, Error)
 	}
 	if r.After != "" {
-		if err := CheckName(r.After); err != nil {
+		if err := CheckName(r.After[strings.LastIndex(r.After, "/")+1:]); err != nil {
 			return ListPage{}, fmt.Errorf("cursor %s is %w: give next_cursor of the answer before", quote(r.After), ErrInvalid)
 		}
 	}
@@ -59,6 +61,17 @@ func (m *Manager) List(ctx context.Context, owner string, r ListRequest) (ListPa
 	if err != nil {
 		return ListPage{}, err
 	}
+	for _, other := range m.gate.policy.Now().Sharing(owner) {
+		theirs, err := b.List(ctx, other)
+		if err != nil {
+			return ListPage{}, err
+		}
+		for _, s := range theirs {
+			s.Name = other + "/" + s.Name
+			all = append(all, s)
+		}
+	}
+	slices.SortFunc(all, func(a, b Sandbox) int { return strings.Compare(a.Name, b.Name) })
 	page := ListPage{Sandboxes: []Sandbox{}}
 	for _, s := range all {
 		switch {

@@ -218,12 +218,14 @@ func checkEgress(mode egress.Mode) error {
 
 // get finds a sandbox that must be whole, and says which ones there are when it is not there.
 func (m *Manager) get(ctx context.Context, owner, name string) (Sandbox, error) {
-	if err := CheckName(name); err != nil {
+	caller := owner
+	owner, own, err := m.whose(caller, name)
+	if err != nil {
 		return Sandbox{}, err
 	}
-	s, err := m.read.Get(ctx, owner, name)
+	s, err := m.read.Get(ctx, owner, own)
 	if errors.Is(err, ErrNotFound) {
-		return Sandbox{}, fmt.Errorf("sandbox %q %w; %s", name, ErrNotFound, m.present(ctx, owner))
+		return Sandbox{}, fmt.Errorf("sandbox %q %w; %s", name, ErrNotFound, m.present(ctx, caller))
 	}
 	if err == nil && s.State == Creating {
 		return Sandbox{}, fmt.Errorf("sandbox %q is in the %w: it is still being made, or was left half-made; wait, or destroy it", name, ErrState)

@@ -304,3 +304,42 @@ func TestBlockedConnectionsAreHeldAndAsked(t *testing.T) {
 		t.Errorf("after the human left: %v", holds)
 	}
 }
+
+func TestWhatIsNeverGrantedIsDeniedInNewSandboxes(t *testing.T) {
+	presets, err := egress.Shipped(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := sandbox.NewManager(sandboxtest.NewMemory(), sandbox.Defaults{Image: sandboxtest.Image, Egress: egress.Agent, Presets: presets, Policy: sandboxtest.Policy(t, "[egress]\nnever = [\"api.openai.com\"]")})
+	if _, err := m.Create(t.Context(), "me", sandbox.CreateRequest{Name: "box"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.CreateCheckpoint(t.Context(), "me", "box", "one", ""); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := m.Clone(t.Context(), "me", sandbox.CloneRequest{Source: "box:one", Names: []string{"copy"}}); err != nil || got[0].Err != nil {
+		t.Fatal(got, err)
+	}
+	for _, name := range []string{"box", "copy"} {
+		e, err := m.Egress(t.Context(), "me", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := egress.Policy{Mode: e.Mode, Rules: e.Rules}
+		if _, ok := p.Allows("api.openai.com", 443); ok {
+			t.Errorf("%s: the mode's preset brings it along", name)
+		}
+		if _, ok := p.Allows("api.anthropic.com", 443); !ok {
+			t.Errorf("%s: and others don't work", name)
+		}
+		denials := 0
+		for _, g := range e.Rules {
+			if g.Deny {
+				denials++
+			}
+		}
+		if denials != 1 {
+			t.Errorf("%s has %d denials", name, denials)
+		}
+	}
+}

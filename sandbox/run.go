@@ -97,7 +97,7 @@ type RunResult struct {
 // WaitRun returns a run once it has ended, or after a time.
 func (m *Manager) WaitRun(ctx context.Context, owner string, r WaitRequest) (RunResult, error) {
 	name, run, _ := strings.Cut(r.ID, ".")
-	if CheckName(name) != nil || !runRule.MatchString(run) {
+	if CheckName(name[strings.LastIndex(name, "/")+1:]) != nil || !runRule.MatchString(run) {
 		return RunResult{}, fmt.Errorf("id %s is %w: give one that exec or another tool answered as its operation", quote(r.ID), ErrInvalid)
 	}
 	q := RunQuery{Wait: r.Wait, Cancel: r.Cancel, Limit: keep, Stdout: -1, Stderr: -1}

@@ -31,10 +31,11 @@ func CheckLabel(label string) error {
 	return nil
 }
 
-// ParseSource splits NAME:LABEL, which names a checkpoint. NAME alone names a sandbox as it is now; label is then empty.
+// ParseSource splits NAME:LABEL, which names a checkpoint. NAME alone names a sandbox as it is now; label is then empty. NAME
+// may be OWNER/NAME.
 func ParseSource(source string) (name, label string, err error) {
 	name, label, ok := strings.Cut(source, ":")
-	if err := CheckName(name); err != nil {
+	if err := CheckName(name[strings.LastIndex(name, "/")+1:]); err != nil {
 		return "", "", err
 	}
 	if ok {
