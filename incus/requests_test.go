@@ -2,6 +2,7 @@ package incus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -132,6 +133,14 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-got
+	// It stays used when the sandbox was stopped and started, which gives it another wire.
+	soon(t, "the grant is used up", func() bool {
+		e, err := l.Egress(t.Context(), l.boxes["one"])
+		return err == nil && slices.ContainsFunc(e.Rules, func(g egress.Grant) bool { return g.Once == r.ID && g.Spent })
+	})
+	if err := errors.Join(l.SetState(t.Context(), l.boxes["one"], sandbox.Stopped), l.SetState(t.Context(), l.boxes["one"], sandbox.Running)); err != nil {
+		t.Fatal(err)
+	}
 	got = a.reach(t, "once.example.com")
 	a.asked(t, "once.example.com")
 	if again := a.asked(t, "once.example.com"); again.ID == r.ID {

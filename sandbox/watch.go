@@ -83,6 +83,13 @@ func (m *Manager) watch(ctx context.Context, keep func() (bool, error), say func
 	})
 	holding := make(chan struct{}, 32)
 	return m.gate.backend.Watch(ctx, func(c Connection) {
+		if c.Fate == ConnectionAllowed && c.Once != "" {
+			working.Go(func() {
+				if err := m.spend(ctx, c); err != nil && ctx.Err() == nil && !errors.Is(err, ErrNotFound) {
+					say(fmt.Errorf("the grant %s for one connection: %w", c.Once, err))
+				}
+			})
+		}
 		if c.Fate != ConnectionHeld {
 			counts.add(c)
 			return
@@ -152,6 +159,15 @@ func (m *Manager) held(ctx context.Context, c Connection) error {
 		}
 		return errors.Join(err, raised, refuse())
 	}
+	return err
+}
+
+// spend keeps with a sandbox that a grant for one connection was used. Its gateway knows, but forgets it with the wire when the
+// sandbox stops.
+func (m *Manager) spend(ctx context.Context, c Connection) error {
+	_, err := m.gate.backend.SetEgress(ctx, c.ID, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+		return mode, egress.Policy{Rules: own}.Spend(c.Once).Rules, nil
+	})
 	return err
 }
 
