@@ -16,6 +16,7 @@ import (
 
 	"pixels/egress"
 	"pixels/internal/nearest"
+	"pixels/internal/strict"
 	"pixels/internal/units"
 )
 
@@ -228,42 +229,9 @@ func Parse(text string) (*Set, error) {
 	return set, nil
 }
 
-// decode reads TOML strictly. Its errors begin with the line.
+// decode reads a policy over what there is. Its errors begin with the line.
 func decode(text string, into *file) error {
-	d := toml.NewDecoder(strings.NewReader(text))
-	d.DisallowUnknownFields()
-	err := d.Decode(into)
-	var unknown *toml.StrictMissingError
-	var bad *toml.DecodeError
-	switch {
-	case errors.As(err, &unknown):
-		first := unknown.Errors[0]
-		row, _ := first.Position()
-		key := strings.Join(first.Key(), ".")
-		return fmt.Errorf("line %d: unknown key %s%s", row, key, nearest.Hint(key, slices.Sorted(maps.Keys(keys()))))
-	case errors.As(err, &bad):
-		row, _ := bad.Position()
-		if key := strings.Join(bad.Key(), "."); key != "" {
-			return fmt.Errorf("line %d: %s: %w", row, key, bad)
-		}
-		return fmt.Errorf("line %d: %w", row, bad)
-	case err != nil:
-		n, line := lineOf(text, err)
-		return fmt.Errorf("line %d (%s): %w", n, line, err)
-	}
-	return nil
-}
-
-// lineOf finds the line of an error that go-toml gives without one, such as that of a number where a text is wanted: the
-// last of the fewest lines that give the same.
-func lineOf(text string, want error) (n int, line string) {
-	lines := strings.SplitAfter(text, "\n")
-	for i := range lines {
-		if err := toml.Unmarshal([]byte(strings.Join(lines[:i+1], "")), &file{}); err != nil && err.Error() == want.Error() {
-			return i + 1, strings.TrimSpace(lines[i])
-		}
-	}
-	return len(lines), ""
+	return strict.Decode(text, into, slices.Sorted(maps.Keys(keys())))
 }
 
 // keys are all that the file may have, but for owners' own.

@@ -152,7 +152,7 @@ func TestBadFilesAreRefusedWithLineAndKey(t *testing.T) {
 		"[quota\nsandboxes = 1":                            "line 1:",
 		"[quota]\nsandboxes = 1\n[quota]\ncheckpoints = 1": "line 3:",
 		"[egress]\nask = true\nask = false":                "line 3:",
-		"[egress]\nhold = 30":                              "line 2 (hold = 30)",
+		"[egress]\nhold = 30":                              "line 2: hold = 30:",
 	} {
 		if _, err := Parse(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %q", text, err, want)

@@ -69,11 +69,8 @@ func (a *app) store(say func(error)) (*policy.Store, error) {
 // warn says something on stderr.
 func (a *app) warn(err error) { fmt.Fprintf(a.err, "pixels-mcp: %v\n", err) }
 
-// withManager calls do with a manager of sandboxes, whose calls are a human's.
-func (a *app) withManager(do func(*sandbox.Manager) error) error {
-	if err := a.notBesideService(); err != nil {
-		return err
-	}
+// withAgents calls do with a manager of sandboxes, whose calls are an agent's.
+func (a *app) withAgents(do func(*sandbox.Manager) error) error {
 	backend, err := incus.OpenBackend(a.config.IncusConfig())
 	if err != nil {
 		return err
@@ -84,7 +81,15 @@ func (a *app) withManager(do func(*sandbox.Manager) error) error {
 		return err
 	}
 	defer done()
-	return do(m.AsHuman("cli"))
+	return do(m)
+}
+
+// withManager calls do with a manager of sandboxes, whose calls are a human's.
+func (a *app) withManager(do func(*sandbox.Manager) error) error {
+	if err := a.notBesideService(); err != nil {
+		return err
+	}
+	return a.withAgents(func(m *sandbox.Manager) error { return do(m.AsHuman("cli")) })
 }
 
 func (a *app) networkCommand() *cobra.Command {

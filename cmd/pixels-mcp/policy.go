@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"pixels/incus"
 	"pixels/policy"
+	"pixels/sandbox"
 	"pixels/tools"
 )
 
@@ -72,17 +72,11 @@ func (a *app) verdict(ctx context.Context, owner string, args []string, asJSON b
 	if len(args) != 2 || !ownerRule.MatchString(owner) {
 		return usageError{errors.New("`pixels-mcp policy check --as OWNER` wants the name of a tool and its arguments as JSON, as create_sandbox '{\"cpu\": 2}'")}
 	}
-	backend, err := incus.OpenBackend(a.config.IncusConfig())
-	if err != nil {
+	var v policy.Verdict
+	err := a.withAgents(func(m *sandbox.Manager) (err error) {
+		v, err = tools.Verdict(ctx, tools.Session{Manager: m.Trial(), Operations: tools.NewOperations(ctx), Owner: owner}, args[0], json.RawMessage(args[1]))
 		return err
-	}
-	defer backend.Close()
-	m, done, err := a.manager(backend, a.warn)
-	if err != nil {
-		return err
-	}
-	defer done()
-	v, err := tools.Verdict(ctx, tools.Session{Manager: m.Trial(), Operations: tools.NewOperations(ctx), Owner: owner}, args[0], json.RawMessage(args[1]))
+	})
 	if err != nil {
 		return fmt.Errorf("the call is refused before the policy is asked: %w", err)
 	}

@@ -12,11 +12,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pelletier/go-toml/v2"
-
 	"pixels/egress"
 	"pixels/incus"
 	"pixels/internal/nearest"
+	"pixels/internal/strict"
 	"pixels/internal/units"
 	"pixels/sandbox"
 )
@@ -113,8 +112,9 @@ func Load(path string, required bool, environ []string, flags map[string]string)
 	case err != nil:
 		return c, fmt.Errorf("read the configuration: %w", err)
 	default:
-		if err := decode(b, &c); err != nil {
-			return c, fmt.Errorf("%s:%w", path, err)
+		var wrong *strict.Error
+		if err := strict.Decode(string(b), &c, keys()); errors.As(err, &wrong) {
+			return c, fmt.Errorf("%s:%d: %w", path, wrong.Line, wrong.Err)
 		}
 	}
 	for _, kv := range environ {
@@ -146,31 +146,6 @@ func Load(path string, required bool, environ []string, flags map[string]string)
 		return c, fmt.Errorf("presets: %w", err)
 	}
 	return c, nil
-}
-
-// decode reads TOML strictly. Its errors begin with the line.
-func decode(b []byte, c *Config) error {
-	d := toml.NewDecoder(strings.NewReader(string(b)))
-	d.DisallowUnknownFields()
-	err := d.Decode(c)
-	var unknown *toml.StrictMissingError
-	var bad *toml.DecodeError
-	switch {
-	case errors.As(err, &unknown):
-		first := unknown.Errors[0]
-		row, _ := first.Position()
-		key := strings.Join(first.Key(), ".")
-		return fmt.Errorf("%d: unknown key %s%s", row, key, nearest.Hint(key, keys()))
-	case errors.As(err, &bad):
-		row, _ := bad.Position()
-		if key := strings.Join(bad.Key(), "."); key != "" {
-			return fmt.Errorf("%d: %s: %w", row, key, bad)
-		}
-		return fmt.Errorf("%d: %w", row, bad)
-	case err != nil:
-		return fmt.Errorf(" %w", err)
-	}
-	return nil
 }
 
 // check looks at what no single value shows.
