@@ -29,6 +29,9 @@ type gate struct {
 	policy  *policy.Policy
 	store   *policy.Store // nil where there is none: then nothing is on record
 
+	// taking is held by one call that takes of a quota at a time, while what there is is counted, which asks the backend.
+	taking sync.Mutex
+
 	mu       sync.Mutex
 	reserved []*reservation
 	told     map[string]bool // what first was asked about
@@ -73,9 +76,11 @@ func (p *permit) create(ctx context.Context, spec Spec) (Sandbox, error) {
 }
 
 func (p *permit) claim(ctx context.Context, spec Spec) error {
+	p.gate.taking.Lock()
+	defer p.gate.taking.Unlock()
 	p.gate.mu.Lock()
-	defer p.gate.mu.Unlock()
 	taken := slices.ContainsFunc(p.gate.reserved, func(r *reservation) bool { return r.owner == spec.Owner && r.names[spec.Name] })
+	p.gate.mu.Unlock()
 	if !taken {
 		_, err := p.Get(ctx, spec.Owner, spec.Name)
 		if err != nil && !errors.Is(err, ErrNotFound) {
@@ -86,6 +91,8 @@ func (p *permit) claim(ctx context.Context, spec Spec) error {
 	if taken {
 		return fmt.Errorf("sandbox %q %w", spec.Name, ErrExists)
 	}
+	p.gate.mu.Lock()
+	defer p.gate.mu.Unlock()
 	p.takes.names[spec.Name] = true
 	return nil
 }
@@ -161,8 +168,11 @@ func (m *Manager) vet(ctx context.Context, c policy.Call) (*permit, error) {
 	if m.human && !m.trial && !m.proven && widens(c) && m.Approval() != policy.Terminal {
 		return nil, fmt.Errorf("%w: the policy asks for a %s of who approves", policy.ErrProof, m.Approval())
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	takes := policy.Usage{Sandboxes: c.Sandboxes, Checkpoints: c.Checkpoints, CPU: c.CPU, Memory: c.Memory, Disk: c.Disk}
+	if takes != (policy.Usage{}) {
+		g.taking.Lock()
+		defer g.taking.Unlock()
+	}
 	c.Usage = func() (policy.Usage, error) { return m.usage(ctx, c) }
 	v, err := g.policy.Vet(c)
 	if !m.trial {
@@ -177,8 +187,10 @@ func (m *Manager) vet(ctx context.Context, c policy.Call) (*permit, error) {
 		return nil, fmt.Errorf("%w (%s): %s", ErrDenied, v.Rule, v.Reason)
 	}
 	p := &permit{Backend: g.backend, verdict: v, gate: g}
-	if takes := (policy.Usage{Sandboxes: c.Sandboxes, Checkpoints: c.Checkpoints, CPU: c.CPU, Memory: c.Memory, Disk: c.Disk}); takes != (policy.Usage{}) {
+	if takes != (policy.Usage{}) {
 		p.takes = &reservation{owner: c.Owner, takes: takes, names: map[string]bool{}}
+		g.mu.Lock()
+		defer g.mu.Unlock()
 		g.reserved = append(g.reserved, p.takes)
 	}
 	return p, nil
@@ -215,15 +227,17 @@ func (m *Manager) Permit(ctx context.Context, owner, name string) error {
 	return err
 }
 
-// usage counts what the owner of a call has, with what calls under way have set aside. The gate's lock is held.
+// usage counts what the owner of a call has, with what calls under way have set aside.
 func (m *Manager) usage(ctx context.Context, c policy.Call) (u policy.Usage, err error) {
 	making := map[string]bool{}
+	m.gate.mu.Lock()
 	for _, r := range m.gate.reserved {
 		if r.owner == c.Owner {
 			add(&u, r.takes)
 			maps.Copy(making, r.names)
 		}
 	}
+	m.gate.mu.Unlock()
 	list, err := m.read.List(ctx, c.Owner)
 	if err != nil {
 		return u, err

@@ -58,11 +58,13 @@ func (m *Manager) KeepWatched(ctx context.Context, say func(error)) {
 // watch watches for as long as it keeps the lease.
 func (m *Manager) watch(ctx context.Context, keep func() (bool, error), say func(error)) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	counts := &counts{m: m}
 	var working sync.WaitGroup
-	defer working.Wait()
-	defer counts.put()
+	defer func() {
+		cancel()
+		working.Wait()
+		counts.put()
+	}()
 	working.Go(func() {
 		tick, put := time.NewTicker(watchEvery), time.NewTicker(countEvery)
 		defer tick.Stop()

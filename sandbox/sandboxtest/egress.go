@@ -51,6 +51,9 @@ func (m *Memory) Watch(ctx context.Context, hear func(sandbox.Connection)) error
 		case <-ctx.Done():
 			return ctx.Err()
 		case c := <-m.connections:
+			if c.ID == "" {
+				return sandbox.ErrUnavailable
+			}
 			hear(c)
 		}
 	}
@@ -64,6 +67,9 @@ func (m *Memory) Connect(owner, name, domain string, port uint16) {
 	}
 	m.connections <- sandbox.Connection{ID: s.ID, Owner: owner, Sandbox: name, Lineage: s.Lineage, Fate: sandbox.ConnectionHeld, Domain: domain, Port: port, From: 40000, At: time.Now()}
 }
+
+// Lose has a gateway be lost to whoever watches it.
+func (m *Memory) Lose() { m.connections <- sandbox.Connection{} }
 
 // Hold implements sandbox.Backend: it takes down what was said.
 func (m *Memory) Hold(ctx context.Context, id, domain string, port uint16, d time.Duration) error {
