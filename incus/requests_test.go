@@ -125,6 +125,28 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 	if text := <-a.reach(t, deniedName); !strings.Contains(text, "403") || time.Since(start) > 5*time.Second {
 		t.Errorf("refused again: %q after %s", text, time.Since(start))
 	}
+	// From a connection on record a way leads back to the call that ran the command.
+	ctx := policy.WithCall(t.Context())
+	ran := make(chan error, 1)
+	go func() {
+		_, err := a.agent.Exec(ctx, a.owner, sandbox.ExecRequest{Name: "one", Shell: "attempt tcp joined.example.com:80 -host joined.example.com"})
+		ran <- err
+	}()
+	joined := a.asked(t, "joined.example.com")
+	if _, err := a.human.Refuse(t.Context(), joined.ID, "test", ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ran; err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "call, command and connection are on record together", func() bool {
+		list, err := a.store.Records(policy.Query{Call: policy.CallID(ctx)})
+		kinds := map[policy.Kind]policy.Record{}
+		for _, r := range list {
+			kinds[r.Kind] = r
+		}
+		return err == nil && kinds[policy.Decided].Tool == "exec" && kinds[policy.Executed].Code != nil && strings.Contains(kinds[policy.Connected].Process, "attempt tcp joined.example.com")
+	})
 	// A grant for one connection is one.
 	got = a.reach(t, "once.example.com")
 	l.inet.Name("once.example.com", fakenet.Site)

@@ -58,7 +58,7 @@ func (m *Manager) KeepWatched(ctx context.Context, say func(error)) {
 // watch watches for as long as it keeps the lease.
 func (m *Manager) watch(ctx context.Context, keep func() (bool, error), say func(error)) error {
 	ctx, cancel := context.WithCancel(ctx)
-	counts := &counts{m: m}
+	counts := &counts{m: m, looking: make(chan struct{}, 2)}
 	var working sync.WaitGroup
 	defer func() {
 		cancel()
@@ -93,7 +93,7 @@ func (m *Manager) watch(ctx context.Context, keep func() (bool, error), say func
 			})
 		}
 		if c.Fate != ConnectionHeld {
-			counts.add(c)
+			counts.add(ctx, &working, c)
 			return
 		}
 		select {
@@ -140,16 +140,14 @@ func (m *Manager) held(ctx context.Context, c Connection) error {
 		return errors.Join(err, refuse())
 	}
 	hold := now.For(c.Owner).Hold()
-	if present && hold > 0 {
+	if present = present && hold > 0; present {
 		err = m.gate.backend.Hold(ctx, c.ID, c.Domain, c.Port, hold)
-	} else {
-		present, err = false, refuse()
 	}
-	// Whose it is can be seen only while it is there; a sandbox that doesn't say keeps no question back.
 	ask := policy.Request{Owner: c.Owner, Sandbox: c.Sandbox, Lineage: c.Lineage, Rule: rule.String(), Source: policy.ByConnection}
 	var call string
-	if present {
-		ask.Process, call, _ = m.gate.backend.Process(ctx, c.ID, c.From)
+	ask.Process, call = m.process(ctx, c)
+	if !present {
+		err = refuse()
 	}
 	m.gate.store.Add(policy.Record{
 		Kind: policy.Connected, Owner: c.Owner, Sandbox: c.Sandbox, Lineage: c.Lineage, Verdict: string(ConnectionHeld), Target: c.Where(), Process: ask.Process, Call: call, Channel: "gateway", Detail: c.Reason,
@@ -162,6 +160,18 @@ func (m *Manager) held(ctx context.Context, c Connection) error {
 		return errors.Join(err, raised, refuse())
 	}
 	return err
+}
+
+// processTime bounds how long a sandbox may take to say whose a connection is, and with that how long the connection waits.
+const processTime = 400 * time.Millisecond
+
+// process tells whose a connection is, as its sandbox says, which can be seen only while it is there. One that doesn't say
+// keeps nothing back.
+func (m *Manager) process(ctx context.Context, c Connection) (command, call string) {
+	ctx, cancel := context.WithTimeout(ctx, processTime)
+	defer cancel()
+	command, call, _ = m.gate.backend.Process(ctx, c.ID, c.From)
+	return command, call
 }
 
 // spend keeps with a sandbox that a grant for one connection was used. Its gateway knows, but forgets it with the wire when the
@@ -185,12 +195,19 @@ func (s Sandbox) denied(rule egress.Rule) bool {
 
 // counts adds up connections that are alike.
 type counts struct {
-	m  *Manager
-	mu sync.Mutex
-	of map[policy.Record]int
+	m       *Manager
+	looking chan struct{} // how many sandboxes are asked at once whose a connection is
+	mu      sync.Mutex
+	of      map[policy.Record]*tally
 }
 
-func (n *counts) add(c Connection) {
+// tally is how many there were, and whose the first one was.
+type tally struct {
+	count         int
+	process, call string
+}
+
+func (n *counts) add(ctx context.Context, working *sync.WaitGroup, c Connection) {
 	if c.Fate == ConnectionEnded { // it was allowed, and is counted as that
 		return
 	}
@@ -202,23 +219,41 @@ func (n *counts) add(c Connection) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if len(n.of) >= mostCounts && n.of[r] == 0 {
+	if len(n.of) >= mostCounts && n.of[r] == nil {
 		r.Target, r.Detail = "many places", ""
 	}
 	if n.of == nil {
-		n.of = map[policy.Record]int{}
+		n.of = map[policy.Record]*tally{}
 	}
-	n.of[r]++
+	if n.of[r] != nil {
+		n.of[r].count++
+		return
+	}
+	first := &tally{count: 1}
+	n.of[r] = first
+	if c.Fate != ConnectionAllowed { // the others are over already
+		return
+	}
+	select {
+	case n.looking <- struct{}{}:
+		working.Go(func() {
+			defer func() { <-n.looking }()
+			process, call := n.m.process(ctx, c)
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			first.process, first.call = process, call
+		})
+	default: // the next one may tell
+	}
 }
 
 // put puts down what there is.
 func (n *counts) put() {
 	n.mu.Lock()
-	of := n.of
-	n.of = nil
-	n.mu.Unlock()
-	for r, count := range of {
-		r.Count = count
+	defer n.mu.Unlock()
+	for r, t := range n.of {
+		r.Count, r.Process, r.Call = t.count, t.process, t.call
 		n.m.gate.store.Add(r)
 	}
+	n.of = nil
 }
