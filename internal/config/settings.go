@@ -41,8 +41,9 @@ var settings = []setting{
 	{"defaults.network", "managed bridge that the gateway of sandboxes sits on", func(c *Config) any { return &c.Defaults.Network }},
 }
 
-// notSettings are variables of ours that configure something else: the location of the file, the owner, the tests.
-var notSettings = []string{"PIXELS_CONFIG", "PIXELS_OWNER", "PIXELS_UPDATE_GOLDEN", "PIXELS_BENCH", "PIXELS_GATEWAY"}
+// notSettings are variables of ours that configure something else: the location of the file, the owner, the tests; and what a
+// command in a sandbox has.
+var notSettings = []string{"PIXELS_CONFIG", "PIXELS_OWNER", "PIXELS_UPDATE_GOLDEN", "PIXELS_BENCH", "PIXELS_GATEWAY", "PIXELS_SCREENSHOTS", "PIXELS_CALL"}
 
 // Env is the setting's environment variable.
 func (s setting) Env() string {

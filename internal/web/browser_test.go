@@ -160,6 +160,17 @@ func TestTheBrowser(t *testing.T) {
 	if !strings.Contains(rows, "tracker.example.org") || !strings.Contains(rows, "denied") || strings.Contains(rows, "docs.example.com") {
 		t.Errorf("filtered it shows %s", rows)
 	}
+	// On a phone no page is wider than it.
+	s.ask(t, "a-name-that-is-rather-long-and-goes-on-for-a-while.of.a.host.somewhere.example.com:5432", "because")
+	for _, path := range []string{"/", "/sandboxes", "/audit", "/passkeys"} {
+		wide := 0
+		run(t, ctx, emulation.SetDeviceMetricsOverride(360, 800, 1, true), chromedp.Navigate(s.url+path), chromedp.WaitReady("#main", chromedp.ByQuery), comes(`document.querySelector(".live.on") !== null`),
+			chromedp.Evaluate(`document.documentElement.scrollWidth`, &wide))
+		if wide > 360 {
+			t.Errorf("%s is %d wide", path, wide)
+		}
+	}
+	run(t, ctx, emulation.ClearDeviceMetricsOverride())
 	// Nothing of the page was refused by its own rules, and nothing came from elsewhere.
 	var foreign []string
 	run(t, ctx, chromedp.Evaluate(`performance.getEntriesByType("resource").map((e) => e.name).filter((n) => !n.startsWith(location.origin))`, &foreign))
