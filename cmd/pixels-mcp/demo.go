@@ -32,10 +32,10 @@ func (a *app) demoCommand() *cobra.Command {
 			}
 			fmt.Fprintln(a.out)
 			d := demo.Demo{Out: a.out, Start: func(ctx context.Context) (*server.Client, error) {
-				return server.Start(ctx, self, append([]string{"serve", "--owner", demo.Owner}, a.given(cmd)...)...)
+				return server.Start(ctx, self, append([]string{"serve", "--direct", "--owner", demo.Owner}, a.given(cmd)...)...)
 			}}
 			d.Human = func(ctx context.Context, args ...string) *osexec.Cmd {
-				return osexec.CommandContext(ctx, self, append(append([]string{"--owner", demo.Owner}, a.given(cmd)...), args...)...)
+				return osexec.CommandContext(ctx, self, append(append([]string{"--direct", "--owner", demo.Owner}, a.given(cmd)...), args...)...)
 			}
 			if err := d.Run(cmd.Context()); err != nil {
 				return fmt.Errorf("demo: %w", err)

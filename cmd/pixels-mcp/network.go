@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -51,7 +50,7 @@ func (a *app) manager(b sandbox.Backend, say func(error)) (m *sandbox.Manager, d
 
 // notBesideService refuses what the service of this machine alone can do: it has the policy and the records.
 func (a *app) notBesideService() error {
-	if os.Getenv("PIXELS_CONFIG") != "" || !serviceOf(server.Socket) {
+	if a.direct || !serviceOf(server.Socket) {
 		return nil
 	}
 	return fmt.Errorf("this machine has a service, which keeps requests and records: use its page, or run this as `sudo -u pixels -H pixels-mcp ...` (see `ls -l %s`)", server.Socket)

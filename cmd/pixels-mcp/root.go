@@ -21,6 +21,7 @@ type app struct {
 
 	configPath string
 	owner      string
+	direct     bool               // does it itself, also where a service would
 	flags      map[string]*string // of settings, by key
 	config     config.Config
 }
@@ -46,6 +47,7 @@ func newRoot(a *app) *cobra.Command {
 	p := root.PersistentFlags()
 	p.StringVar(&a.configPath, "config", os.Getenv("PIXELS_CONFIG"), "configuration `file` (default config.toml in XDG_CONFIG_HOME/pixels)")
 	p.StringVar(&a.owner, "owner", os.Getenv("PIXELS_OWNER"), "whose sandboxes (default the local user)")
+	p.BoolVar(&a.direct, "direct", false, "work with Incus oneself, also where this machine has a service for that")
 	a.flags = map[string]*string{}
 	for _, s := range config.Settings() {
 		a.flags[s.Key] = p.String(s.Flag, "", s.Usage)

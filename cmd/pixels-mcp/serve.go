@@ -24,7 +24,6 @@ import (
 
 func (a *app) serveCommand() *cobra.Command {
 	var socket, page, bridge string
-	direct := false
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the MCP tools on stdin and stdout",
@@ -33,7 +32,7 @@ func (a *app) serveCommand() *cobra.Command {
 			"Where `pixels-mcp setup --service` has installed a service, it passes on to that what it hears, and does nothing itself.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if bridge == "" && socket == "" && !direct && serviceOf(server.Socket) {
+			if bridge == "" && socket == "" && !a.direct && serviceOf(server.Socket) {
 				bridge = server.Socket
 			}
 			if bridge != "" {
@@ -77,7 +76,6 @@ func (a *app) serveCommand() *cobra.Command {
 	cmd.Flags().StringVar(&socket, "socket", "", "serve on a Unix socket at `path`, each connection for the user at its other end")
 	cmd.Flags().StringVar(&page, "web", "", "serve the page, too, on an `address` such as 127.0.0.1:7467")
 	cmd.Flags().StringVar(&bridge, "bridge", "", "pass on to the service on a Unix socket at `path` (default that of this machine's service, where there is one)")
-	cmd.Flags().BoolVar(&direct, "direct", false, "serve oneself also where there is a service")
 	cmd.Flags().Bool("stdio", true, "serve on stdin and stdout, which is the only way there is so far")
 	_ = cmd.Flags().MarkHidden("stdio") // clients that pass it by habit are right
 	return cmd
