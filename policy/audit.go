@@ -68,6 +68,8 @@ const (
 	batch   = 256  // written at once
 	longest = 2000 // bytes of one field
 
+	mostRecords = 2_000_000 // that are kept, some 500 MB
+
 	lockedTries = 12 // until records are given up because others have the file locked: a minute
 )
 
@@ -227,11 +229,11 @@ func (s *Store) Records(q Query) (out []Record, err error) {
 	return out, err
 }
 
-// Prune removes what is older than keep, but for requests that are open.
+// Prune removes what is older than keep, and records above a number, but no request that is open.
 func (s *Store) Prune(keep time.Duration) error {
 	before := time.Now().Add(-keep).UnixMilli()
 	return s.with(func(db *sql.DB) error {
-		_, err := db.Exec("DELETE FROM audit WHERE at < ?", before)
+		_, err := db.Exec("DELETE FROM audit WHERE at < ? OR id <= (SELECT max(id) FROM audit) - ?", before, mostRecords)
 		if err == nil {
 			_, err = db.Exec("DELETE FROM requests WHERE last < ? AND state NOT IN ('open', 'granting')", before)
 		}

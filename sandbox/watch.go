@@ -16,8 +16,8 @@ import (
 const (
 	watchLease = 6 * time.Second // a process that died has it so long
 	watchEvery = 2 * time.Second
-	countEvery = 10 * time.Second // connections are on record as counts, put down so often
-	mostCounts = 2000             // different ones in that time; more are put down as one
+	countEvery = 5 * time.Second // connections are on record as counts, put down so often
+	mostCounts = 200             // different ones in that time; more are put down as one
 )
 
 // PresenceLease begins the name of a lease that says: a human looks at requests. While nobody has one, no connection is
@@ -100,7 +100,7 @@ func (m *Manager) watch(ctx context.Context, keep func() (bool, error), say func
 		case holding <- struct{}{}:
 			working.Go(func() {
 				defer func() { <-holding }()
-				if err := m.held(ctx, c); err != nil && ctx.Err() == nil && !errors.Is(err, ErrNotFound) {
+				if err := m.held(ctx, counts, c); err != nil && ctx.Err() == nil && !errors.Is(err, ErrNotFound) {
 					say(fmt.Errorf("a connection of sandbox %s to %s: %w", c.Sandbox, c.Where(), err))
 				}
 			})
@@ -110,7 +110,7 @@ func (m *Manager) watch(ctx context.Context, keep func() (bool, error), say func
 }
 
 // held decides about a connection that no rule allows.
-func (m *Manager) held(ctx context.Context, c Connection) error {
+func (m *Manager) held(ctx context.Context, counts *counts, c Connection) error {
 	rule, err := egress.ParseDomainRule(c.Where())
 	if err != nil {
 		return err
@@ -149,9 +149,7 @@ func (m *Manager) held(ctx context.Context, c Connection) error {
 	if !present {
 		err = refuse()
 	}
-	m.gate.store.Add(policy.Record{
-		Kind: policy.Connected, Owner: c.Owner, Sandbox: c.Sandbox, Lineage: c.Lineage, Verdict: string(ConnectionHeld), Target: c.Where(), Process: ask.Process, Call: call, Channel: "gateway", Detail: c.Reason,
-	})
+	counts.one(c, ask.Process, call)
 	r, _, raised := m.gate.store.Raise(ask)
 	if raised != nil || r.State.Ended() {
 		if errors.Is(raised, policy.ErrTooManyRequests) {
@@ -211,27 +209,11 @@ func (n *counts) add(ctx context.Context, working *sync.WaitGroup, c Connection)
 	if c.Fate == ConnectionEnded { // it was allowed, and is counted as that
 		return
 	}
-	r := policy.Record{
-		Kind: policy.Connected, Owner: c.Owner, Sandbox: c.Sandbox, Lineage: c.Lineage, Verdict: string(c.Fate), Target: c.Where(), Detail: c.Reason, Rule: c.Once, Channel: "gateway",
-	}
 	if ours, err := n.m.gate.store.Knows(c.Owner); err != nil || !ours {
 		return
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if len(n.of) >= mostCounts && n.of[r] == nil {
-		r.Target, r.Detail = "many places", ""
-	}
-	if n.of == nil {
-		n.of = map[policy.Record]*tally{}
-	}
-	if n.of[r] != nil {
-		n.of[r].count++
-		return
-	}
-	first := &tally{count: 1}
-	n.of[r] = first
-	if c.Fate != ConnectionAllowed { // the others are over already
+	first := n.one(c, "", "")
+	if first == nil || c.Fate != ConnectionAllowed { // the others are over already
 		return
 	}
 	select {
@@ -245,6 +227,29 @@ func (n *counts) add(ctx context.Context, working *sync.WaitGroup, c Connection)
 		})
 	default: // the next one may tell
 	}
+}
+
+// one counts a connection, and returns the tally when it is the first in it. A sandbox that reaches for ever other places
+// doesn't fill the record: those above a number are one line.
+func (n *counts) one(c Connection, process, call string) (first *tally) {
+	r := policy.Record{
+		Kind: policy.Connected, Owner: c.Owner, Sandbox: c.Sandbox, Lineage: c.Lineage, Verdict: string(c.Fate), Target: c.Where(), Detail: c.Reason, Rule: c.Once, Channel: "gateway", Process: process, Call: call,
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.of) >= mostCounts && n.of[r] == nil {
+		r.Target, r.Detail, r.Process, r.Call = "many places", "", "", ""
+	}
+	if n.of == nil {
+		n.of = map[policy.Record]*tally{}
+	}
+	if n.of[r] != nil {
+		n.of[r].count++
+		return nil
+	}
+	first = &tally{count: 1, process: r.Process, call: r.Call}
+	n.of[r] = first
+	return first
 }
 
 // put puts down what there is.
