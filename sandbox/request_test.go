@@ -3,6 +3,7 @@ package sandbox_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,17 +21,19 @@ import (
 type asked struct {
 	*sandboxtest.Memory
 	store        *policy.Store
+	path         string
 	agent, human *sandbox.Manager
 }
 
 func newAsked(t *testing.T, rules string) *asked {
 	t.Helper()
-	store, err := policy.OpenStore(filepath.Join(t.TempDir(), "pixels.db"), func(err error) { t.Error(err) })
+	path := filepath.Join(t.TempDir(), "pixels.db")
+	store, err := policy.OpenStore(path, func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	a := &asked{Memory: sandboxtest.NewMemory(), store: store}
+	a := &asked{Memory: sandboxtest.NewMemory(), store: store, path: path}
 	a.agent = sandbox.NewManager(a.Memory, sandbox.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Policy: sandboxtest.Policy(t, rules), Store: store})
 	a.human = a.agent.AsHuman("test")
 	_, err = a.agent.Create(t.Context(), "me", sandbox.CreateRequest{Name: "box"})
@@ -353,5 +356,46 @@ func TestWhatIsNeverGrantedIsDeniedInNewSandboxes(t *testing.T) {
 		if denials != 1 {
 			t.Errorf("%s has %d denials", name, denials)
 		}
+	}
+}
+
+func TestConnectionsAreCountedOnRecordAndBounded(t *testing.T) {
+	a := newAsked(t, "")
+	ctx, cancel := context.WithCancel(t.Context())
+	var watching sync.WaitGroup
+	watching.Go(func() { a.agent.KeepWatched(ctx, func(err error) { t.Error(err) }) })
+	for range 50 {
+		a.Connected("me", "c1", "often.example.com", 443, sandbox.ConnectionAllowed)
+	}
+	for i := range 1000 {
+		a.Connected("me", "c1", fmt.Sprintf("h%d.example.com", i), 443, sandbox.ConnectionDenied)
+	}
+	a.Connect("me", "c2", "last.example.com", 443)
+	for end := time.Now().Add(10 * time.Second); len(a.Holds("me", "c2")) == 0; time.Sleep(5 * time.Millisecond) { // all was heard by then
+		if time.Now().After(end) {
+			t.Fatal("nobody listens")
+		}
+	}
+	cancel()
+	watching.Wait() // what was counted is put down
+	if err := a.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := policy.OpenStore(a.path, func(err error) { t.Error(err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	list, err := again.Records(policy.Query{Kind: policy.Connected})
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := map[string]int{}
+	for _, r := range list {
+		count[r.Target] += r.Count
+	}
+	// It may have been put down in between, and a new count begun.
+	if count["often.example.com"] != 50 || count["many places"] == 0 || len(list) > 2*210 {
+		t.Errorf("%d lines, %d often, %d many", len(list), count["often.example.com"], count["many places"])
 	}
 }

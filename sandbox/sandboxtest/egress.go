@@ -61,11 +61,16 @@ func (m *Memory) Watch(ctx context.Context, hear func(sandbox.Connection)) error
 
 // Connect has whoever watches hear that a sandbox of the name reaches for a domain and is held.
 func (m *Memory) Connect(owner, name, domain string, port uint16) {
+	m.Connected(owner, name, domain, port, sandbox.ConnectionHeld)
+}
+
+// Connected has whoever watches hear what became of a connection.
+func (m *Memory) Connected(owner, name, domain string, port uint16, fate sandbox.Fate) {
 	s, err := m.Get(context.Background(), owner, name)
 	if err != nil {
 		panic(err)
 	}
-	m.connections <- sandbox.Connection{ID: s.ID, Owner: owner, Sandbox: name, Lineage: s.Lineage, Fate: sandbox.ConnectionHeld, Domain: domain, Port: port, From: 40000, At: time.Now()}
+	m.connections <- sandbox.Connection{ID: s.ID, Owner: owner, Sandbox: name, Lineage: s.Lineage, Fate: fate, Domain: domain, Port: port, From: 40000, At: time.Now()}
 }
 
 // Lose has a gateway be lost to whoever watches it.
