@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	osexec "os/exec"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -35,7 +36,10 @@ func (a *app) demoCommand() *cobra.Command {
 				return server.Start(ctx, self, append([]string{"serve", "--direct", "--owner", demo.Owner}, a.given(cmd)...)...)
 			}}
 			d.Human = func(ctx context.Context, args ...string) *osexec.Cmd {
-				return osexec.CommandContext(ctx, self, append(append([]string{"--direct", "--owner", demo.Owner}, a.given(cmd)...), args...)...)
+				c := osexec.CommandContext(ctx, self, append(append([]string{"--direct", "--owner", demo.Owner}, a.given(cmd)...), args...)...)
+				c.Cancel = func() error { return c.Process.Signal(os.Interrupt) } // in good order
+				c.WaitDelay = 20 * time.Second
+				return c
 			}
 			if err := d.Run(cmd.Context()); err != nil {
 				return fmt.Errorf("demo: %w", err)

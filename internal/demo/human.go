@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
-	"os"
 	"strings"
 	"time"
 )
@@ -24,6 +23,9 @@ func (d *Demo) human(ctx context.Context, out any, args ...string) error {
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	text, err := cmd.Output()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
 	}
@@ -39,8 +41,6 @@ func (d *Demo) held(ctx context.Context, file *url.URL, get func() (exec, error)
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	watch := d.Human(watching, "requests", "watch", "--json")
-	watch.Cancel = func() error { return watch.Process.Signal(os.Interrupt) } // killed, it would count as there for a while
-	watch.WaitDelay = 5 * time.Second
 	lines, err := watch.StdoutPipe()
 	if err != nil {
 		return "", false, err
