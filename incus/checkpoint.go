@@ -77,8 +77,11 @@ func (b *Backend) Checkpoints(ctx context.Context, id string) ([]sandbox.Checkpo
 		return nil, b.failed(err, "list checkpoints")
 	}
 	var snapshots []api.InstanceSnapshot
-	for _, id := range ids {
-		some, err := b.server.GetInstanceSnapshots(id)
+	for _, one := range ids {
+		some, err := b.server.GetInstanceSnapshots(one)
+		if missing(err) && one != id { // a past instance without checkpoints, which has been removed just now
+			continue
+		}
 		if err != nil {
 			return nil, b.failed(err, "list checkpoints")
 		}
