@@ -20,7 +20,7 @@ import (
 // processes share. Without it no sandbox and no protection is lost: what a sandbox may reach is in the backend.
 type Store struct {
 	path string
-	// Say hears of what a human should know: a file that was put aside, records that could not be kept. Never nil.
+	// say hears of what a human should know: a file that was put aside, records that could not be kept. Never nil.
 	say func(error)
 
 	mu     sync.Mutex

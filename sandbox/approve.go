@@ -80,12 +80,9 @@ func (m *Manager) Approve(ctx context.Context, a Approval) (policy.Request, int,
 	if err != nil {
 		return r, 0, err
 	}
-	usual, longest := m.gate.policy.Now().For(r.Owner).GrantFor()
+	usual, longest := m.GrantFor(r)
 	if a.For == 0 {
-		a.For = min(usual, longest)
-		if wanted := r.Wanted.Duration(); wanted > 0 {
-			a.For = min(wanted, longest)
-		}
+		a.For = usual
 	}
 	if a.For < time.Second || a.For > longest {
 		return r, 0, fmt.Errorf("%s is %w: a grant may last 1s to %s here (egress.max_grant of the policy)", units.Duration(a.For), ErrInvalid, units.Duration(longest))

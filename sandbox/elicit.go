@@ -16,19 +16,15 @@ var ErrNotHere = errors.New("not to be decided in an MCP client")
 // Question is a request as it is put to the human at an MCP client, with a link to it on the page, if the policy says where
 // that is. may tells whether a yes there would grant it.
 func (m *Manager) Question(r policy.Request) (question, link string, may bool) {
-	set := m.gate.policy.Now()
 	question = fmt.Sprintf("Sandbox %s wants to reach %s.", r.Sandbox, r.Rule)
 	if r.Reason != "" {
 		question += fmt.Sprintf(" The agent says: %q.", r.Reason)
 	}
 	if may = m.elicitable(r); may {
-		usual, longest := set.For(r.Owner).GrantFor()
-		if wanted := r.Wanted.Duration(); wanted > 0 {
-			usual = wanted
-		}
-		question += fmt.Sprintf(" Allow it for %s?", units.Duration(min(usual, longest)))
+		usual, _ := m.GrantFor(r)
+		question += fmt.Sprintf(" Allow it for %s?", units.Duration(usual))
 	}
-	return question, set.Link(r.ID), may
+	return question, m.gate.policy.Now().Link(r.ID), may
 }
 
 // elicitable tells whether a client's yes may grant a request: one for exact domains, while the policy has no stronger

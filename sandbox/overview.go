@@ -81,7 +81,12 @@ func (m *Manager) Records(q policy.Query) ([]policy.Record, error) {
 // RequestsVersion changes whenever a request does.
 func (m *Manager) RequestsVersion() (string, error) { return m.gate.store.Version() }
 
-// GrantFor is how long a grant to an owner lasts unless its approver says otherwise, and the longest that one may.
-func (m *Manager) GrantFor(owner string) (usual, longest time.Duration) {
-	return m.gate.policy.Now().For(owner).GrantFor()
+// GrantFor is how long the grant of a request lasts unless its approver says otherwise, which is what the agent wants where
+// it said so, and the longest that it may.
+func (m *Manager) GrantFor(r policy.Request) (usual, longest time.Duration) {
+	usual, longest = m.gate.policy.Now().For(r.Owner).GrantFor()
+	if wanted := r.Wanted.Duration(); wanted > 0 {
+		usual = wanted
+	}
+	return min(usual, longest), longest
 }

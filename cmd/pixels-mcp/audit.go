@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,7 +33,7 @@ func (a *app) auditCommand() *cobra.Command {
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q.Kind = policy.Kind(kind)
-			if kind != "" && !known(q.Kind) {
+			if kind != "" && !slices.Contains(policy.Kinds, q.Kind) {
 				return usageError{fmt.Errorf("--kind %q is unknown: use one of %v", kind, policy.Kinds)}
 			}
 			if q.Limit < 0 {
@@ -69,15 +70,6 @@ func (a *app) auditCommand() *cobra.Command {
 	f.BoolVar(&asJSON, "json", false, "print a JSON object a line")
 	f.BoolVar(&follow, "follow", false, "go on, and show lines as they come, until interrupted")
 	return cmd
-}
-
-func known(kind policy.Kind) bool {
-	for _, k := range policy.Kinds {
-		if k == kind {
-			return true
-		}
-	}
-	return false
 }
 
 func (a *app) showRecords(ctx context.Context, store *policy.Store, q policy.Query, asJSON, follow bool) error {

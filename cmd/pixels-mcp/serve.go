@@ -76,7 +76,7 @@ func (a *app) serveCommand() *cobra.Command {
 	cmd.Flags().StringVar(&socket, "socket", "", "serve on a Unix socket at `path`, each connection for the user at its other end")
 	cmd.Flags().StringVar(&page, "web", "", "serve the page, too, on an `address` such as 127.0.0.1:7467")
 	cmd.Flags().StringVar(&bridge, "bridge", "", "pass on to the service on a Unix socket at `path` (default that of this machine's service, where there is one)")
-	cmd.Flags().Bool("stdio", true, "serve on stdin and stdout, which is the only way there is so far")
+	cmd.Flags().Bool("stdio", true, "serve on stdin and stdout, as without --socket")
 	_ = cmd.Flags().MarkHidden("stdio") // clients that pass it by habit are right
 	return cmd
 }

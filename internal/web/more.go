@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -96,9 +97,7 @@ func (s *Server) showAudit(w http.ResponseWriter, r *http.Request, mine *session
 		s.failed(w, &p.page, err)
 		return
 	}
-	for i, j := 0, len(p.Records)-1; i < j; i, j = i+1, j-1 { // the latest first
-		p.Records[i], p.Records[j] = p.Records[j], p.Records[i]
-	}
+	slices.Reverse(p.Records) // the latest first
 	s.render(w, http.StatusOK, "audit.html", p)
 }
 

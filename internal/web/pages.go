@@ -121,11 +121,7 @@ func (s *Server) cards(r *http.Request, mine *session, open []policy.Request) ([
 
 // lasts are the lengths that a grant may have, the usual one or the one that the agent wants chosen.
 func (s *Server) lasts(r policy.Request) (out []choice) {
-	usual, longest := s.manager.GrantFor(r.Owner)
-	chosen := min(usual, longest)
-	if wanted := r.Wanted.Duration(); wanted > 0 {
-		chosen = min(wanted, longest)
-	}
+	chosen, longest := s.manager.GrantFor(r)
 	all := []time.Duration{15 * time.Minute, time.Hour, 8 * time.Hour, 24 * time.Hour, 7 * 24 * time.Hour, 30 * 24 * time.Hour}
 	there := false
 	for _, d := range all {

@@ -53,6 +53,16 @@ func relyingParty(r *http.Request) (*webauthn.WebAuthn, error) {
 	})
 }
 
+// parties are both sides of a ceremony: the page, and the human.
+func (s *Server) parties(r *http.Request) (*webauthn.WebAuthn, *policy.User, error) {
+	party, err := relyingParty(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	user, err := s.manager.Approver().User()
+	return party, user, err
+}
+
 func (s *Server) showPasskeys(w http.ResponseWriter, r *http.Request, mine *session) {
 	p := passkeysPage{page: page{Title: "Passkeys", Session: mine, Open: s.open(), Said: r.FormValue("said"), Bad: r.FormValue("bad") != ""}, Level: s.manager.Approval()}
 	var err error
@@ -118,11 +128,7 @@ func (s *Server) finishPasskey(w http.ResponseWriter, r *http.Request, mine *ses
 		if c == nil {
 			return fmt.Errorf("%w: it took too long, or was begun elsewhere; begin again", policy.ErrProof)
 		}
-		party, err := relyingParty(r)
-		if err != nil {
-			return err
-		}
-		user, err := s.manager.Approver().User()
+		party, user, err := s.parties(r)
 		if err != nil {
 			return err
 		}
@@ -146,11 +152,7 @@ func (s *Server) challenge(w http.ResponseWriter, r *http.Request, mine *session
 		if err != nil {
 			return nil, err
 		}
-		party, err := relyingParty(r)
-		if err != nil {
-			return nil, err
-		}
-		user, err := s.manager.Approver().User()
+		party, user, err := s.parties(r)
 		if err != nil {
 			return nil, err
 		}
@@ -177,11 +179,7 @@ func (s *Server) signed(r *http.Request, mine *session, a sandbox.Approval, rule
 	if c == nil || c.digest != digest(a, rule) {
 		return fmt.Errorf("%w: what was signed is not what is approved, or it took too long; approve again", policy.ErrProof)
 	}
-	party, err := relyingParty(r)
-	if err != nil {
-		return err
-	}
-	user, err := s.manager.Approver().User()
+	party, user, err := s.parties(r)
 	if err != nil {
 		return err
 	}
