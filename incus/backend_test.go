@@ -1,22 +1,27 @@
 package incus
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"testing"
 
+	"pixels/internal/testenv"
 	"pixels/sandbox/sandboxtest"
 )
 
-// realBackend returns a Backend on the Incus of this machine. `make test` sets one up; elsewhere the test is skipped.
+// realBackend returns a Backend on the Incus of this machine. Where there is none, testenv.NoIncus ends the test.
 func realBackend(t *testing.T) *Backend {
 	t.Helper()
 	p, err := OpenProvisioner(t.Context(), Config{})
-	if err != nil {
-		t.Skipf("no Incus here: %v", err)
+	if err == nil {
+		var image *ProvisionImage
+		if image, err = p.Image(p.Config().Image); err == nil && image == nil {
+			err = errors.New("there is no base image")
+		}
 	}
-	if image, err := p.Image(p.Config().Image); err != nil || image == nil {
-		t.Skipf("Incus is not set up here: %v", err)
+	if err != nil {
+		testenv.NoIncus(t, err)
 	}
 	b, err := OpenBackend(Config{})
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pixels/incus"
+	"pixels/incus/incustest"
 	"pixels/internal/demo"
 )
 
@@ -71,7 +72,7 @@ func left(t *testing.T) (names []string) {
 }
 
 func TestAnInterruptedDemoLeavesNothing(t *testing.T) {
-	needIncus(t)
+	incustest.Need(t)
 	path := self(t)
 	for _, words := range []string{"create the sandbox", "write a file", "clone it", "destroy all"} {
 		cmd, out := startDemo(t, path, words)
@@ -90,7 +91,7 @@ func TestAnInterruptedDemoLeavesNothing(t *testing.T) {
 }
 
 func TestWhatAKilledDemoLeftTheNextOneRemoves(t *testing.T) {
-	needIncus(t)
+	incustest.Need(t)
 	path := self(t)
 	cmd, _ := startDemo(t, path, "clone it")
 	server := children(t, cmd.Process.Pid)

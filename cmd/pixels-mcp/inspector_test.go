@@ -9,13 +9,14 @@ import (
 	"strings"
 	"testing"
 
+	"pixels/incus/incustest"
 	"pixels/tools"
 )
 
 // The MCP Inspector is a client that we did not write: each call starts the server anew, so that what a call made must be
 // there for the next one.
 func TestTheInspectorDrivesTheServer(t *testing.T) {
-	needIncus(t)
+	incustest.Need(t)
 	dir, err := filepath.Abs("../../.cache/inspector")
 	if err != nil {
 		t.Fatal(err)

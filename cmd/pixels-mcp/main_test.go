@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"pixels/incus"
+	"pixels/incus/incustest"
 	"pixels/internal/server"
 )
 
@@ -52,18 +52,6 @@ func self(t *testing.T) string {
 	return path
 }
 
-// needIncus skips the test where Incus is not set up; `make test` sets it up.
-func needIncus(t *testing.T) {
-	t.Helper()
-	p, err := incus.OpenProvisioner(t.Context(), incus.Config{})
-	if err != nil {
-		t.Skipf("no Incus here: %v", err)
-	}
-	if image, err := p.Image(p.Config().Image); err != nil || image == nil {
-		t.Skipf("Incus is not set up here: %v", err)
-	}
-}
-
 // start runs a server for an owner of the test, and destroys what that owner has at the end.
 func start(t *testing.T, path, owner string) *server.Client {
 	t.Helper()
@@ -95,7 +83,7 @@ func start(t *testing.T, path, owner string) *server.Client {
 }
 
 func TestTheJobOnIncusOverStdio(t *testing.T) {
-	needIncus(t)
+	incustest.Need(t)
 	c := start(t, self(t), fmt.Sprintf("e2e-%d", os.Getpid()))
 	call := func(tool string, arguments map[string]any, out any) {
 		t.Helper()
@@ -139,7 +127,7 @@ func TestTheJobOnIncusOverStdio(t *testing.T) {
 }
 
 func TestTwoServersTakeOneNameAtOnce(t *testing.T) {
-	needIncus(t)
+	incustest.Need(t)
 	path, owner := self(t), fmt.Sprintf("race-%d", os.Getpid())
 	clients := []*server.Client{start(t, path, owner), start(t, path, owner)}
 	for round := range 4 {
@@ -219,7 +207,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 
 // What runs in the background goes on when its server has gone, and the next server knows it.
 func TestARunOutlivesItsServer(t *testing.T) {
-	needIncus(t)
+	incustest.Need(t)
 	path, owner := self(t), fmt.Sprintf("runs-%d", os.Getpid())
 	next := start(t, path, owner)
 	first, err := server.Start(t.Context(), path, "serve", "--owner", owner)

@@ -7,11 +7,13 @@ import (
 	osexec "os/exec"
 	"strings"
 	"testing"
+
+	"pixels/incus/incustest"
 )
 
 // The way of a domain as agent and human go it: denied with a hint, allowed, used, denied again.
 func TestADomainIsAllowedAndDenied(t *testing.T) {
-	needIncus(t)
+	incustest.Need(t)
 	program, owner := self(t), fmt.Sprintf("network-%d", os.Getpid())
 	c := start(t, program, owner)
 	call := func(tool string, arguments map[string]any, out any) {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"pixels/incus/incustest"
 	"pixels/internal/server"
 	"pixels/internal/setup"
 )
@@ -18,7 +19,7 @@ import (
 // An incusd that is killed takes no sandbox with it: the calls under way end with an error, set-up brings it back, and the
 // same server works on with the same sandboxes.
 func TestIncusKilledAndRevived(t *testing.T) {
-	needIncus(t)
+	incustest.Need(t)
 	if _, err := os.Stat("/run/systemd/system"); err == nil || os.Geteuid() != 0 {
 		t.Skip("only as root where no systemd runs: elsewhere incusd is not set-up's to start")
 	}

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"pixels/incus"
+	"pixels/incus/incustest"
 	"pixels/internal/server"
 )
 
@@ -22,11 +22,7 @@ func TestTheServiceIsTheOnlyWay(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("this makes system users")
 	}
-	if p, err := incus.OpenProvisioner(t.Context(), incus.Config{}); err != nil {
-		t.Skipf("no Incus here: %v", err)
-	} else if image, err := p.Image(p.Config().Image); err != nil || image == nil {
-		t.Skipf("Incus is not set up here: %v", err)
-	}
+	incustest.Need(t)
 	program := filepath.Join(t.TempDir(), "pixels-mcp")
 	if out, err := exec.Command("go", "build", "-o", program, "pixels/cmd/pixels-mcp").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)

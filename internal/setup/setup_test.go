@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"pixels/incus"
+	"pixels/incus/incustest"
 )
 
 func TestOSRelease(t *testing.T) {
@@ -280,13 +281,7 @@ func TestDoctorWithoutIncus(t *testing.T) {
 
 // On a machine that is set up, Doctor finds nothing to fail.
 func TestDoctorOnReadyMachine(t *testing.T) {
-	p, err := incus.OpenProvisioner(t.Context(), incus.Config{})
-	if err != nil {
-		t.Skipf("no Incus here: %v", err)
-	}
-	if img, err := p.Image(p.Config().Image); err != nil || img == nil {
-		t.Skipf("Incus is not set up here: %v", err)
-	}
+	p := incustest.Need(t)
 	var out bytes.Buffer
 	j := newJob(Options{Out: &out})
 	if err := j.quotas(t.Context(), p); err != nil { // the kernel may have given up its accounts meanwhile

@@ -1,0 +1,131 @@
+// Testreport runs `go test -json` and reports as people want to read it: a line for each package, the output of what
+// failed, the slowest tests, and every test that was skipped. A skip fails the run unless a list gives a reason for it.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+)
+
+func main() {
+	skips := flag.String("skips", "", "`file` with the tests that may be skipped, one a line: PACKAGE TEST: REASON")
+	slowest := flag.Int("slowest", 10, "how many of the slowest tests are shown")
+	sleeps := flag.Bool("sleeps", false, "show which sleeps the slowest tests can reach")
+	save := flag.String("save", "", "`file` for what go test -json printed")
+	flag.Usage = func() {
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: testreport [flags] -- ARGUMENTS OF GO TEST")
+		flag.PrintDefaults()
+	}
+	flag.Parse()
+	allowed, err := readSkips(*skips)
+	if err != nil {
+		fatal(err)
+	}
+	r, err := run(os.Stdout, flag.Args(), *save)
+	if err != nil {
+		fatal(err)
+	}
+	r.printSlowest(os.Stdout, *slowest, *sleeps)
+	unlisted := r.printSkips(os.Stdout, allowed)
+	fmt.Printf("%d cases: %d passed, %d failed, %d skipped\n", r.count("")-r.count("run"), r.count("pass"), r.count("fail"), r.count("skip"))
+	if !r.good || unlisted > 0 {
+		os.Exit(1)
+	}
+}
+
+func fatal(err error) {
+	fmt.Fprintln(os.Stderr, "testreport:", err)
+	os.Exit(1)
+}
+
+// run runs go test, prints what comes of each package, and returns when all have ended. An interrupt goes to go test, too,
+// which ends its tests.
+func run(to io.Writer, args []string, save string) (*report, error) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json"}, args...)...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = time.Minute
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	var from io.Reader = out
+	if save != "" {
+		f, err := os.Create(save)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		from = io.TeeReader(out, f)
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	r := &report{tests: map[name]*test{}}
+	readErr := r.read(from, to)
+	err = cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) || readErr != nil {
+		return nil, errors.Join(readErr, err)
+	}
+	r.good = err == nil
+	return r, nil
+}
+
+func (r *report) printSlowest(to io.Writer, n int, withSleeps bool) {
+	all := r.byOwnTime()
+	all = all[:min(n, len(all))]
+	fmt.Fprintf(to, "\nThe slowest %d (time that subtests don't account for):\n", len(all))
+	dirs := map[string]*sources{}
+	for _, t := range all {
+		fmt.Fprintf(to, "%8.2f s  %s %s\n", t.own(), t.Package, t.Test)
+		if !withSleeps {
+			continue
+		}
+		if dirs[t.Package] == nil {
+			s, err := readSources(t.Package)
+			if err != nil {
+				fmt.Fprintf(to, "            (its source can't be read: %v)\n", err)
+				continue
+			}
+			dirs[t.Package] = s
+		}
+		for _, sleep := range dirs[t.Package].sleepsOf(t.Test) {
+			fmt.Fprintf(to, "            %s:%d: %s\n", filepath.Base(sleep.file), sleep.line, sleep.text)
+		}
+	}
+}
+
+// printSkips prints what was skipped, and returns how much of it no list explains.
+func (r *report) printSkips(to io.Writer, allowed map[name]string) (unlisted int) {
+	var skipped []*test
+	for _, t := range r.tests {
+		if t.result == "skip" {
+			skipped = append(skipped, t)
+		}
+	}
+	slices.SortFunc(skipped, func(a, b *test) int { return cmp.Or(cmp.Compare(a.Package, b.Package), cmp.Compare(a.Test, b.Test)) })
+	fmt.Fprintf(to, "\n%d skipped:\n", len(skipped))
+	for _, t := range skipped {
+		reason, ok := allowed[t.name]
+		if !ok {
+			unlisted++
+			reason = "NOT ON THE LIST of what may be skipped; it says:\n" + t.output.String()
+		}
+		fmt.Fprintf(to, "  %s %s: %s\n", t.Package, t.Test, reason)
+	}
+	return unlisted
+}
