@@ -142,9 +142,9 @@ func (r *report) count(result string) (n int) {
 	return n
 }
 
-// readSkips reads the tests that may be skipped, with reasons; lines that begin with # and empty ones are left out.
-func readSkips(file string) (map[name]string, error) {
-	out := map[name]string{}
+// readSkips reads the tests that may be skipped, and what they may say is the reason; lines that begin with # and empty ones are left out.
+func readSkips(file string) (map[name][]string, error) {
+	out := map[name][]string{}
 	if file == "" {
 		return out, nil
 	}
@@ -161,7 +161,7 @@ func readSkips(file string) (map[name]string, error) {
 		if !ok || !two || reason == "" {
 			return nil, fmt.Errorf("%s:%d: want PACKAGE TEST: REASON", file, i+1)
 		}
-		out[name{pkg, test}] = reason
+		out[name{pkg, test}] = append(out[name{pkg, test}], reason)
 	}
 	return out, nil
 }
