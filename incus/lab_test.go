@@ -29,11 +29,11 @@ type lab struct {
 	inet     *fakenet.Internet
 	packets  *fakenet.Packets
 	network  netip.Prefix
-	attempt  []byte            // the program that tries ways out
-	weak     []byte            // the gateway's program with its protections to be switched off
-	boxes    map[string]string // IDs by name
-	weakened string            // the protection that is off
-	subject  string            // the box that tries ways past wires
+	attempt  []byte             // the program that tries ways out
+	weak     []byte             // the gateway's program with its protections to be switched off
+	boxes    map[string]string  // IDs by name
+	weakened gateway.Protection // the protection that is off
+	subject  string             // the box that tries ways past wires
 }
 
 const (

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"pixels/egress"
+	"pixels/egress/gateway"
 	"pixels/internal/fakenet"
 	"pixels/sandbox"
 )
@@ -14,18 +15,27 @@ import (
 // allowlist and which may reach allowed.example.com; `two` is another one. It returns what got through, empty when
 // nothing did. Without the protection that is named by off, something does.
 type way struct {
-	id, off string
-	try     func(t *testing.T, l *lab) string
+	id  string
+	off gateway.Protection
+	try func(t *testing.T, l *lab) string
 }
+
+// Protections that are none of the gateway's: a test takes each off by what it makes of the sandbox that tries.
+const (
+	onAWire        gateway.Protection = "a wire instead of a bridge"
+	anotherWire    gateway.Protection = "another wire at the start"
+	guestAPI       gateway.Protection = "no guest API"
+	resourceLimits gateway.Protection = "limits"
+)
 
 const site = fakenet.Site
 
 var ways = []way{
-	{"flush-nft", "names", func(t *testing.T, l *lab) string {
+	{"flush-nft", gateway.ProtectNames, func(t *testing.T, l *lab) string {
 		l.run(t, "one", "sh", "-c", "nft flush ruleset; iptables -F; ip rule flush; ip rule add table main; ip route replace default via 169.254.1.1 dev eth0 onlink; true")
 		return got(l.try(t, "one", "tcp", deniedName+":443", "-sni", deniedName), "tls done") + l.seen()
 	}},
-	{"direct-ip", "addresses", func(t *testing.T, l *lab) string {
+	{"direct-ip", gateway.ProtectAddresses, func(t *testing.T, l *lab) string {
 		l.try(t, "one", "tcp", site+":80", "-host", allowedName)
 		e, err := l.Egress(t.Context(), l.boxes["one"])
 		if err != nil || len(e.Denials) == 0 || e.Denials[len(e.Denials)-1].Address != site {
@@ -33,48 +43,48 @@ var ways = []way{
 		}
 		return l.seen()
 	}},
-	{"direct-ip-sni", "addresses", func(t *testing.T, l *lab) string {
+	{"direct-ip-sni", gateway.ProtectAddresses, func(t *testing.T, l *lab) string {
 		return got(l.try(t, "one", "tcp", site+":443", "-sni", allowedName), "tls done") + l.seen()
 	}},
-	{"shared-cdn", "names", func(t *testing.T, l *lab) string {
+	{"shared-cdn", gateway.ProtectNames, func(t *testing.T, l *lab) string {
 		l.try(t, "one", "tcp", allowedName+":443", "-sni", allowedName, "-host", allowedName) // its address is known now
 		l.forget()
 		return got(l.try(t, "one", "tcp", deniedName+":443", "-sni", deniedName), "tls done") + l.seen()
 	}},
-	{"sni-spoof", "server names", func(t *testing.T, l *lab) string {
+	{"sni-spoof", gateway.ProtectServerNames, func(t *testing.T, l *lab) string {
 		return got(l.try(t, "one", "tcp", allowedName+":443", "-sni", deniedName), "tls done") + l.seen("dns "+allowedName)
 	}},
-	{"no-sni", "server names", func(t *testing.T, l *lab) string {
+	{"no-sni", gateway.ProtectServerNames, func(t *testing.T, l *lab) string {
 		return got(l.try(t, "one", "tcp", allowedName+":443", "-sni", "none"), "tls done") + l.seen("dns "+allowedName)
 	}},
-	{"sni-fragment", "server names", func(t *testing.T, l *lab) string {
+	{"sni-fragment", gateway.ProtectServerNames, func(t *testing.T, l *lab) string {
 		if good := l.try(t, "one", "tcp", allowedName+":443", "-sni", allowedName, "-host", allowedName, "-pieces"); !strings.Contains(good, "you asked") {
 			t.Errorf("the allowed name in pieces: %s", good)
 		}
 		l.forget()
 		return got(l.try(t, "one", "tcp", allowedName+":443", "-sni", deniedName, "-pieces"), "tls done") + l.seen("dns "+allowedName)
 	}},
-	{"non-tls-443", "openings", func(t *testing.T, l *lab) string {
+	{"non-tls-443", gateway.ProtectOpenings, func(t *testing.T, l *lab) string {
 		l.try(t, "one", "tcp", allowedName+":443", "-say", `SSH-2.0-tunnel\r\n`)
 		return l.seen()
 	}},
-	{"host-spoof", "hosts", func(t *testing.T, l *lab) string {
+	{"host-spoof", gateway.ProtectHosts, func(t *testing.T, l *lab) string {
 		l.try(t, "one", "tcp", allowedName+":80", "-host", deniedName)
 		return l.seen("dns " + allowedName)
 	}},
-	{"keepalive-host", "hosts", func(t *testing.T, l *lab) string {
+	{"keepalive-host", gateway.ProtectHosts, func(t *testing.T, l *lab) string {
 		l.try(t, "one", "tcp", allowedName+":80", "-say", `GET /first HTTP/1.1\r\nHost: `+allowedName+`\r\n\r\nGET /second HTTP/1.1\r\nHost: `+deniedName+`\r\nConnection: close\r\n\r\n`)
 		return l.seen("dns "+allowedName, "http GET "+allowedName+" /first")
 	}},
-	{"nested-connect", "hosts", func(t *testing.T, l *lab) string {
+	{"nested-connect", gateway.ProtectHosts, func(t *testing.T, l *lab) string {
 		l.try(t, "one", "tcp", allowedName+":80", "-say", `CONNECT `+deniedName+`:443 HTTP/1.1\r\nHost: `+allowedName+`\r\nConnection: close\r\n\r\n`)
 		return l.seen("dns " + allowedName)
 	}},
-	{"ech-outer", "strict ECH", func(t *testing.T, l *lab) string {
+	{"ech-outer", gateway.ProtectStrictECH, func(t *testing.T, l *lab) string {
 		l.try(t, "one", "tcp", allowedName+":443", "-sni", "hidden.example.com", "-ech")
 		return l.seen("dns " + allowedName)
 	}},
-	{"quic", "redirects", func(t *testing.T, l *lab) string {
+	{"quic", gateway.ProtectRedirects, func(t *testing.T, l *lab) string {
 		said := l.try(t, "one", "udp", site+":443", "quic")
 		through := l.arrived()
 		if through == "" && !strings.Contains(said, "refused") && !strings.Contains(said, "unreachable") && !strings.Contains(said, "no route") {
@@ -82,17 +92,17 @@ var ways = []way{
 		}
 		return through
 	}},
-	{"dns-tunnel", "synthetic DNS", func(t *testing.T, l *lab) string {
+	{"dns-tunnel", gateway.ProtectSyntheticDNS, func(t *testing.T, l *lab) string {
 		l.try(t, "one", "names", "50", "evil.example.org")
 		return l.seen()
 	}},
-	{"dns-wildcard", "synthetic DNS", func(t *testing.T, l *lab) string {
+	{"dns-wildcard", gateway.ProtectSyntheticDNS, func(t *testing.T, l *lab) string {
 		l.set(t, "one", egress.Allowlist, "*.example.com", allowedName)
 		defer l.set(t, "one", egress.Allowlist, allowedName)
 		l.try(t, "one", "names", "1000", "example.com")
 		return l.seen()
 	}},
-	{"dns-elsewhere", "redirects", func(t *testing.T, l *lab) string {
+	{"dns-elsewhere", gateway.ProtectRedirects, func(t *testing.T, l *lab) string {
 		var through string
 		for _, network := range []string{"udp4", "tcp4"} {
 			for _, server := range []string{fakenet.DNS + ":53", site + ":53"} {
@@ -104,7 +114,7 @@ var ways = []way{
 		l.try(t, "one", "tcp", site+":853", "-say", "dot")
 		return through + got(l.try(t, "one", "tcp", site+":443", "-sni", "dns.example.com"), "tls done") + l.arrived()
 	}},
-	{"dns-types", "synthetic DNS", func(t *testing.T, l *lab) string {
+	{"dns-types", gateway.ProtectSyntheticDNS, func(t *testing.T, l *lab) string {
 		var through string
 		for _, kind := range []string{"TXT", "SVCB", "HTTPS", "AAAA", "ANY"} {
 			if said := l.try(t, "one", "dns", "169.254.1.1:53", "udp4", kind, allowedName); !strings.HasPrefix(said, "NOERROR 0 answers") {
@@ -113,7 +123,7 @@ var ways = []way{
 		}
 		return through + l.seen()
 	}},
-	{"rebind", "private addresses", func(t *testing.T, l *lab) string {
+	{"rebind", gateway.ProtectPrivateAddresses, func(t *testing.T, l *lab) string {
 		l.set(t, "one", egress.Allowlist, "*.example.com:*", allowedName)
 		defer l.set(t, "one", egress.Allowlist, allowedName)
 		l.inet.Address("up0", "10.0.0.1/32") // where the others would lead is not this test's to reach
@@ -134,11 +144,11 @@ var ways = []way{
 		}
 		return through
 	}},
-	{"icmp-tunnel", "redirects", func(t *testing.T, l *lab) string {
+	{"icmp-tunnel", gateway.ProtectRedirects, func(t *testing.T, l *lab) string {
 		said := got(l.try(t, "one", "ping", site), "echo reply") + got(l.try(t, "one", "ping", "169.254.1.1"), "echo reply") + got(l.try(t, "one", "ping", "10.166.248.1"), "echo reply")
 		return said + l.arrived()
 	}},
-	{"gateway-ports", "input", func(t *testing.T, l *lab) string {
+	{"gateway-ports", gateway.ProtectInput, func(t *testing.T, l *lab) string {
 		var through string
 		for _, address := range []string{"169.254.1.1:9999", "10.166.248.2:53000"} {
 			if said := l.try(t, "one", "udp", address, "x"); !strings.Contains(said, "refused") && !strings.Contains(said, "unreachable") && !strings.Contains(said, "no route") {

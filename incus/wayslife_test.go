@@ -39,7 +39,7 @@ func (l *lab) restart(t *testing.T, box string) {
 }
 
 var lifeWays = []way{
-	{"boot-race", "redirects", func(t *testing.T, l *lab) string {
+	{"boot-race", gateway.ProtectRedirects, func(t *testing.T, l *lab) string {
 		l.flooder(t, "early")
 		defer l.destroy(t, "early")
 		l.packets.Seen()
@@ -49,7 +49,7 @@ var lifeWays = []way{
 		}
 		return l.arrived()
 	}},
-	{"clone-restore", "redirects", func(t *testing.T, l *lab) string {
+	{"clone-restore", gateway.ProtectRedirects, func(t *testing.T, l *lab) string {
 		source := l.flooder(t, "source")
 		defer l.destroy(t, "source")
 		l.packets.Seen()
@@ -84,12 +84,12 @@ var lifeWays = []way{
 		}
 		return through + l.arrived(":443 tcp", ":53 udp")
 	}},
-	{"wire-leftover", "renewal of wires", func(t *testing.T, l *lab) string {
+	{"wire-leftover", gateway.ProtectWireRenewal, func(t *testing.T, l *lab) string {
 		dirty := l.box(t, "dirty", egress.Allowlist)
 		wire := wireOf(t, l.Backend, dirty.ID)
 		// A name that the host has already is one more thing to try: with it Incus can't bring the card back.
 		const spoil = `ip link set eth0 address 02:00:00:00:00:99 mtu 1300 txqueuelen 7; tc qdisc add dev eth0 root pfifo limit 3; ip link property add dev eth0 altname `
-		altname := "leftover" + strconv.Itoa(wire.Number) + l.weakened[:min(len(l.weakened), 1)]
+		altname := "leftover" + strconv.Itoa(wire.Number) + string(l.weakened[:min(len(l.weakened), 1)])
 		l.run(t, "dirty", "sh", "-c", spoil+altname)
 		l.box(t, "renamed", egress.Allowlist)
 		l.run(t, "renamed", "sh", "-c", spoil+"lo; ip link set eth0 down; ip link set eth0 name spoilt0; ip link set spoilt0 up; true")
@@ -121,7 +121,7 @@ var lifeWays = []way{
 		}
 		return ""
 	}},
-	{"wire-delete", "another wire at the start", func(t *testing.T, l *lab) string {
+	{"wire-delete", anotherWire, func(t *testing.T, l *lab) string {
 		box := l.box(t, "cut-off", egress.Allowlist, allowedName)
 		defer l.destroy(t, "cut-off")
 		l.run(t, "cut-off", "ip", "link", "del", "eth0")
@@ -131,7 +131,7 @@ var lifeWays = []way{
 		if err := l.stop(t.Context(), box.ID, false); err != nil {
 			t.Fatal(err)
 		}
-		if l.weakened == "another wire at the start" {
+		if l.weakened == anotherWire {
 			if err := l.act(t.Context(), box.ID, "start"); err != nil {
 				return err.Error()
 			}
@@ -145,10 +145,10 @@ var lifeWays = []way{
 		}
 		return ""
 	}},
-	{"guest-api", "guest API", func(t *testing.T, l *lab) string {
+	{"guest-api", guestAPI, func(t *testing.T, l *lab) string {
 		box := l.box(t, "guest", egress.None)
 		defer l.destroy(t, "guest")
-		if l.weakened == "guest API" {
+		if l.weakened == guestAPI {
 			err := l.change(t.Context(), box.ID, func(config map[string]string) error {
 				config["security.guestapi"] = "true"
 				return nil
@@ -163,9 +163,9 @@ var lifeWays = []way{
 		}
 		return ""
 	}},
-	{"limits", "limits", func(t *testing.T, l *lab) string {
+	{"limits", resourceLimits, func(t *testing.T, l *lab) string {
 		limits := sandbox.Limits{Memory: 256 << 20, Disk: 1 << 30, Processes: 200}
-		if l.weakened == "limits" {
+		if l.weakened == resourceLimits {
 			limits.Processes = 2000
 		}
 		greedy := boxOf(t, l.Backend, sandbox.Spec{Name: "greedy", Egress: egress.None, Limits: limits})

@@ -12,13 +12,25 @@ import (
 	"pixels/egress/gateway"
 )
 
+// allWays are the ways of all files.
+func allWays() []way { return slices.Concat(ways, ownWays, lifeWays) }
+
+// Each protection is switched off by an attempt that TestWaysOut wants to succeed then.
+func TestNoProtectionIsUntried(t *testing.T) {
+	for _, p := range slices.Concat(gateway.Protections, []gateway.Protection{onAWire, anotherWire, guestAPI, resourceLimits}) {
+		if !slices.ContainsFunc(allWays(), func(w way) bool { return w.off == p }) {
+			t.Errorf("no way out is tried without the protection %q", p)
+		}
+	}
+}
+
 // Every way is closed; and each is open once its protection is off, so that no test of them is empty.
 func TestWaysOut(t *testing.T) {
 	l := newLab(t)
 	l.box(t, "one", egress.Allowlist, allowedName)
 	l.box(t, "two", egress.Allowlist, allowedName)
 	l.box(t, "open", egress.Unrestricted)
-	ways := slices.Concat(ways, ownWays, lifeWays)
+	ways := allWays()
 	for _, w := range ways {
 		t.Run(w.id, func(t *testing.T) {
 			l.forget()
@@ -27,18 +39,18 @@ func TestWaysOut(t *testing.T) {
 			}
 		})
 	}
-	var offs []string
+	var offs []gateway.Protection
 	for _, w := range ways {
 		if !slices.Contains(offs, w.off) {
 			offs = append(offs, w.off)
 		}
 	}
-	tryOpen := func(off string) {
+	tryOpen := func(off gateway.Protection) {
 		for _, w := range ways {
 			if w.off != off {
 				continue
 			}
-			t.Run(w.id+"/without "+strings.ReplaceAll(off, " ", "-"), func(t *testing.T) {
+			t.Run(w.id+"/without "+strings.ReplaceAll(string(off), " ", "-"), func(t *testing.T) {
 				l.forget()
 				if w.try(t, l) == "" {
 					t.Error("nothing got through: the test is empty")
@@ -47,7 +59,7 @@ func TestWaysOut(t *testing.T) {
 		}
 	}
 	for _, off := range offs {
-		if off == onABridge {
+		if off == onAWire {
 			l.onABridge(t, func() { tryOpen(off) })
 			continue
 		}
@@ -58,14 +70,14 @@ func TestWaysOut(t *testing.T) {
 }
 
 // weaken runs the gateway with a protection switched off, or with none when that is empty.
-func (l *lab) weaken(t *testing.T, off string) {
+func (l *lab) weaken(t *testing.T, off gateway.Protection) {
 	t.Helper()
 	l.weakened = off
 	if l.weak == nil {
 		l.weak = program(t, "pixels/cmd/pixels-gateway", "-tags", "pixels_weak")
 	}
-	err := l.server.CreateInstanceFile(l.p.config.Gateway(), "/var/lib/pixels/weak", client.InstanceFileArgs{
-		Content: bytes.NewReader([]byte(strings.ReplaceAll(off, " ", "-"))), Mode: 0o600, Type: "file", WriteMode: "overwrite",
+	err := l.server.CreateInstanceFile(l.p.config.Gateway(), gateway.WeakFile, client.InstanceFileArgs{
+		Content: bytes.NewReader([]byte(off)), Mode: 0o600, Type: "file", WriteMode: "overwrite",
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -12,12 +12,10 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"pixels/egress"
+	"pixels/egress/gateway"
 	"pixels/internal/fakenet"
 	"pixels/sandbox"
 )
-
-// onABridge is the protection of those ways that a card on a bridge opens, in the place of a wire.
-const onABridge = "wires"
 
 // bridgeMAC is the hardware address of the host's end of the network.
 func (l *lab) bridgeMAC(t *testing.T) string {
@@ -79,17 +77,17 @@ func (l *lab) addressOf(t *testing.T, box string) string {
 }
 
 var ownWays = []way{
-	{"host-mac", onABridge, func(t *testing.T, l *lab) string {
+	{"host-mac", onAWire, func(t *testing.T, l *lab) string {
 		l.packets.Seen()
 		l.try(t, l.subject, "frame", l.bridgeMAC(t), "own", upstream, "443", "out")
 		return l.arrived()
 	}},
-	{"host-mac-local", onABridge, func(t *testing.T, l *lab) string {
+	{"host-mac-local", onAWire, func(t *testing.T, l *lab) string {
 		return hears(t, l.network.Addr().String()+":4443", func() {
 			l.try(t, l.subject, "frame", l.bridgeMAC(t), "own", l.network.Addr().String(), "4443", "to the host")
 		})
 	}},
-	{"host-mac-dns", onABridge, func(t *testing.T, l *lab) string {
+	{"host-mac-dns", onAWire, func(t *testing.T, l *lab) string {
 		other, _, err := l.server.GetNetwork("pixels")
 		if err != nil {
 			t.Fatal(err)
@@ -106,7 +104,7 @@ var ownWays = []way{
 		said := l.try(t, l.subject, "frame", l.bridgeMAC(t), "own", ip.String(), "53", question+`\x00\x00\x01\x00\x01`)
 		return got(said, `answer: "\x124`)
 	}},
-	{"arp-poison", onABridge, func(t *testing.T, l *lab) string {
+	{"arp-poison", onAWire, func(t *testing.T, l *lab) string {
 		victim := "two"
 		if l.subject != "one" {
 			victim = "victim"
@@ -131,7 +129,7 @@ var ownWays = []way{
 		}
 		return ""
 	}},
-	{"ipv6", onABridge, func(t *testing.T, l *lab) string {
+	{"ipv6", onAWire, func(t *testing.T, l *lab) string {
 		l.run(t, l.subject, "sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/eth0/disable_ipv6; ip -6 addr add 2001:db8::2/64 dev eth0 nodad; ip -6 route add default dev eth0; true")
 		l.packets.Seen()
 		for _, to := range []string{"ff02::1", "2001:db8::1", "fe80::1"} {
@@ -139,7 +137,7 @@ var ownWays = []way{
 		}
 		return l.arrived()
 	}},
-	{"peer", onABridge, func(t *testing.T, l *lab) string {
+	{"peer", onAWire, func(t *testing.T, l *lab) string {
 		victim := "two"
 		if l.subject != "one" {
 			victim = "victim"
@@ -155,13 +153,13 @@ var ownWays = []way{
 		l.try(t, l.subject, "frame", "ff:ff:ff:ff:ff:ff", "own", upstream, "9000", "to all")
 		return through + l.arrived()
 	}},
-	{"mac-ip-spoof", "sources", func(t *testing.T, l *lab) string {
+	{"mac-ip-spoof", gateway.ProtectSources, func(t *testing.T, l *lab) string {
 		mac := strings.TrimSpace(l.run(t, "one", "sh", "-c", "ip neigh show 169.254.1.1 dev eth0 | sed 's/.*lladdr \\([^ ]*\\).*/\\1/'"))
 		l.packets.Seen()
 		l.try(t, "one", "frame", mac, l.addressOf(t, "open"), site, "443", "as the other one")
 		return l.arrived()
 	}},
-	{"deny-cuts", "changes", func(t *testing.T, l *lab) string {
+	{"deny-cuts", gateway.ProtectChanges, func(t *testing.T, l *lab) string {
 		l.set(t, "one", egress.Allowlist, allowedName, allowedName+":7")
 		if l.weakened != "" {
 			l.weaken(t, l.weakened) // what it starts with is in force even so
@@ -188,7 +186,7 @@ var ownWays = []way{
 			return "the connection goes on after a second"
 		}
 	}},
-	{"allow-live", "changes", func(t *testing.T, l *lab) string {
+	{"allow-live", gateway.ProtectChanges, func(t *testing.T, l *lab) string {
 		l.set(t, "one", egress.Allowlist, allowedName)
 		if said := l.try(t, "one", "tcp", deniedName+":443", "-sni", deniedName, "-host", deniedName); strings.Contains(said, "you asked") {
 			return "it is allowed before it was"
@@ -202,7 +200,7 @@ var ownWays = []way{
 		}
 		return ""
 	}},
-	{"name-forms", "names", func(t *testing.T, l *lab) string {
+	{"name-forms", gateway.ProtectNames, func(t *testing.T, l *lab) string {
 		for _, name := range []string{"evilexample.com", "example.com", "a.example.com", "bücher.example.com", "xn--bcher-kva.example.com", "example.com.evil.org"} {
 			l.inet.Name(name, fakenet.Site)
 		}

@@ -82,6 +82,6 @@ var reserved = []netip.Prefix{
 
 // public tells whether an IPv4 address is the internet's, and not the gateway's own network.
 func (g *Gateway) public(a netip.Addr) bool {
-	return off("private addresses") || a.Is4() && !g.config.Address.Masked().Contains(a) &&
+	return off(ProtectPrivateAddresses) || a.Is4() && !g.config.Address.Masked().Contains(a) &&
 		!slices.ContainsFunc(reserved, func(p netip.Prefix) bool { return p.Contains(a) })
 }

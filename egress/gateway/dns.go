@@ -40,7 +40,7 @@ func (g *Gateway) answer(out dns.ResponseWriter, query *dns.Msg) {
 	g.mu.Lock()
 	open, names := w.policy.Mode == egress.Unrestricted, w.names
 	g.mu.Unlock()
-	if open || off("synthetic DNS") {
+	if open || off(ProtectSyntheticDNS) {
 		g.passOn(out, query)
 		return
 	}

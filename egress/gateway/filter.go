@@ -61,12 +61,12 @@ func (f *filter) chains(conn *nftables.Conn, table *nftables.Table, c Config) {
 	raw := chain("prerouting_raw", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, &accept)
 	raw(wire, protocol(unix.IPPROTO_UDP), source(netip.IPv4Unspecified()), port(67), verdict(expr.VerdictAccept))
 	raw(wire, onlyIPv4(), interfaceAndSource(f.wires), verdict(expr.VerdictAccept))
-	if !off("sources") {
+	if !off(ProtectSources) {
 		raw(wire, verdict(expr.VerdictDrop))
 	}
 
 	nat := chain("prerouting_nat", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, &accept)
-	if off("redirects") {
+	if off(ProtectRedirects) {
 		nat(wire, verdict(expr.VerdictReturn))
 	}
 	nat(wire, onlyIPv4(), sourceIn(f.opened), destination(router, expr.CmpOpNeq), verdict(expr.VerdictReturn))
@@ -75,7 +75,7 @@ func (f *filter) chains(conn *nftables.Conn, table *nftables.Table, c Config) {
 	nat(wire, onlyIPv4(), protocol(unix.IPPROTO_TCP), redirect(proxyPort))
 
 	input := chain("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter, &drop)
-	if off("input") {
+	if off(ProtectInput) {
 		input(verdict(expr.VerdictAccept))
 	}
 	input(from("lo"), verdict(expr.VerdictAccept))
@@ -88,7 +88,7 @@ func (f *filter) chains(conn *nftables.Conn, table *nftables.Table, c Config) {
 	input(up, onlyIPv4(), protocol(unix.IPPROTO_ICMP), source(c.Host), verdict(expr.VerdictAccept))
 
 	forward := chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, &drop)
-	if off("redirects") {
+	if off(ProtectRedirects) {
 		forward(verdict(expr.VerdictAccept))
 	}
 	forward(wire, to(c.Uplink), onlyIPv4(), established(), verdict(expr.VerdictAccept))

@@ -260,7 +260,7 @@ func (g *Gateway) detach(w *wire) error {
 	delete(g.byAddress, w.address)
 	delete(g.bySandbox, w.sandbox)
 	w.state, w.policy = Used, egress.Policy{}
-	if off("renewal of wires") {
+	if off(ProtectWireRenewal) {
 		w.state = Free
 	}
 	for f := range w.flows {
@@ -289,7 +289,7 @@ func (g *Gateway) change(w *wire, policy egress.Policy, mark string) (cut int, e
 }
 
 func (g *Gateway) enforce(w *wire, policy egress.Policy, mark string) (cut int, err error) {
-	if off("changes") {
+	if off(ProtectChanges) {
 		return 0, nil
 	}
 	was := w.policy.Mode

@@ -22,7 +22,7 @@ type answer struct{ at, until time.Time }
 // admit lets a connection through when the policy allows it, and uses a grant up that is for one. g.mu is held.
 func (f *flow) admit() bool {
 	w := f.w
-	if f.name == "" || off("names") {
+	if f.name == "" || off(ProtectNames) {
 		return f.allowed(w.policy)
 	}
 	by, ok := w.policy.Allows(f.name, f.port)

@@ -116,10 +116,10 @@ func (g *Gateway) serve(ctx context.Context, client *net.TCPConn) {
 func (f *flow) allowed(p egress.Policy) bool {
 	if f.name != "" {
 		_, ok := p.Allows(f.name, f.port)
-		return ok || f.once != "" && p.Keeps(f.once, f.name, f.port) || off("names")
+		return ok || f.once != "" && p.Keeps(f.once, f.name, f.port) || off(ProtectNames)
 	}
 	_, ok := p.AllowsAddress(f.target.Addr(), f.port)
-	return ok || off("addresses")
+	return ok || off(ProtectAddresses)
 }
 
 // pass looks at how the client begins, checks that, and connects it. On 443 and 80 nothing but TLS and HTTP passes. On
@@ -142,7 +142,7 @@ func (f *flow) pass(ctx context.Context) {
 		o = f.listenBoth(up)
 	}
 	f.heard = &o
-	if o.kind == broken && off("openings") || o.kind == overHTTP && off("hosts") {
+	if o.kind == broken && off(ProtectOpenings) || o.kind == overHTTP && off(ProtectHosts) {
 		o.kind = other
 	}
 	switch o.kind {
@@ -173,12 +173,12 @@ func (f *flow) pass(ctx context.Context) {
 
 func (f *flow) checkTLS(o opening) string {
 	switch {
-	case off("server names"):
+	case off(ProtectServerNames):
 	case o.host == "":
 		return "TLS without a server name (SNI), which can't be checked"
 	case o.host != f.name:
 		return fmt.Sprintf("TLS for %q on an address of %s", o.host, f.name)
-	case o.ech && f.g.config.StrictECH && !off("strict ECH"):
+	case o.ech && f.g.config.StrictECH && !off(ProtectStrictECH):
 		return "TLS with an Encrypted Client Hello, which can't be checked"
 	}
 	return ""
