@@ -23,6 +23,7 @@ import (
 	"github.com/miekg/dns"
 	"github.com/rs/zerolog"
 	"github.com/vishvananda/netlink"
+	"go.uber.org/goleak"
 
 	"pixels/egress"
 	"pixels/egress/gateway"
@@ -47,7 +48,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m) // no goroutine outlives the tests
 }
 
 // lab is a gateway between some sandboxes' namespaces and a fake internet.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -37,6 +38,45 @@ type elicited struct {
 	m       *sandbox.Manager
 	asked   atomic.Int32
 	message string
+	sent    *tap // what the client says
+}
+
+// tap remembers what passes through it.
+type tap struct {
+	io.WriteCloser
+	mu    sync.Mutex
+	text  strings.Builder
+	wrote chan struct{}
+}
+
+func (w *tap) Write(b []byte) (int, error) {
+	n, err := w.WriteCloser.Write(b)
+	w.mu.Lock()
+	w.text.Write(b[:n])
+	w.mu.Unlock()
+	select {
+	case w.wrote <- struct{}{}:
+	default:
+	}
+	return n, err
+}
+
+// await returns once words have passed.
+func (w *tap) await(t *testing.T, words string) {
+	t.Helper()
+	for late := time.After(10 * time.Second); ; {
+		w.mu.Lock()
+		passed := strings.Contains(w.text.String(), words)
+		w.mu.Unlock()
+		if passed {
+			return
+		}
+		select {
+		case <-w.wrote:
+		case <-late:
+			t.Fatalf("%s is never said", words)
+		}
+	}
 }
 
 // newElicited declares what capability says, which may be nil.
@@ -50,14 +90,17 @@ func newElicited(t *testing.T, version, rules string, capability *mcp.Elicitatio
 	if _, err := e.m.Create(t.Context(), "tester", sandbox.CreateRequest{Name: "box"}); err != nil {
 		t.Fatal(err)
 	}
-	fromClient, toServer := io.Pipe()
+	fromClient, write := io.Pipe()
+	e.sent = &tap{WriteCloser: write, wrote: make(chan struct{}, 1)}
 	fromServer, toClient := io.Pipe()
 	served := make(chan error, 1)
 	session := tools.Session{Manager: e.m, Operations: tools.NewOperations(t.Context()), Owner: "tester"}
 	go func() {
-		served <- New("test", session, zerolog.Nop()).Serve(context.Background(), fromClient, toClient)
+		err := New("test", session, zerolog.Nop()).Serve(context.Background(), fromClient, toClient)
+		_ = toClient.Close() // as the end of its process would
+		served <- err
 	}()
-	e.c = client.NewClient(transport.NewIO(fromServer, toServer, io.NopCloser(strings.NewReader(""))), client.WithElicitationHandler(answers(func(ctx context.Context, p mcp.ElicitationParams) (*mcp.ElicitationResult, error) {
+	e.c = client.NewClient(transport.NewIO(fromServer, e.sent, io.NopCloser(strings.NewReader(""))), client.WithElicitationHandler(answers(func(ctx context.Context, p mcp.ElicitationParams) (*mcp.ElicitationResult, error) {
 		e.message = p.Message + " " + p.URL
 		e.asked.Add(1)
 		return answer(ctx, p)
@@ -171,27 +214,30 @@ func TestOnlyAYesAtTheClientGrants(t *testing.T) {
 }
 
 func TestAnAnswerElsewhereEndsTheQuestion(t *testing.T) {
-	e := newElicited(t, before, "", &mcp.ElicitationCapability{}, func(ctx context.Context, _ mcp.ElicitationParams) (*mcp.ElicitationResult, error) {
-		time.Sleep(3 * time.Second) // somebody who reads slowly, and then says yes
+	asked, decided := make(chan struct{}), make(chan struct{})
+	e := newElicited(t, before, "", &mcp.ElicitationCapability{}, func(context.Context, mcp.ElicitationParams) (*mcp.ElicitationResult, error) {
+		close(asked)
+		<-decided // somebody who reads slowly, and then says yes
 		return &mcp.ElicitationResult{ElicitationResponse: mcp.ElicitationResponse{Action: mcp.ElicitationResponseActionAccept, Content: map[string]any{"allow": true}}}, nil
 	})
 	refused := make(chan error, 1)
 	go func() {
-		for e.asked.Load() == 0 {
-			time.Sleep(5 * time.Millisecond)
-		}
+		<-asked
 		list, err := e.m.Requests("tester", 0, policy.RequestOpen)
 		if err == nil {
 			_, err = e.m.AsHuman("test").Refuse(t.Context(), list[0].ID, "test", "no")
 		}
 		refused <- err
 	}()
-	start := time.Now()
 	r, err := e.allow(t.Context(), "example.com")
-	if err != nil || <-refused != nil || r.State != policy.RequestDenied || time.Since(start) > 2500*time.Millisecond {
-		t.Errorf("%+v, %v, after %s", r, err, time.Since(start))
+	if err != nil || <-refused != nil || r.State != policy.RequestDenied {
+		t.Errorf("%+v, %v", r, err)
 	}
-	time.Sleep(3 * time.Second) // the late yes
+	close(decided)
+	e.sent.await(t, `"allow":true`)                                               // the late yes
+	if _, err := e.c.ListTools(t.Context(), mcp.ListToolsRequest{}); err != nil { // which the server read before this
+		t.Fatal(err)
+	}
 	if r, err := e.m.Request(r.ID); err != nil || r.State != policy.RequestDenied {
 		t.Errorf("a late yes made it %+v, %v", r, err)
 	}
@@ -199,8 +245,8 @@ func TestAnAnswerElsewhereEndsTheQuestion(t *testing.T) {
 
 func TestAClientThatGivesUpGrantsNothing(t *testing.T) {
 	e := newElicited(t, before, "", &mcp.ElicitationCapability{}, func(ctx context.Context, _ mcp.ElicitationParams) (*mcp.ElicitationResult, error) {
-		<-ctx.Done()
-		return nil, ctx.Err()
+		<-t.Context().Done() // the client's own never ends
+		return nil, context.Cause(t.Context())
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()

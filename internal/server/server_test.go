@@ -31,7 +31,9 @@ func serve(t *testing.T) *Client {
 	fromServer, toClient := io.Pipe()
 	served := make(chan error, 1)
 	go func() {
-		served <- New("test", session, zerolog.Nop()).Serve(context.Background(), fromClient, toClient)
+		err := New("test", session, zerolog.Nop()).Serve(context.Background(), fromClient, toClient)
+		_ = toClient.Close() // as the end of its process would
+		served <- err
 	}()
 	c, err := Connect(t.Context(), fromServer, toServer)
 	if err != nil {
