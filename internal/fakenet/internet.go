@@ -1,6 +1,7 @@
 package fakenet
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -38,12 +39,18 @@ type Internet struct {
 	zones map[string][]string
 	slow  time.Duration
 	seen  []string
+
+	serving sync.WaitGroup
+	ctx     context.Context // of what serves
 }
 
 // NewInternet makes the servers in a namespace.
 func NewInternet(t testing.TB) *Internet {
 	t.Helper()
 	in := &Internet{Space: NewSpace(t), CA: x509.NewCertPool(), zones: map[string][]string{}}
+	var end context.CancelFunc
+	in.ctx, end = context.WithCancel(context.Background())
+	t.Cleanup(func() { end(); in.serving.Wait() })
 	in.certificate()
 	in.dns()
 	for _, a := range []string{Site, OtherSite} {
@@ -120,7 +127,7 @@ func (in *Internet) dns() {
 			in.t.Error(err)
 		}
 	})
-	go func() { _ = server.ActivateAndServe() }()
+	in.serving.Go(func() { _ = server.ActivateAndServe() })
 	in.t.Cleanup(func() { _ = server.Shutdown() })
 }
 
@@ -138,19 +145,20 @@ func (in *Internet) listener(address string) (l net.Listener) {
 func (in *Internet) listen(address string, serve func(net.Conn)) {
 	in.t.Helper()
 	l := in.listener(address)
-	go func() {
+	in.serving.Go(func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
 			in.saw("tcp %s", address)
-			go func() {
+			in.serving.Go(func() {
 				defer c.Close()
+				defer context.AfterFunc(in.ctx, func() { _ = c.Close() })()
 				serve(c)
-			}()
+			})
 		}
-	}()
+	})
 }
 
 func (in *Internet) echo(c net.Conn) {
@@ -188,14 +196,14 @@ func (in *Internet) webServers(address string, handler http.Handler) {
 	plain, secure := &http.Server{Handler: handler}, &http.Server{Handler: handler}
 	for _, port := range []string{":80", ":8080"} {
 		l := in.listener(address + port)
-		go func() { _ = plain.Serve(l) }()
+		in.serving.Go(func() { _ = plain.Serve(l) })
 	}
 	for _, port := range []string{":443", ":8443"} {
 		l := tls.NewListener(in.listener(address+port), &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
 			in.saw("tls %s", h.ServerName)
 			return &tls.Config{Certificates: []tls.Certificate{in.cert}}, nil
 		}})
-		go func() { _ = secure.Serve(l) }()
+		in.serving.Go(func() { _ = secure.Serve(l) })
 	}
 	in.t.Cleanup(func() { _, _ = plain.Close(), secure.Close() })
 }
