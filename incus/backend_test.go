@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"pixels/internal/testenv"
@@ -13,6 +14,7 @@ import (
 // realBackend returns a Backend on the Incus of this machine. Where there is none, testenv.NoIncus ends the test.
 func realBackend(t *testing.T) *Backend {
 	t.Helper()
+	testenv.NeedsIncus(t)
 	p, err := OpenProvisioner(t.Context(), Config{})
 	if err == nil {
 		var image *ProvisionImage
@@ -38,10 +40,11 @@ func images(t *testing.T, b *Backend) map[string]string {
 }
 
 func TestIncus(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	for name, image := range images(t, b) {
 		t.Run(name, func(t *testing.T) {
-			sandboxtest.Run(t, sandboxtest.Subject{Backend: b, Image: image, Owner: fmt.Sprintf("test-%d", os.Getpid())})
+			sandboxtest.Run(t, sandboxtest.Subject{Backend: b, Image: image, Owner: fmt.Sprintf("test-%s-%d", strings.TrimPrefix(name, "base-"), os.Getpid())})
 		})
 	}
 }

@@ -11,6 +11,7 @@ import (
 )
 
 func TestTheCanaryFindsWhatGetsOut(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	if ways, err := l.canary(t.Context()); err != nil || len(ways) > 0 {
 		t.Fatalf("on wires it finds %q, %v", ways, err)
@@ -21,7 +22,7 @@ func TestTheCanaryFindsWhatGetsOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := strings.Join(ways, "\n")
-	for _, want := range []string{"TCP reaches 10.166.248.1:", "UDP reaches the host", "a frame to ", "10.166.248.1 answers ping", "another sandbox, ", "the DNS at 10.166.248.1:53 answers by itself"} {
+	for _, want := range []string{"TCP reaches " + l.host() + ":", "UDP reaches the host", "a frame to ", l.host() + " answers ping", "another sandbox, ", "the DNS at " + l.host() + ":53 answers by itself"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("on a bridge it does not find %q among:\n%s", want, all)
 		}

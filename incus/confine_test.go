@@ -16,6 +16,7 @@ import (
 
 // What SECURITY.md says of every sandbox, looked at from inside as root.
 func TestASandboxIsConfined(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	spec := sandbox.Spec{
 		Name: "confined", Owner: fmt.Sprintf("test-confine-%d", os.Getpid()), Image: b.config.Image, Egress: egress.None,

@@ -26,7 +26,7 @@ func box(t *testing.T, b *Backend, name string) sandbox.Sandbox {
 // boxOf is box for a sandbox of some kind. What says whose it is and what it is made from is filled in.
 func boxOf(t *testing.T, b *Backend, spec sandbox.Spec) sandbox.Sandbox {
 	t.Helper()
-	spec.Owner, spec.ExpiresAt = fmt.Sprintf("test-incus-%d", os.Getpid()), time.Now().Add(time.Hour)
+	spec.Owner, spec.ExpiresAt = ownerOf(t), time.Now().Add(time.Hour)
 	if spec.SourceID == "" {
 		spec.Image = b.config.Image
 	}
@@ -38,9 +38,28 @@ func boxOf(t *testing.T, b *Backend, spec sandbox.Spec) sandbox.Sandbox {
 		if err := b.Destroy(context.Background(), made.ID); err != nil && !errors.Is(err, sandbox.ErrNotFound) {
 			t.Error(err)
 		}
-		b.background.Wait() // the next test has the machine to itself
+		b.background.Wait()
 	})
 	return made
+}
+
+var owners struct {
+	sync.Mutex
+	numbers map[string]int
+}
+
+// ownerOf is whose sandboxes of a test are. No other test has it.
+func ownerOf(t *testing.T) string {
+	top, _, _ := strings.Cut(t.Name(), "/")
+	owners.Lock()
+	defer owners.Unlock()
+	if owners.numbers == nil {
+		owners.numbers = map[string]int{}
+	}
+	if _, ok := owners.numbers[top]; !ok {
+		owners.numbers[top] = len(owners.numbers)
+	}
+	return fmt.Sprintf("test-incus-%d-%d", os.Getpid(), owners.numbers[top])
 }
 
 // sh runs a line as root and returns what it printed.
@@ -55,6 +74,7 @@ func sh(t *testing.T, b *Backend, id, line string) string {
 
 // What a command started must end with it, however it tried to get away.
 func TestCancelEndsTheWholeTree(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	made := box(t, b, "tree")
 	for name, line := range map[string]string{
@@ -79,6 +99,7 @@ func TestCancelEndsTheWholeTree(t *testing.T) {
 }
 
 func TestAFolderThatCantBeEntered(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	made := box(t, b, "folders")
 	for _, cwd := range []string{"/absent", "/root", "/etc/passwd"} {
@@ -99,6 +120,7 @@ func TestAFolderThatCantBeEntered(t *testing.T) {
 
 // A sandbox of an image that lacks our program gets it, and those that run at the same time don't disturb each other.
 func TestTheProgramIsPutWhereItLacks(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	made := box(t, b, "program")
 	inst, etag, err := b.server.GetInstance(made.ID)
@@ -132,6 +154,7 @@ func TestTheProgramIsPutWhereItLacks(t *testing.T) {
 }
 
 func TestExecNeedsARunningSandbox(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	made := box(t, b, "stopped")
 	op, err := b.server.UpdateInstanceState(made.ID, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
@@ -149,6 +172,7 @@ func TestExecNeedsARunningSandbox(t *testing.T) {
 
 // What a killed process left half-made is not shown as good, keeps its name for a while, and then makes way.
 func TestHalfMadeMakesWay(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	spec := sandbox.Spec{Name: "half", Owner: fmt.Sprintf("test-half-%d", os.Getpid()), Image: b.config.Image, Egress: egress.None}
 	post, err := b.instance(spec)
@@ -189,6 +213,7 @@ func TestHalfMadeMakesWay(t *testing.T) {
 
 // A command that is given to a sandbox while it boots finds it ready, with either first process.
 func TestAnEarlyCommandFindsItReady(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	for kind, image := range images(t, b) {
 		t.Run(kind, func(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 )
 
 func TestASandboxThatDiesDuringExec(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	for name, die := range map[string]func(id string) error{
 		"stopped by hand": func(id string) error {
@@ -60,6 +61,7 @@ func TestASandboxThatDiesDuringExec(t *testing.T) {
 
 // With the pool full every call says so, what was begun is undone, and what is there can be destroyed.
 func TestAFullPool(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	c := b.config
 	c.Pool = fmt.Sprintf("pixels-full-%d", os.Getpid())
@@ -118,10 +120,11 @@ func TestAFullPool(t *testing.T) {
 
 // A clock that is set back ends no lease early, and takes nothing that is being made for something left behind.
 func TestAClockThatIsSetBack(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	b.now = func() time.Time { return time.Now().Add(-3 * time.Hour) }
 	made := box(t, b, "clock")
-	if err := b.SetExpiry(t.Context(), made.ID, time.Now().Add(-time.Hour)); err != nil {
+	if err := b.SetExpiry(t.Context(), made.ID, time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := b.sweep(t.Context(), made.Owner); err != nil {
@@ -133,7 +136,7 @@ func TestAClockThatIsSetBack(t *testing.T) {
 	if b.left(api.Instance{CreatedAt: time.Now()}) {
 		t.Error("what is just being made counts as left behind")
 	}
-	b.now = time.Now
+	b.now = func() time.Time { return time.Now().Add(2 * time.Hour) } // by which nobody else sweeps
 	soon(t, "by the right clock its lease is over", func() bool {
 		if _, err := b.sweep(t.Context(), made.Owner); err != nil {
 			t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 
 // A link inside leads nowhere but inside, also for root's own view of the files.
 func TestALinkInsideNeverLeadsOut(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	made := box(t, b, "links")
 	host := filepath.Join(t.TempDir(), "host-file")
@@ -51,6 +52,7 @@ func (c *counting) Write(b []byte) (int, error) {
 }
 
 func TestALargeFileDoesNotEnterMemory(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	made := box(t, b, "large")
 	host := t.TempDir()
@@ -110,6 +112,7 @@ func TestALargeFileDoesNotEnterMemory(t *testing.T) {
 }
 
 func TestMuchOutputPassesThrough(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	made := box(t, b, "output")
 	const size = 100 << 20

@@ -16,6 +16,7 @@ import (
 // Root in a sandbox can put another program in the place of ours. One that says more than ours ever would costs no memory,
 // and one that never ends keeps nothing from other sandboxes.
 func TestAnotherProgramInTheSandbox(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.box(t, "bad", egress.Allowlist)
 	l.box(t, "good", egress.Allowlist, allowedName)
@@ -71,6 +72,7 @@ exec yes
 
 // After the gateway's end running sandboxes get their way out again without a sweep.
 func TestTheGatewayIsStoppedAndComesBack(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.box(t, "one", egress.Allowlist, allowedName)
 	l.background.Wait() // Incus refuses to stop what is just being changed

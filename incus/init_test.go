@@ -12,6 +12,7 @@ import (
 
 // What the first process of a sandbox does for it.
 func TestTheFirstProcess(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	made := box(t, b, "init")
 	if got := sh(t, b, made.ID, "readlink /proc/1/exe"); !strings.HasPrefix(got, "/usr/lib/pixels/pixels-init-") {

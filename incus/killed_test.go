@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"os/exec"
 	"strings"
@@ -12,17 +13,20 @@ import (
 	"time"
 
 	"github.com/lxc/incus/v6/shared/api"
+	"go.uber.org/goleak"
 
 	"pixels/egress"
 	"pixels/egress/gateway"
+	"pixels/internal/testenv"
 	"pixels/sandbox"
 )
 
 // The test binary is also the server that is killed: what it is to do is in its environment.
 const (
-	killedDoes  = "PIXELS_TEST_DOES"
-	killedOwner = "PIXELS_TEST_OWNER"
-	killedID    = "PIXELS_TEST_ID"
+	killedDoes    = "PIXELS_TEST_DOES"
+	killedOwner   = "PIXELS_TEST_OWNER"
+	killedID      = "PIXELS_TEST_ID"
+	killedNetwork = "PIXELS_TEST_NETWORK"
 )
 
 func TestMain(m *testing.M) {
@@ -33,17 +37,26 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	if p, err := OpenProvisioner(context.Background(), Config{}); err == nil { // else tests are skipped
+	if p, err := OpenProvisioner(context.Background(), Config{}); err == nil && !testenv.WithoutIncus() { // else tests are skipped
 		if err := clearLeftovers(context.Background(), p.server); err != nil {
 			fmt.Fprintln(os.Stderr, "clear the leftovers of a killed run:", err)
 			os.Exit(1)
 		}
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if err := closeGrounds(); err != nil {
+		fmt.Fprintln(os.Stderr, "close the labs:", err)
+		code = 1
+	}
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, "goroutines outlive the tests:", err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 func doUntilKilled(does, owner, id string) error {
-	b, err := OpenBackend(Config{})
+	b, err := OpenBackend(Config{Network: os.Getenv(killedNetwork)})
 	if err != nil {
 		return err
 	}
@@ -66,14 +79,14 @@ func doUntilKilled(does, owner, id string) error {
 }
 
 // killAfter runs a server that does something, and kills it some time after it began. It tells whether it had ended before.
-func killAfter(t *testing.T, does, owner, id string, after time.Duration) (ended bool) {
+func killAfter(t *testing.T, network, does, owner, id string, after time.Duration) (ended bool) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), killedDoes+"="+does, killedOwner+"="+owner, killedID+"="+id)
+	cmd.Env = append(os.Environ(), killedDoes+"="+does, killedOwner+"="+owner, killedID+"="+id, killedNetwork+"="+network)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -123,9 +136,21 @@ func settled(t *testing.T, b *Backend, owner string, instances int) {
 	t.Fatalf("%d instances are left, want %d", len(left), instances)
 }
 
+// moments yields n durations, from none to almost all.
+func moments(all time.Duration, n int) iter.Seq[time.Duration] {
+	return func(yield func(time.Duration) bool) {
+		for i := range n {
+			if !yield(all * time.Duration(i) / time.Duration(n)) {
+				return
+			}
+		}
+	}
+}
+
 // A server that is killed at any point leaves nothing that looks good and isn't, and the next one tidies up.
 func TestKilledAtAnyPoint(t *testing.T) {
-	b := realBackend(t)
+	t.Parallel()
+	b := newLab(t).Backend // where nobody else makes and loses wires
 	b.stale = 0
 	owner := fmt.Sprintf("test-killed-%d", os.Getpid())
 	t.Cleanup(func() {
@@ -160,9 +185,9 @@ func TestKilledAtAnyPoint(t *testing.T) {
 	}
 	for _, does := range []string{"create", "clone"} {
 		before := 0
-		for after := time.Duration(0); after < 400*time.Millisecond; after += 35 * time.Millisecond {
+		for after := range moments(400*time.Millisecond, testenv.Rounds(12, 200)) {
 			t.Logf("%s, killed after %s", does, after)
-			ended := killAfter(t, does, owner, base.ID, after)
+			ended := killAfter(t, b.config.Network, does, owner, base.ID, after)
 			if !ended {
 				before++
 			}
@@ -200,10 +225,10 @@ func TestKilledAtAnyPoint(t *testing.T) {
 			t.Errorf("only %d of the kills came before the end of %s", before, does)
 		}
 	}
-	for after := time.Duration(0); after < 500*time.Millisecond; after += 40 * time.Millisecond {
+	for after := range moments(500*time.Millisecond, testenv.Rounds(13, 200)) {
 		t.Logf("restore, killed after %s", after)
 		sh(t, b, base.ID, "echo lost >/root/note")
-		killAfter(t, "restore", owner, base.ID, after)
+		killAfter(t, b.config.Network, "restore", owner, base.ID, after)
 		deadline := time.Now().Add(30 * time.Second)
 		for { // one instance, or two: the sandbox and the holder of its checkpoint
 			if _, err := b.sweep(t.Context(), owner); err != nil {
@@ -244,7 +269,7 @@ func TestKilledAtAnyPoint(t *testing.T) {
 	}
 	for _, after := range []time.Duration{0, 10 * time.Millisecond, 30 * time.Millisecond, 200 * time.Millisecond} {
 		t.Logf("destroy, killed after %s", after)
-		killAfter(t, "destroy", owner, base.ID, after)
+		killAfter(t, b.config.Network, "destroy", owner, base.ID, after)
 		list, err := b.List(t.Context(), owner)
 		if err != nil {
 			t.Fatal(err)

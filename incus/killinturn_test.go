@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,6 +21,7 @@ import (
 	"pixels/egress"
 	"pixels/egress/gateway"
 	"pixels/internal/server"
+	"pixels/internal/testenv"
 	"pixels/sandbox"
 )
 
@@ -120,6 +123,10 @@ func TestKilledInTurn(t *testing.T) {
 			}
 		}},
 	}
+	kills = slices.Repeat(kills, testenv.Rounds(1, 10))
+	if len(kills) > 10 {
+		rand.Shuffle(len(kills), func(i, j int) { kills[i], kills[j] = kills[j], kills[i] })
+	}
 	for _, kill := range kills {
 		t.Run(kill.what, func(t *testing.T) {
 			l.packets.Seen()
@@ -217,7 +224,7 @@ func (l *lab) wiring(t *testing.T, name string) string {
 // killServer kills a server that the sandbox's owner uses, just when it was asked for something.
 func (l *lab) killServer(t *testing.T, self string) {
 	t.Helper()
-	owner := fmt.Sprintf("test-incus-%d", os.Getpid())
+	owner := ownerOf(t)
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	// With a state and a policy of its own, that grants unasked.
 	home := t.TempDir()

@@ -22,22 +22,16 @@ import (
 	"pixels/sandbox"
 )
 
-// lab is a network with a gateway of its own, whose way out leads into a fake internet, with real sandboxes on its wires.
+// lab is a ground with real sandboxes on the wires of its gateway, and a Backend of its own.
 type lab struct {
 	*Backend
-	p        *Provisioner
-	inet     *fakenet.Internet
-	packets  *fakenet.Packets
-	network  netip.Prefix
-	attempt  []byte             // the program that tries ways out
-	weak     []byte             // the gateway's program with its protections to be switched off
+	*ground
 	boxes    map[string]string  // IDs by name
 	weakened gateway.Protection // the protection that is off
 	subject  string             // the box that tries ways past wires
 }
 
 const (
-	upstream    = "10.166.248.3" // the internet's address on the network
 	allowedName = "allowed.example.com"
 	deniedName  = "denied.example.com" // on the same server as the allowed one, as behind a shared front
 )
@@ -45,72 +39,56 @@ const (
 // newLab makes a lab whose internet is on the network itself, where all that leaves a sandbox or the gateway is counted.
 func newLab(t *testing.T) *lab {
 	t.Helper()
-	return makeLab(t, func(g *gateway.Config) { g.Host = netip.MustParseAddr(upstream) }, func(l *lab) {
-		l.inet.Plug("up0", l.p.config.Network, fmt.Sprintf("pxi%d", os.Getpid()))
-		l.inet.Address("up0", upstream+"/22")
-		l.packets = l.inet.Watch("up0", upstream)
-	})
+	realBackend(t) // or the test is over
+	return labOn(t, takeGround(t))
 }
 
 // newRoutedLab makes a lab whose internet is behind this machine and its NAT, as the real one is.
 func newRoutedLab(t *testing.T) *lab {
 	t.Helper()
-	return makeLab(t, func(*gateway.Config) {}, func(l *lab) {
-		l.inet.Link("up0", fmt.Sprintf("pxi%d", os.Getpid()), netip.MustParsePrefix("203.0.113.2/30"), netip.MustParsePrefix("203.0.113.1/30"))
+	realBackend(t)
+	g := newGround(t, mostGrounds)
+	t.Cleanup(g.keeper.close)
+	g.place = func(*gateway.Config) {}
+	g.build(func() {
+		g.inet.Link("up0", fmt.Sprintf("pxi%d", os.Getpid()), netip.MustParsePrefix("203.0.113.2/30"), netip.MustParsePrefix("203.0.113.1/30"))
 	})
+	return labOn(t, g)
 }
 
-func makeLab(t *testing.T, place func(*gateway.Config), join func(*lab)) *lab {
+func labOn(t *testing.T, g *ground) *lab {
 	t.Helper()
-	realBackend(t) // or the test is skipped
-	l := &lab{network: netip.MustParsePrefix("10.166.248.1/22"), inet: fakenet.NewInternet(t), boxes: map[string]string{}, subject: "one"}
-	c := Config{Network: fmt.Sprintf("pxlab%d", os.Getpid()), place: func(g *gateway.Config) {
-		g.StrictECH, g.Resolver = true, netip.MustParseAddrPort(fakenet.DNS+":53")
-		place(g)
-	}}
-	var err error
-	if l.p, err = OpenProvisioner(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := l.p.DeleteGateway(context.Background()); err != nil {
-			t.Error(err)
-		}
-		if err := l.p.DeleteNetwork(); err != nil {
-			t.Error(err)
-		}
-	})
-	if err := l.p.CreateNetwork(l.network.String(), 0); err != nil {
-		t.Fatal(err)
-	}
-	join(l)
+	l := &lab{ground: g, boxes: map[string]string{}, subject: "one"}
 	l.inet.Name(allowedName, fakenet.Site)
 	l.inet.Name(deniedName, fakenet.Site)
-	if err := l.p.CreateGateway(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if l.Backend, err = OpenBackend(c); err != nil {
+	var err error
+	if l.Backend, err = OpenBackend(g.settings); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(l.Close)
-	l.attempt = program(t, "./testdata/attempt")
 	return l
 }
 
+// attempt is the program that tries ways out, and weak the gateway's with its protections to be switched off.
+var (
+	attempt = sync.OnceValues(func() ([]byte, error) { return program("./testdata/attempt") })
+	weak    = sync.OnceValues(func() ([]byte, error) { return program("pixels/cmd/pixels-gateway", "-tags", "pixels_weak") })
+)
+
 // program builds a program for instances.
-func program(t *testing.T, what string, flags ...string) []byte {
-	t.Helper()
-	at := filepath.Join(t.TempDir(), "program")
+func program(what string, flags ...string) ([]byte, error) {
+	dir, err := os.MkdirTemp("", "pixels-test-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	at := filepath.Join(dir, "program")
 	build := exec.Command("go", append(append([]string{"build", "-trimpath", "-ldflags", "-s -w", "-o", at}, flags...), what)...)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", what, err, out)
+		return nil, fmt.Errorf("build %s: %w\n%s", what, err, out)
 	}
-	content, err := os.ReadFile(at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return content
+	return os.ReadFile(at)
 }
 
 // box makes a sandbox in which attempts can be run.
@@ -124,7 +102,11 @@ func (l *lab) box(t *testing.T, name string, mode egress.Mode, allow ...string) 
 
 func (l *lab) equip(t *testing.T, id string) {
 	t.Helper()
-	err := l.server.CreateInstanceFile(id, "/usr/local/bin/attempt", client.InstanceFileArgs{Content: bytes.NewReader(l.attempt), Mode: 0o755, Type: "file"})
+	content, err := attempt()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = l.server.CreateInstanceFile(id, "/usr/local/bin/attempt", client.InstanceFileArgs{Content: bytes.NewReader(content), Mode: 0o755, Type: "file"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 const many = 200
 
 func TestManySandboxesOnOneGateway(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	source := l.box(t, "source", egress.Allowlist, allowedName)
 	if _, err := l.CreateCheckpoint(t.Context(), source.ID, "ready", ""); err != nil {

@@ -170,15 +170,22 @@ func (p *Provisioner) CreateNetwork(address string, mtu int) error {
 	if mtu > 0 {
 		config["bridge.mtu"] = fmt.Sprint(mtu)
 	}
-	err := p.server.CreateNetwork(api.NetworksPost{
-		Name: p.config.Network, Type: "bridge",
-		NetworkPut: api.NetworkPut{Config: config, Description: "Sandboxes of pixels"},
-	})
-	if err != nil {
-		return fmt.Errorf("create the bridge %q: %w", p.config.Network, err)
+	for try := 1; ; try++ {
+		err := p.server.CreateNetwork(api.NetworksPost{
+			Name: p.config.Network, Type: "bridge",
+			NetworkPut: api.NetworkPut{Config: config, Description: "Sandboxes of pixels"},
+		})
+		if err == nil {
+			return nil
+		}
+		// Incus looks at all interfaces of the machine meanwhile, and fails when one of them goes.
+		if try == createNetworkTries || !strings.Contains(err.Error(), "does not exist") {
+			return fmt.Errorf("create the bridge %q: %w", p.config.Network, err)
+		}
 	}
-	return nil
 }
+
+const createNetworkTries = 5
 
 // DeleteNetwork removes the configured network, which nothing may use.
 func (p *Provisioner) DeleteNetwork() error {

@@ -16,6 +16,7 @@ import (
 
 // What this machine gets its packages from works inside a sandbox, by rules that name it; and nothing else does.
 func TestPackageRegistriesWorkInside(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	hosts := map[string]string{} // what of
 	add := func(what, text string) {

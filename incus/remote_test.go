@@ -143,6 +143,7 @@ func withGateway(t *testing.T, c Config) Config {
 }
 
 func TestRemoteIncus(t *testing.T) {
+	t.Parallel()
 	c := withGateway(t, overHTTPS(t))
 	b, err := OpenBackend(c)
 	if err != nil {

@@ -87,6 +87,7 @@ func (a *asking) asked(t *testing.T, domain string) (r policy.Request) {
 }
 
 func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	a := newAsking(t, l)
 	got := a.reach(t, allowedName)

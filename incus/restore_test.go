@@ -11,12 +11,14 @@ import (
 	"github.com/lxc/incus/v6/shared/api"
 
 	"pixels/egress"
+	"pixels/internal/testenv"
 	"pixels/sandbox"
 )
 
 // Restores follow each other while servers retire what earlier ones replaced: one sandbox is there all the time, and in
 // the end only it and the instance that holds its checkpoint.
 func TestRestoresInARowAndRetirementsAtOnce(t *testing.T) {
+	t.Parallel()
 	b, other := realBackend(t), realBackend(t)
 	box := boxOf(t, b, sandbox.Spec{Name: "row", Egress: egress.None})
 	if _, err := b.CreateCheckpoint(t.Context(), box.ID, "ready", ""); err != nil {
@@ -41,7 +43,7 @@ func TestRestoresInARowAndRetirementsAtOnce(t *testing.T) {
 		}
 	})
 	id := box.ID
-	for range 5 {
+	for range testenv.Rounds(5, 50) {
 		got, err := b.Restore(t.Context(), id, "ready")
 		if err != nil {
 			t.Fatal(err)
@@ -99,6 +101,7 @@ func (s *goingServer) GetInstance(id string) (*api.Instance, string, error) {
 }
 
 func TestWhatWasReplacedIsNotSeenWhileASandboxGoes(t *testing.T) {
+	t.Parallel()
 	config := func(turn int) map[string]string {
 		c := map[string]string{ownerKey: "me", nameKey: "box", "volatile.last_state.power": "RUNNING"}
 		if turn > 0 {

@@ -20,6 +20,7 @@ import (
 const runners = "pgrep -f '[p]ixels-init.* session$'"
 
 func TestASessionServesOneCommandAfterTheOther(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	made := box(t, b, "session")
 	first := sh(t, b, made.ID, runners)
@@ -51,6 +52,7 @@ func TestASessionServesOneCommandAfterTheOther(t *testing.T) {
 
 // What a command leaves behind outlives the end of a later one, by which all goes that this one started.
 func TestWhatACommandLeavesOutlivesTheNext(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	made := box(t, b, "leaves")
 	sh(t, b, made.ID, "true") // in a session
@@ -72,6 +74,7 @@ func TestWhatACommandLeavesOutlivesTheNext(t *testing.T) {
 }
 
 func TestASessionIsKilled(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	made := box(t, b, "killed-session")
 	sh(t, b, made.ID, "true")
@@ -96,6 +99,7 @@ func TestASessionIsKilled(t *testing.T) {
 }
 
 func TestSessionsEndWithWhatTheyAreIn(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	made := box(t, b, "ends-session")
 	for range 2 {
@@ -134,6 +138,7 @@ func TestSessionsEndWithWhatTheyAreIn(t *testing.T) {
 
 // Root in a sandbox can make its runner say anything.
 func TestASessionThatLies(t *testing.T) {
+	t.Parallel()
 	frame := func(kind guest.FrameKind, size uint32, body string) string {
 		return string(binary.BigEndian.AppendUint32([]byte{byte(kind)}, size)) + body
 	}

@@ -53,6 +53,7 @@ func live(t *testing.T, b *Backend) {
 }
 
 func TestServersSeeEachOthersChanges(t *testing.T) {
+	t.Parallel()
 	a := realBackend(t)
 	b := secondBackend(t, Config{})
 	live(t, b)
@@ -88,6 +89,7 @@ func TestServersSeeEachOthersChanges(t *testing.T) {
 }
 
 func TestServersTakeOneNameAtOnce(t *testing.T) {
+	t.Parallel()
 	backends := []*Backend{realBackend(t), secondBackend(t, Config{}), secondBackend(t, Config{})}
 	owner := fmt.Sprintf("test-share-%d", os.Getpid())
 	var wg sync.WaitGroup
@@ -116,6 +118,7 @@ func TestServersTakeOneNameAtOnce(t *testing.T) {
 }
 
 func TestWhatIsChangedByHandIsSeen(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	live(t, b)
 	made := box(t, b, "by-hand")
@@ -201,6 +204,7 @@ func (c *counter) listen(t *testing.T) {
 }
 
 func TestLookingUpCostsNoCall(t *testing.T) {
+	t.Parallel()
 	first := realBackend(t)
 	way := &counter{socket: filepath.Join(t.TempDir(), "socket")}
 	way.listen(t)
@@ -210,7 +214,7 @@ func TestLookingUpCostsNoCall(t *testing.T) {
 	for i := range 3 {
 		box(t, first, fmt.Sprintf("looked-up-%d", i))
 	}
-	owner := fmt.Sprintf("test-incus-%d", os.Getpid())
+	owner := ownerOf(t)
 	soon(t, "all are seen", func() bool {
 		list, err := b.List(t.Context(), owner)
 		return err == nil && len(list) == 3

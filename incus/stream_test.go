@@ -14,6 +14,7 @@ import (
 // TestOutputIsReadAfterIncusEnded reads the output of a command only after Incus has ended it and closed its streams, as a
 // busy machine does. Incus's own client finds nothing then, and no error either.
 func TestOutputIsReadAfterIncusEnded(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	made := box(t, b, "late")
 	op, streams, err := command(b.server, made.ID, api.InstanceExecPost{Command: []string{"/bin/sh", "-c", "cat; echo error >&2"}})
@@ -39,6 +40,7 @@ func TestOutputIsReadAfterIncusEnded(t *testing.T) {
 
 // TestABrokenOutputIsAnError cuts the stream of a command that has more to say.
 func TestABrokenOutputIsAnError(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	made := box(t, b, "cut")
 	op, streams, err := command(b.server, made.ID, api.InstanceExecPost{Command: []string{"/bin/sh", "-c", "echo some; sleep 60"}})

@@ -145,18 +145,18 @@ var ways = []way{
 		return through
 	}},
 	{"icmp-tunnel", gateway.ProtectRedirects, func(t *testing.T, l *lab) string {
-		said := got(l.try(t, "one", "ping", site), "echo reply") + got(l.try(t, "one", "ping", "169.254.1.1"), "echo reply") + got(l.try(t, "one", "ping", "10.166.248.1"), "echo reply")
+		said := got(l.try(t, "one", "ping", site), "echo reply") + got(l.try(t, "one", "ping", "169.254.1.1"), "echo reply") + got(l.try(t, "one", "ping", l.host()), "echo reply")
 		return said + l.arrived()
 	}},
 	{"gateway-ports", gateway.ProtectInput, func(t *testing.T, l *lab) string {
 		var through string
-		for _, address := range []string{"169.254.1.1:9999", "10.166.248.2:53000"} {
+		for _, address := range []string{"169.254.1.1:9999", l.gatewayAddress() + ":53000"} {
 			if said := l.try(t, "one", "udp", address, "x"); !strings.Contains(said, "refused") && !strings.Contains(said, "unreachable") && !strings.Contains(said, "no route") {
 				through += "udp " + address + ": " + said
 			}
 		}
 		for _, box := range []string{"one", "open"} {
-			for _, address := range []string{"10.166.248.2:15001", "169.254.1.1:15001"} {
+			for _, address := range []string{l.gatewayAddress() + ":15001", "169.254.1.1:15001"} {
 				said := l.try(t, box, "tcp", address, "-say", `GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`)
 				if strings.HasPrefix(said, "error: EOF") || said == "" || strings.Contains(said, "200 OK") {
 					through += box + " tcp " + address + ": " + said

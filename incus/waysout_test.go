@@ -26,6 +26,7 @@ func TestNoProtectionIsUntried(t *testing.T) {
 
 // Every way is closed; and each is open once its protection is off, so that no test of them is empty.
 func TestWaysOut(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.box(t, "one", egress.Allowlist, allowedName)
 	l.box(t, "two", egress.Allowlist, allowedName)
@@ -73,16 +74,17 @@ func TestWaysOut(t *testing.T) {
 func (l *lab) weaken(t *testing.T, off gateway.Protection) {
 	t.Helper()
 	l.weakened = off
-	if l.weak == nil {
-		l.weak = program(t, "pixels/cmd/pixels-gateway", "-tags", "pixels_weak")
+	content, err := weak()
+	if err != nil {
+		t.Fatal(err)
 	}
-	err := l.server.CreateInstanceFile(l.p.config.Gateway(), gateway.WeakFile, client.InstanceFileArgs{
+	err = l.server.CreateInstanceFile(l.p.config.Gateway(), gateway.WeakFile, client.InstanceFileArgs{
 		Content: bytes.NewReader([]byte(off)), Mode: 0o600, Type: "file", WriteMode: "overwrite",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := l.p.renewGateway(t.Context(), l.weak, gateway.Version(l.weak)); err != nil {
+	if err := l.p.renewGateway(t.Context(), content, gateway.Version(content)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -79,7 +79,7 @@ func (l *lab) addressOf(t *testing.T, box string) string {
 var ownWays = []way{
 	{"host-mac", onAWire, func(t *testing.T, l *lab) string {
 		l.packets.Seen()
-		l.try(t, l.subject, "frame", l.bridgeMAC(t), "own", upstream, "443", "out")
+		l.try(t, l.subject, "frame", l.bridgeMAC(t), "own", l.upstream(), "443", "out")
 		return l.arrived()
 	}},
 	{"host-mac-local", onAWire, func(t *testing.T, l *lab) string {
@@ -150,7 +150,7 @@ var ownWays = []way{
 			through += got(l.try(t, "open", "tcp", target+":9000"), "reached")
 		}
 		l.packets.Seen()
-		l.try(t, l.subject, "frame", "ff:ff:ff:ff:ff:ff", "own", upstream, "9000", "to all")
+		l.try(t, l.subject, "frame", "ff:ff:ff:ff:ff:ff", "own", l.upstream(), "9000", "to all")
 		return through + l.arrived()
 	}},
 	{"mac-ip-spoof", gateway.ProtectSources, func(t *testing.T, l *lab) string {

@@ -21,7 +21,9 @@ import (
 )
 
 func TestWiresAreTakenOnceByManyServers(t *testing.T) {
-	a, b := realBackend(t), realBackend(t)
+	t.Parallel()
+	l := newLab(t)
+	a, b := l.Backend, secondBackend(t, l.settings)
 	const each = 12
 	var all sync.WaitGroup
 	var mu sync.Mutex
@@ -86,6 +88,7 @@ func wireOf(t *testing.T, b *Backend, id string) gateway.Wire {
 // The wire as a sandbox has it: its card is there from the first moment, has the address that the gateway gives it, and
 // leads to the gateway alone.
 func TestASandboxOnAWire(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	made := boxOf(t, b, sandbox.Spec{Name: "wired", Egress: egress.Allowlist})
 	wire := wireOf(t, b, made.ID)
@@ -111,6 +114,7 @@ func TestASandboxOnAWire(t *testing.T) {
 
 // A sandbox changes its mode while it runs, to one with a network and back, and leaves no wire behind.
 func TestTheModeChangesWhileASandboxRuns(t *testing.T) {
+	t.Parallel()
 	b := realBackend(t)
 	made := boxOf(t, b, sandbox.Spec{Name: "changing", Egress: egress.None})
 	set := func(mode egress.Mode) {
@@ -152,6 +156,7 @@ func TestTheModeChangesWhileASandboxRuns(t *testing.T) {
 // A running sandbox whose wire went away, with nothing of its name left on the host, gets another one, also when Incus
 // was asked to take its card away and failed, whereupon it forgets what the card was called on the host.
 func TestALostWireIsReplaced(t *testing.T) {
+	t.Parallel()
 	for _, forgotten := range []bool{false, true} {
 		t.Run(fmt.Sprintf("forgotten=%t", forgotten), func(t *testing.T) {
 			l := newLab(t)
@@ -198,6 +203,7 @@ func TestALostWireIsReplaced(t *testing.T) {
 
 // What a server knew of the keys before another one changed them is not what it has the gateway enforce.
 func TestAnOldSweepBringsNothingBack(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	id := l.box(t, "one", egress.Allowlist, allowedName).ID
 	old, err := l.cache.fresh()
@@ -231,6 +237,7 @@ func TestAnOldSweepBringsNothingBack(t *testing.T) {
 
 // A card that is gone is brought back, also to a sandbox that got it in this run of the gateway.
 func TestALostCardIsBroughtBack(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.box(t, "one", egress.Allowlist, allowedName)
 	for range 2 {
@@ -251,6 +258,7 @@ func (r refusing) UpdateInstance(name string, put api.InstancePut, etag string) 
 }
 
 func TestAGrantThatIncusRefusesIsUndone(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	id := l.box(t, "one", egress.Allowlist).ID
 	before := wireOf(t, l.Backend, id).Mark
@@ -274,6 +282,7 @@ func TestAGrantThatIncusRefusesIsUndone(t *testing.T) {
 // What an incusd that was killed in the middle left is deleted: an interface of the gateway that is no device of it, and a
 // pair on the host whose name is needed. Another thing of that name is passed by.
 func TestStraysAreDeleted(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.background.Wait()
 	list := func() map[int]gateway.Wire {
@@ -287,7 +296,11 @@ func TestStraysAreDeleted(t *testing.T) {
 		}
 		return byNumber
 	}
-	next := len(list())
+	l.spoilt = true
+	next := 0
+	for number := range list() {
+		next = max(next, number+1)
+	}
 	inst, _, err := l.server.GetInstanceState(l.wires.name)
 	if err != nil {
 		t.Fatal(err)
@@ -301,12 +314,21 @@ func TestStraysAreDeleted(t *testing.T) {
 		t.Cleanup(func() { _ = exec.Command("ip", "link", "delete", l.wires.hostEnd(number)).Run() })
 	}
 	taken, free, pair, foreign := next, next+1, next+2, next+3
+	soon(t, "all wires are free", func() bool {
+		for _, wire := range list() {
+			if wire.State != gateway.Free {
+				return false
+			}
+		}
+		return true
+	})
+	before := len(list())
 	link(taken, "veth", "peer", "name", gateway.Interface(taken), "netns", pid)
 	link(free, "veth", "peer", "name", gateway.Interface(free), "netns", pid)
 	link(pair, "veth")
 	link(foreign, "bridge")
-	soon(t, "the gateway sees them", func() bool { return len(list()) == next+2 })
-	for number := range taken { // so that a sandbox gets a stray one
+	soon(t, "the gateway sees them", func() bool { return len(list()) == before+2 })
+	for number := range before { // so that a sandbox gets a stray one
 		if _, err := l.wires.ask(t.Context(), gateway.Request{Op: gateway.Take, Sandbox: strconv.Itoa(number), Policy: &egress.Policy{}}); err != nil {
 			t.Fatal(err)
 		}
@@ -339,6 +361,7 @@ func TestStraysAreDeleted(t *testing.T) {
 
 // A gateway that is there and does not answer fails what needs it, and holds nothing up for good.
 func TestAPausedGateway(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	id := l.box(t, "one", egress.Allowlist).ID
 	state := func(action string) {

@@ -2,9 +2,12 @@ package policy
 
 import (
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
 
-// No goroutine outlives the tests.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	hookPause = time.Millisecond
+	goleak.VerifyTestMain(m) // no goroutine outlives the tests
+}

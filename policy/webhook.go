@@ -33,6 +33,9 @@ const (
 	hookTries = 3
 )
 
+// hookPause is the pause before the second try; before the third it is twice as long. Tests shorten it.
+var hookPause = time.Second
+
 // address is one of HTTP or HTTPS.
 type address struct{ string }
 
@@ -76,7 +79,7 @@ func (s *Set) Notify(ctx context.Context, r Request) error {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(time.Duration(try) * time.Second):
+		case <-time.After(time.Duration(try) * hookPause):
 		}
 	}
 	if err != nil {

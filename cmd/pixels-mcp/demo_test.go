@@ -53,6 +53,9 @@ func startDemo(t *testing.T, path, words string) (*exec.Cmd, *output) {
 	return cmd, out
 }
 
+// demos is held by the test that plays the demo, for all demos have the same sandboxes.
+var demos sync.Mutex
+
 // left lists the demo's sandboxes, half-made ones too.
 func left(t *testing.T) (names []string) {
 	t.Helper()
@@ -72,7 +75,10 @@ func left(t *testing.T) (names []string) {
 }
 
 func TestAnInterruptedDemoLeavesNothing(t *testing.T) {
+	t.Parallel()
 	incustest.Need(t)
+	demos.Lock()
+	defer demos.Unlock()
 	path := self(t)
 	for _, words := range []string{"create the sandbox", "write a file", "clone it", "destroy all"} {
 		cmd, out := startDemo(t, path, words)
@@ -91,7 +97,10 @@ func TestAnInterruptedDemoLeavesNothing(t *testing.T) {
 }
 
 func TestWhatAKilledDemoLeftTheNextOneRemoves(t *testing.T) {
+	t.Parallel()
 	incustest.Need(t)
+	demos.Lock()
+	defer demos.Unlock()
 	path := self(t)
 	cmd, _ := startDemo(t, path, "clone it")
 	server := children(t, cmd.Process.Pid)

@@ -16,6 +16,7 @@ import (
 // The MCP Inspector is a client that we did not write: each call starts the server anew, so that what a call made must be
 // there for the next one.
 func TestTheInspectorDrivesTheServer(t *testing.T) {
+	t.Parallel()
 	incustest.Need(t)
 	dir, err := filepath.Abs("../../.cache/inspector")
 	if err != nil {

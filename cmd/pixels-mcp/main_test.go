@@ -14,6 +14,7 @@ import (
 
 	"pixels/incus/incustest"
 	"pixels/internal/server"
+	"pixels/internal/testenv"
 )
 
 // asProgram makes the test binary behave as pixels-mcp, so that what runs as a subprocess is under the race detector too.
@@ -33,22 +34,23 @@ func alone(m *testing.M) int {
 		panic(err)
 	}
 	defer os.RemoveAll(dir)
-	for _, name := range []string{"XDG_CONFIG_HOME", "XDG_STATE_HOME"} {
-		if err := os.Setenv(name, filepath.Join(dir, name)); err != nil {
+	for name, value := range map[string]string{
+		"XDG_CONFIG_HOME": filepath.Join(dir, "config"), "XDG_STATE_HOME": filepath.Join(dir, "state"), asProgram: "1",
+	} {
+		if err := os.Setenv(name, value); err != nil {
 			panic(err)
 		}
 	}
 	return m.Run()
 }
 
-// self returns the path of the program, set up to be run by its name.
+// self returns the path of the program.
 func self(t *testing.T) string {
 	t.Helper()
 	path, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv(asProgram, "1")
 	return path
 }
 
@@ -83,6 +85,7 @@ func start(t *testing.T, path, owner string) *server.Client {
 }
 
 func TestTheJobOnIncusOverStdio(t *testing.T) {
+	t.Parallel()
 	incustest.Need(t)
 	c := start(t, self(t), fmt.Sprintf("e2e-%d", os.Getpid()))
 	call := func(tool string, arguments map[string]any, out any) {
@@ -127,10 +130,11 @@ func TestTheJobOnIncusOverStdio(t *testing.T) {
 }
 
 func TestTwoServersTakeOneNameAtOnce(t *testing.T) {
+	t.Parallel()
 	incustest.Need(t)
 	path, owner := self(t), fmt.Sprintf("race-%d", os.Getpid())
 	clients := []*server.Client{start(t, path, owner), start(t, path, owner)}
-	for round := range 4 {
+	for round := range testenv.Rounds(4, 40) {
 		errs := make(chan error, len(clients))
 		for _, c := range clients {
 			go func() {
@@ -178,6 +182,7 @@ func TestWithoutIncusEveryCallSaysWhatToDo(t *testing.T) {
 }
 
 func TestMistakesOnTheCommandLine(t *testing.T) {
+	t.Parallel()
 	path := self(t)
 	for name, c := range map[string]struct {
 		args     []string
@@ -207,6 +212,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 
 // What runs in the background goes on when its server has gone, and the next server knows it.
 func TestARunOutlivesItsServer(t *testing.T) {
+	t.Parallel()
 	incustest.Need(t)
 	path, owner := self(t), fmt.Sprintf("runs-%d", os.Getpid())
 	next := start(t, path, owner)

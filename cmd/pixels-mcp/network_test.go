@@ -13,6 +13,7 @@ import (
 
 // The way of a domain as agent and human go it: denied with a hint, allowed, used, denied again.
 func TestADomainIsAllowedAndDenied(t *testing.T) {
+	t.Parallel()
 	incustest.Need(t)
 	program, owner := self(t), fmt.Sprintf("network-%d", os.Getpid())
 	c := start(t, program, owner)

@@ -25,6 +25,7 @@ func denied(t *testing.T, what, got string, err error) {
 }
 
 func TestNoWayAroundNames(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	b := l.box("one", egress.Allowlist, "allowed.example.com")
 	got, err := b.secure(b.dialAddress("198.51.100.10:443"), "allowed.example.com")
@@ -48,6 +49,7 @@ func TestNoWayAroundNames(t *testing.T) {
 }
 
 func TestAClientHelloInPiecesIsReadWhole(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	b := l.box("one", egress.Allowlist, "allowed.example.com")
 	for name, good := range map[string]bool{"allowed.example.com": true, "denied.example.com": false} {
@@ -87,6 +89,7 @@ func (p *pieces) Write(b []byte) (int, error) {
 }
 
 func TestOnlyTLSOn443AndHTTPOn80(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	b := l.box("one", egress.Allowlist, "allowed.example.com", "allowed.example.com:8080")
 	for what, c := range map[string]struct {
@@ -127,6 +130,7 @@ func TestOnlyTLSOn443AndHTTPOn80(t *testing.T) {
 }
 
 func TestEveryRequestOnAConnectionIsChecked(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	b := l.box("one", egress.Allowlist, "allowed.example.com")
 	conn := b.dial("allowed.example.com", 80)
@@ -152,6 +156,7 @@ func TestEveryRequestOnAConnectionIsChecked(t *testing.T) {
 }
 
 func TestECHIsRefusedWhereThatIsWanted(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	if err := l.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
@@ -178,6 +183,7 @@ func TestECHIsRefusedWhereThatIsWanted(t *testing.T) {
 }
 
 func TestDNSTellsAndCarriesNothing(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	b := l.box("one", egress.Allowlist, "*.example.com")
 	for i := range 1000 {
@@ -213,6 +219,7 @@ func TestDNSTellsAndCarriesNothing(t *testing.T) {
 }
 
 func TestAnAllowedNameLeadsToNoPrivateAddress(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	b := l.box("one", egress.Allowlist, "*.example.com:*", "10.99.0.1/32:80")
 	for i, address := range []string{"10.0.0.1", "10.99.0.1", "10.99.0.2", "169.254.169.254", "127.0.0.1", "100.64.0.1", "198.18.0.1", "0.0.0.0", "192.168.1.1", "172.16.0.1", "224.0.0.1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "::1", "fe80::1"} {
@@ -252,6 +259,7 @@ func TestAnAllowedNameLeadsToNoPrivateAddress(t *testing.T) {
 }
 
 func TestNothingButTCPAndDNSLeaves(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	b := l.box("one", egress.Allowlist, "allowed.example.com:*")
 	arrived := make(chan string, 10)
@@ -332,6 +340,7 @@ func ping(t *testing.T, b *box, address string) bool {
 }
 
 func TestSandboxesDontReachEachOtherNorTheGateway(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	one, two := l.box("one", egress.Allowlist, "10.99.0.0/24:*"), l.box("two", egress.Unrestricted)
 	for _, b := range []*box{one, two} {

@@ -15,6 +15,7 @@ import (
 )
 
 func TestUpstreamDNSThatIsSlowOrBrokenHurtsNobodyElse(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	slow, other := l.box("slow", egress.Allowlist, "*.example.com"), l.box("other", egress.Allowlist, "10.99.0.1/32:7")
 	l.inet.SlowDNS(700 * time.Millisecond)
@@ -44,6 +45,7 @@ func TestUpstreamDNSThatIsSlowOrBrokenHurtsNobodyElse(t *testing.T) {
 }
 
 func TestAFullDiskTakesAwayAndGivesNothing(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	b := l.box("one", egress.Allowlist, "allowed.example.com", "other.example.org")
 	if err := unix.Mount("pixels-test", l.config.Dir, "tmpfs", 0, "size=16k"); err != nil {

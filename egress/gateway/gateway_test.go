@@ -15,6 +15,7 @@ import (
 )
 
 func TestWhatIsAllowedPasses(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	b := l.box("one", egress.Allowlist, "allowed.example.com", "allowed.example.com:22,7,8443")
 	if got, err := get(b.dial("allowed.example.com", 80), "allowed.example.com", "/x"); err != nil || !strings.Contains(got, "you asked allowed.example.com for /x") {
@@ -50,6 +51,7 @@ func TestWhatIsAllowedPasses(t *testing.T) {
 }
 
 func TestADenialIsSaidInTheClientsProtocol(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	b := l.box("one", egress.Allowlist, "allowed.example.com")
 	got, err := get(b.dial("denied.example.com", 80), "denied.example.com", "/")
@@ -82,6 +84,7 @@ func TestADenialIsSaidInTheClientsProtocol(t *testing.T) {
 }
 
 func TestGrantsAndRevocationsAreInForceAtOnce(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	b := l.box("one", egress.Allowlist)
 	if _, err := b.secure(b.dial("allowed.example.com", 443), "allowed.example.com"); err == nil {
@@ -111,6 +114,7 @@ func TestGrantsAndRevocationsAreInForceAtOnce(t *testing.T) {
 }
 
 func TestAWireIsTakenOnce(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	b := l.box("one", egress.Allowlist, "allowed.example.com")
 	p := policy(t, egress.Allowlist)
@@ -160,6 +164,7 @@ func TestAWireIsTakenOnce(t *testing.T) {
 }
 
 func TestAfterARestartTheSamePolicyIsInForce(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	b := l.box("one", egress.Allowlist, "allowed.example.com")
 	if _, err := b.secure(b.dial("allowed.example.com", 443), "allowed.example.com"); err != nil {
@@ -188,6 +193,7 @@ func TestAfterARestartTheSamePolicyIsInForce(t *testing.T) {
 }
 
 func TestASuccessorLeavesConnectionsAlone(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	b := l.box("one", egress.Allowlist, "allowed.example.com:7", "denied.example.com:7")
 	echo := func(conn net.Conn, text string) error {

@@ -47,6 +47,7 @@ func (l *lab) keep(b *box, domain string, d time.Duration) {
 }
 
 func TestAHeldConnectionGoesThroughWithItsGrant(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	b := l.box("one", egress.Allowlist)
 	start := time.Now()
@@ -93,6 +94,7 @@ func TestAHeldConnectionGoesThroughWithItsGrant(t *testing.T) {
 }
 
 func TestHeldConnectionsEndWithTheirSandboxAndAreBounded(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	b := l.box("one", egress.Allowlist)
 	l.answering()
@@ -131,6 +133,7 @@ func granted(t *testing.T, as egress.Grant, rules ...string) egress.Policy {
 }
 
 func TestAGrantEndsByItself(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	b := l.box("one", egress.Allowlist)
 	p := granted(t, egress.Grant{Until: time.Now().Add(1500 * time.Millisecond)}, "allowed.example.com")
@@ -150,6 +153,7 @@ func TestAGrantEndsByItself(t *testing.T) {
 }
 
 func TestAGrantForOneConnectionIsUsedOnce(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	b := l.box("one", egress.Allowlist)
 	p := granted(t, egress.Grant{Once: "r1", Until: time.Now().Add(time.Minute)}, "allowed.example.com")

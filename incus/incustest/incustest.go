@@ -12,6 +12,7 @@ import (
 // Need returns what set-up made on the Incus of this machine. Where there is none, testenv.NoIncus ends the test.
 func Need(t *testing.T) *incus.Provisioner {
 	t.Helper()
+	testenv.NeedsIncus(t)
 	p, err := incus.OpenProvisioner(t.Context(), incus.Config{})
 	if err == nil {
 		var image *incus.ProvisionImage

@@ -71,6 +71,13 @@ func (in *Internet) Name(name string, addresses ...string) {
 	in.zones[name] = addresses
 }
 
+// Forget has the internet know no names and remember nothing, as it was made.
+func (in *Internet) Forget() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.zones, in.seen, in.slow = map[string][]string{}, nil, 0
+}
+
 // SlowDNS delays each answer.
 func (in *Internet) SlowDNS(by time.Duration) {
 	in.mu.Lock()

@@ -26,7 +26,7 @@ func main() {
 	sleeps := flag.Bool("sleeps", false, "show which sleeps the slowest tests can reach")
 	save := flag.String("save", "", "`file` for what go test -json printed")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: testreport [flags] -- ARGUMENTS OF GO TEST")
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: testreport [flags] -- ARGUMENTS OF GO TEST [--then ARGUMENTS OF ANOTHER GO TEST]...")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -34,9 +34,30 @@ func main() {
 	if err != nil {
 		fatal(err)
 	}
-	r, err := run(os.Stdout, flag.Args(), *save)
-	if err != nil {
-		fatal(err)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var to io.Writer = io.Discard
+	if *save != "" {
+		f, err := os.Create(*save)
+		if err != nil {
+			fatal(err)
+		}
+		defer f.Close()
+		to = f
+	}
+	r := &report{tests: map[name]*test{}, good: true}
+	for args := flag.Args(); ctx.Err() == nil; {
+		at := slices.Index(args, "--then")
+		now := args
+		if at >= 0 {
+			now, args = args[:at], args[at+1:]
+		}
+		if err := r.run(ctx, now, os.Stdout, to); err != nil {
+			fatal(err)
+		}
+		if at < 0 {
+			break
+		}
 	}
 	r.printSlowest(os.Stdout, *slowest, *sleeps)
 	unlisted := r.printSkips(os.Stdout, allowed)
@@ -51,40 +72,28 @@ func fatal(err error) {
 	os.Exit(1)
 }
 
-// run runs go test, prints what comes of each package, and returns when all have ended. An interrupt goes to go test, too,
-// which ends its tests.
-func run(to io.Writer, args []string, save string) (*report, error) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+// run runs go test, prints what comes of each package, writes what go test -json prints to save, and returns when all have
+// ended. The end of ctx interrupts go test, which ends its tests.
+func (r *report) run(ctx context.Context, args []string, to, save io.Writer) error {
 	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json"}, args...)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = time.Minute
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, err
-	}
-	var from io.Reader = out
-	if save != "" {
-		f, err := os.Create(save)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		from = io.TeeReader(out, f)
+		return err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, err
+		return err
 	}
-	r := &report{tests: map[name]*test{}}
-	readErr := r.read(from, to)
+	readErr := r.read(io.TeeReader(out, save), to)
 	err = cmd.Wait()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) || readErr != nil {
-		return nil, errors.Join(readErr, err)
+		return errors.Join(readErr, err)
 	}
-	r.good = err == nil
-	return r, nil
+	r.good = r.good && err == nil
+	return nil
 }
 
 func (r *report) printSlowest(to io.Writer, n int, withSleeps bool) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,8 +31,8 @@ func sample(t *testing.T, args ...string) (*report, string) {
 	}
 	t.Chdir(dir)
 	var out strings.Builder
-	r, err := run(&out, args, "")
-	if err != nil {
+	r := &report{tests: map[name]*test{}, good: true}
+	if err := r.run(t.Context(), args, &out, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	return r, out.String()

@@ -19,13 +19,13 @@ import (
 type Subject struct {
 	sandbox.Backend
 	Image string // one that the backend has
-	Owner string // whom nothing else makes sandboxes for
+	Owner string // for whom, and for whose name with an addition, nothing else makes sandboxes
 }
 
-// Run puts a backend through the suite. Everything it makes belongs to s.Owner and is gone afterwards.
+// Run puts a backend through the suite. Everything it makes belongs to owners whose names begin with s.Owner, one for each
+// story, and is gone afterwards.
 func Run(t *testing.T, s Subject) {
-	t.Cleanup(func() { s.destroyAll(t) })
-	for _, story := range []struct {
+	for i, story := range []struct {
 		name string
 		tell func(*testing.T, Subject)
 	}{
@@ -55,8 +55,11 @@ func Run(t *testing.T, s Subject) {
 		{"what is not there is not found", notFound},
 	} {
 		t.Run(strings.ReplaceAll(story.name, " ", "_"), func(t *testing.T) {
-			defer s.destroyAll(t)
-			story.tell(t, s)
+			t.Parallel()
+			own := s
+			own.Owner = fmt.Sprintf("%s-%d", s.Owner, i)
+			defer own.destroyAll(t)
+			story.tell(t, own)
 		})
 	}
 }

@@ -1,0 +1,187 @@
+package incus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"testing"
+
+	"pixels/egress/gateway"
+	"pixels/internal/fakenet"
+	"pixels/sandbox"
+)
+
+// mostGrounds is how many tests can use a ground at once.
+const mostGrounds = 3
+
+// ground is what a lab stands on: a network, its gateway and a fake internet. They take seconds to make, so that one test
+// after the other uses them, each with all of it to itself.
+type ground struct {
+	number   int
+	keeper   *keeper
+	settings Config
+	p        *Provisioner
+	inet     *fakenet.Internet
+	packets  *fakenet.Packets // that arrived at the internet; nil where that is routed
+	network  netip.Prefix
+	place    func(*gateway.Config)
+	spoilt   bool // nobody is to use it after this test
+}
+
+// free are the grounds that no test uses.
+var free struct {
+	sync.Mutex
+	grounds []*ground
+	made    int
+}
+
+var slots = make(chan struct{}, mostGrounds)
+
+// takeGround returns a ground for the time of a test.
+func takeGround(t *testing.T) *ground {
+	t.Helper()
+	slots <- struct{}{}
+	t.Cleanup(func() { <-slots })
+	free.Lock()
+	var g *ground
+	if n := len(free.grounds); n > 0 {
+		g, free.grounds = free.grounds[n-1], free.grounds[:n-1]
+		g.keeper.TB = t
+	} else {
+		g = newGround(t, free.made)
+		free.made++
+	}
+	free.Unlock()
+	t.Cleanup(func() { g.release(t) })
+	if g.p == nil {
+		g.build(func() {
+			g.inet.Plug("up0", g.settings.Network, fmt.Sprintf("pxi%dn%d", os.Getpid(), g.number))
+			g.inet.Address("up0", g.upstream()+"/22")
+			g.packets = g.inet.Watch("up0", g.upstream())
+		})
+	}
+	return g
+}
+
+// newGround is a ground that is to be built, with the number-th network.
+func newGround(t testing.TB, number int) *ground {
+	network := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 166, byte(248 - 4*number), 1}), 22)
+	g := &ground{number: number, keeper: &keeper{TB: t}, network: network}
+	g.place = func(c *gateway.Config) { c.Host = netip.MustParseAddr(g.upstream()) }
+	g.settings = Config{Network: fmt.Sprintf("pxlab%d-%d", os.Getpid(), number), place: func(c *gateway.Config) {
+		c.StrictECH, c.Resolver = true, netip.MustParseAddrPort(fakenet.DNS+":53")
+		g.place(c)
+	}}
+	return g
+}
+
+// host, gatewayAddress and upstream are the addresses that the machine, the gateway and the internet have on the network.
+func (g *ground) host() string           { return g.network.Addr().String() }
+func (g *ground) gatewayAddress() string { return g.network.Addr().Next().String() }
+func (g *ground) upstream() string       { return g.network.Addr().Next().Next().String() }
+
+// build makes all of a ground. join brings its internet to where the gateway looks for it.
+func (g *ground) build(join func()) {
+	g.keeper.Helper()
+	var err error
+	if g.p, err = OpenProvisioner(context.Background(), g.settings); err != nil {
+		g.keeper.Fatal(err)
+	}
+	g.inet = fakenet.NewInternet(g.keeper)
+	g.keeper.Cleanup(func() {
+		err := g.p.DeleteGateway(context.Background())
+		if errors.Is(err, sandbox.ErrNotFound) { // of a test that failed while it made one
+			err = nil
+		}
+		if err := errors.Join(err, g.p.DeleteNetwork()); err != nil {
+			g.keeper.Error(err)
+		}
+	})
+	if err := g.p.CreateNetwork(g.network.String(), 0); err != nil {
+		g.keeper.Fatal(err)
+	}
+	join()
+	if err := g.p.CreateGateway(context.Background()); err != nil {
+		g.keeper.Fatal(err)
+	}
+}
+
+// release gives a ground to the next test, unless this one failed or spoilt it.
+func (g *ground) release(t *testing.T) {
+	if !t.Failed() && !g.spoilt {
+		if err := g.mend(); err != nil {
+			t.Errorf("mend the lab's ground: %v", err)
+		}
+	}
+	if t.Failed() || g.spoilt {
+		g.keeper.close()
+		return
+	}
+	free.Lock()
+	defer free.Unlock()
+	free.grounds = append(free.grounds, g)
+}
+
+// mend brings a ground back to what a test expects.
+func (g *ground) mend() error {
+	g.inet.Forget()
+	have, err := g.p.Gateway()
+	switch {
+	case err != nil:
+		return err
+	case have == nil:
+		return g.p.CreateGateway(context.Background())
+	case !have.Running:
+		err = g.p.StartGateway(context.Background())
+	}
+	if err == nil && !have.Current {
+		err = g.p.RenewGateway(context.Background())
+	}
+	return err
+}
+
+// closeGrounds ends those that are free, which are all when the tests have ended.
+func closeGrounds() (err error) {
+	free.Lock()
+	defer free.Unlock()
+	for _, g := range free.grounds {
+		last := &ending{}
+		g.keeper.TB = last
+		g.keeper.close()
+		err = errors.Join(err, last.err)
+	}
+	free.grounds = nil
+	return err
+}
+
+// keeper is the testing.TB of what outlives a test: it fails the test that uses it now, and cleans up when it is closed.
+type keeper struct {
+	testing.TB
+	cleanups []func()
+}
+
+func (k *keeper) Cleanup(f func()) { k.cleanups = append(k.cleanups, f) }
+
+func (k *keeper) close() {
+	for len(k.cleanups) > 0 {
+		last := len(k.cleanups) - 1
+		f := k.cleanups[last]
+		k.cleanups = k.cleanups[:last]
+		f()
+	}
+}
+
+// ending takes the errors of what ends after the last test.
+type ending struct {
+	testing.TB
+	err error
+}
+
+func (*ending) Helper()             {}
+func (e *ending) Error(args ...any) { e.err = errors.Join(e.err, errors.New(fmt.Sprint(args...))) }
+func (e *ending) Errorf(format string, args ...any) {
+	e.err = errors.Join(e.err, fmt.Errorf(format, args...))
+}
