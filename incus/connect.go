@@ -39,6 +39,7 @@ type Config struct {
 	StrictECH  bool           // what the gateway that set-up makes is to do with an Encrypted Client Hello: refuse it
 
 	place func(*gateway.Config) // edits what a gateway is told; for tests
+	stock stock                 // of free wires; the zero value means usualStock; tests need fewer
 }
 
 // withDefaults fills the fields that were left empty.
@@ -56,6 +57,9 @@ func (c Config) withDefaults() Config {
 		if *f.field == "" {
 			*f.field = f.value
 		}
+	}
+	if c.stock == (stock{}) {
+		c.stock = usualStock
 	}
 	return c
 }

@@ -17,7 +17,7 @@ import (
 // mostGrounds is how many tests can use a ground at once.
 const mostGrounds = 3
 
-// ground is what a lab stands on: a network, its gateway and a fake internet. They take seconds to make, so that one test
+// ground is what a lab stands on: an Incus project, a network, its gateway and a fake internet. They take seconds to make, so that one test
 // after the other uses them, each with all of it to itself.
 type ground struct {
 	number   int
@@ -68,13 +68,17 @@ func takeGround(t *testing.T) *ground {
 
 // newGround is a ground that is to be built, with the number-th network.
 func newGround(t testing.TB, number int) *ground {
-	network := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 166, byte(248 - 4*number), 1}), 22)
+	network := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 164, byte(4 * number), 1}), 22)
 	g := &ground{number: number, keeper: &keeper{TB: t}, network: network}
 	g.place = func(c *gateway.Config) { c.Host = netip.MustParseAddr(g.upstream()) }
-	g.settings = Config{Network: fmt.Sprintf("pxlab%d-%d", os.Getpid(), number), place: func(c *gateway.Config) {
+	g.settings = Config{
+		Project: fmt.Sprintf("pixels-test-%d-%d", os.Getpid(), number), Network: fmt.Sprintf("pxlab%d-%d", os.Getpid(), number),
+		stock: stock{2, 8},
+	}
+	g.settings.place = func(c *gateway.Config) {
 		c.StrictECH, c.Resolver = true, netip.MustParseAddrPort(fakenet.DNS+":53")
 		g.place(c)
-	}}
+	}
 	return g
 }
 
@@ -86,7 +90,11 @@ func (g *ground) upstream() string       { return g.network.Addr().Next().Next()
 // build makes all of a ground. join brings its internet to where the gateway looks for it.
 func (g *ground) build(join func()) {
 	g.keeper.Helper()
-	var err error
+	local, err := OpenProvisioner(context.Background(), Config{})
+	if err != nil {
+		g.keeper.Fatal(err)
+	}
+	createProject(g.keeper, local.server, g.settings.Project)
 	if g.p, err = OpenProvisioner(context.Background(), g.settings); err != nil {
 		g.keeper.Fatal(err)
 	}

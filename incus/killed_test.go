@@ -27,6 +27,7 @@ const (
 	killedOwner   = "PIXELS_TEST_OWNER"
 	killedID      = "PIXELS_TEST_ID"
 	killedNetwork = "PIXELS_TEST_NETWORK"
+	killedProject = "PIXELS_TEST_PROJECT"
 )
 
 func TestMain(m *testing.M) {
@@ -56,7 +57,7 @@ func TestMain(m *testing.M) {
 }
 
 func doUntilKilled(does, owner, id string) error {
-	b, err := OpenBackend(Config{Network: os.Getenv(killedNetwork)})
+	b, err := OpenBackend(Config{Project: os.Getenv(killedProject), Network: os.Getenv(killedNetwork)})
 	if err != nil {
 		return err
 	}
@@ -79,14 +80,14 @@ func doUntilKilled(does, owner, id string) error {
 }
 
 // killAfter runs a server that does something, and kills it some time after it began. It tells whether it had ended before.
-func killAfter(t *testing.T, network, does, owner, id string, after time.Duration) (ended bool) {
+func killAfter(t *testing.T, c Config, does, owner, id string, after time.Duration) (ended bool) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), killedDoes+"="+does, killedOwner+"="+owner, killedID+"="+id, killedNetwork+"="+network)
+	cmd.Env = append(os.Environ(), killedDoes+"="+does, killedOwner+"="+owner, killedID+"="+id, killedNetwork+"="+c.Network, killedProject+"="+c.Project)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -187,7 +188,7 @@ func TestKilledAtAnyPoint(t *testing.T) {
 		before := 0
 		for after := range moments(400*time.Millisecond, testenv.Rounds(12, 200)) {
 			t.Logf("%s, killed after %s", does, after)
-			ended := killAfter(t, b.config.Network, does, owner, base.ID, after)
+			ended := killAfter(t, b.config, does, owner, base.ID, after)
 			if !ended {
 				before++
 			}
@@ -228,7 +229,7 @@ func TestKilledAtAnyPoint(t *testing.T) {
 	for after := range moments(500*time.Millisecond, testenv.Rounds(13, 200)) {
 		t.Logf("restore, killed after %s", after)
 		sh(t, b, base.ID, "echo lost >/root/note")
-		killAfter(t, b.config.Network, "restore", owner, base.ID, after)
+		killAfter(t, b.config, "restore", owner, base.ID, after)
 		deadline := time.Now().Add(30 * time.Second)
 		for { // one instance, or two: the sandbox and the holder of its checkpoint
 			if _, err := b.sweep(t.Context(), owner); err != nil {
@@ -269,7 +270,7 @@ func TestKilledAtAnyPoint(t *testing.T) {
 	}
 	for _, after := range []time.Duration{0, 10 * time.Millisecond, 30 * time.Millisecond, 200 * time.Millisecond} {
 		t.Logf("destroy, killed after %s", after)
-		killAfter(t, b.config.Network, "destroy", owner, base.ID, after)
+		killAfter(t, b.config, "destroy", owner, base.ID, after)
 		list, err := b.List(t.Context(), owner)
 		if err != nil {
 			t.Fatal(err)

@@ -231,7 +231,7 @@ func (l *lab) killServer(t *testing.T, self string) {
 	if err := errors.Join(os.Mkdir(filepath.Join(home, "pixels"), 0o700), os.WriteFile(filepath.Join(home, "pixels", "policy.toml"), []byte("[egress]\nallow = [\"first.example.com\", \"second.example.com\"]"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	c, err := server.Start(t.Context(), "sh", "-c", `echo $$ >"$1"; XDG_CONFIG_HOME="$5" XDG_STATE_HOME="$5" exec "$2" serve --owner "$3" --defaults-network "$4"`, "sh", pidFile, self, owner, l.config.Network, home)
+	c, err := server.Start(t.Context(), "sh", "-c", `echo $$ >"$1"; XDG_CONFIG_HOME="$5" XDG_STATE_HOME="$5" exec "$2" serve --owner "$3" --defaults-network "$4" --incus-project "$6"`, "sh", pidFile, self, owner, l.config.Network, home, l.config.Project)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package incus
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 
 	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
+	"golang.org/x/sync/errgroup"
 )
 
 // ofTest is a name or an owner that a test gave, with the process of the test as its end.
@@ -80,13 +80,14 @@ func removeWhere(ctx context.Context, server client.InstanceServer, which func(a
 	if err != nil {
 		return err
 	}
-	var errs []error
+	var removing errgroup.Group
+	removing.SetLimit(8)
 	for _, i := range instances {
 		if which(i) {
-			errs = append(errs, remove(ctx, server, i.Name))
+			removing.Go(func() error { return remove(ctx, server, i.Name) })
 		}
 	}
-	return errors.Join(errs...)
+	return removing.Wait()
 }
 
 // deletePool deletes a pool with the copies of images that are in it.

@@ -68,7 +68,7 @@ func (b *Backend) mendWires(ctx context.Context, all map[string]*known) error {
 		}
 	}
 	errs = append(errs, b.allAgain(ctx, lost, run))
-	errs = append(errs, b.wires.tend(ctx, fewWires, enoughWires))
+	errs = append(errs, b.wires.tend(ctx, b.wires.stock.few, b.wires.stock.enough))
 	return errors.Join(errs...)
 }
 
@@ -165,12 +165,12 @@ func (b *Backend) again(ctx context.Context, id, gatewayRun string) error {
 
 // topUp makes wires in the background when few are left.
 func (b *Backend) topUp(w *wires, free int) {
-	if free >= fewWires || !b.toppingUp.CompareAndSwap(false, true) {
+	if free >= w.stock.few || !b.toppingUp.CompareAndSwap(false, true) {
 		return
 	}
 	b.later(func(ctx context.Context) {
 		defer b.toppingUp.Store(false)
-		_ = w.tend(ctx, fewWires, enoughWires) // who needs one that isn't there learns why
+		_ = w.tend(ctx, w.stock.few, w.stock.enough) // who needs one that isn't there learns why
 	})
 }
 

@@ -170,26 +170,33 @@ func (p *Provisioner) CreateNetwork(address string, mtu int) error {
 	if mtu > 0 {
 		config["bridge.mtu"] = fmt.Sprint(mtu)
 	}
-	for try := 1; ; try++ {
-		err := p.server.CreateNetwork(api.NetworksPost{
+	err := amongOthers(func() error {
+		return p.server.CreateNetwork(api.NetworksPost{
 			Name: p.config.Network, Type: "bridge",
 			NetworkPut: api.NetworkPut{Config: config, Description: "Sandboxes of pixels"},
 		})
-		if err == nil {
-			return nil
-		}
-		// Incus looks at all interfaces of the machine meanwhile, and fails when one of them goes.
-		if try == createNetworkTries || !strings.Contains(err.Error(), "does not exist") {
-			return fmt.Errorf("create the bridge %q: %w", p.config.Network, err)
-		}
+	})
+	if err != nil {
+		return fmt.Errorf("create the bridge %q: %w", p.config.Network, err)
 	}
+	return nil
 }
 
-const createNetworkTries = 5
+// amongOthers makes or deletes a network, again when another interface of the machine goes meanwhile: Incus looks at all of
+// them, and fails when one does.
+func amongOthers(do func() error) (err error) {
+	for range 5 {
+		if err = do(); err == nil || !strings.Contains(err.Error(), "does not exist") {
+			return err
+		}
+	}
+	return err
+}
 
 // DeleteNetwork removes the configured network, which nothing may use.
 func (p *Provisioner) DeleteNetwork() error {
-	if err := p.server.DeleteNetwork(p.config.Network); err != nil && !missing(err) {
+	err := amongOthers(func() error { return p.server.DeleteNetwork(p.config.Network) })
+	if err != nil && !missing(err) {
 		return fmt.Errorf("delete the network %q: %w", p.config.Network, err)
 	}
 	return nil

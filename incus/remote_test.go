@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
 	localtls "github.com/lxc/incus/v6/shared/tls"
 
@@ -91,26 +92,32 @@ func overHTTPS(t *testing.T) Config {
 			t.Fatal(err)
 		}
 	}
-	err = local.CreateProject(api.ProjectsPost{Name: c.Project, ProjectPut: api.ProjectPut{Config: map[string]string{
-		// Its images and networks are those of the default project, its instances are its own.
+	createProject(t, local, c.Project)
+	return c
+}
+
+// createProject makes a project, which is gone afterwards. Its images and networks are those of the default project, its
+// instances are its own.
+func createProject(t testing.TB, local client.InstanceServer, name string) {
+	t.Helper()
+	err := local.CreateProject(api.ProjectsPost{Name: name, ProjectPut: api.ProjectPut{Config: map[string]string{
 		"features.images": "false", "features.networks": "false", "features.profiles": "false", "features.storage.volumes": "false", "features.storage.buckets": "false",
 	}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		own := local.UseProject(c.Project)
+		own := local.UseProject(name)
 		if left, err := own.GetInstanceNames(api.InstanceTypeAny); err != nil || len(left) > 0 {
 			t.Errorf("in the project are left %v, %v", left, err)
 			for _, id := range left {
-				_ = remove(t.Context(), own, id) // the project's deletion tells
+				_ = remove(context.Background(), own, id) // the project's deletion tells
 			}
 		}
-		if err := local.DeleteProject(c.Project); err != nil {
+		if err := local.DeleteProject(name); err != nil {
 			t.Error(err)
 		}
 	})
-	return c
 }
 
 // withGateway makes the project of c a network and a gateway of its own.

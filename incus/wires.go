@@ -23,6 +23,7 @@ import (
 type wires struct {
 	server client.InstanceServer
 	name   string // of the gateway's instance
+	stock  stock
 	ends   string // how the names of the wires' other ends begin
 
 	lost func() // hears that a channel ended, unless we ended it; may be nil
@@ -35,12 +36,13 @@ type wires struct {
 	blocked  map[int]bool // numbers whose name on the host is taken, guarded by changing
 }
 
-// How many free wires there are to be, at least and after more were made. A batch takes some 40 ms a wire.
-const (
-	fewWires     = 16
-	enoughWires  = 40
-	hurriedWires = 8 // made at once for a sandbox that waits
-)
+// stock is how many free wires there are to be: with fewer than few, as many are made as are enough. A batch takes some
+// 40 ms a wire.
+type stock struct{ few, enough int }
+
+var usualStock = stock{16, 40}
+
+const hurriedWires = 8 // made at once for a sandbox that waits
 
 // answerTime is how long the gateway may take for an answer.
 const answerTime = 10 * time.Second
@@ -331,7 +333,7 @@ func newWires(server client.InstanceServer, c Config) *wires {
 	c = c.withDefaults()
 	name := c.Gateway()
 	// There may be several gateways on a host.
-	return &wires{server: server, name: name, ending: make(chan struct{}), ends: "px" + gateway.Version([]byte(c.Project + "/" + name))[:6] + "-"}
+	return &wires{server: server, name: name, stock: c.stock, ending: make(chan struct{}), ends: "px" + gateway.Version([]byte(c.Project + "/" + name))[:6] + "-"}
 }
 
 // hostEnd is the name of a wire's other end while it lies on the host.

@@ -315,6 +315,9 @@ func TestStraysAreDeleted(t *testing.T) {
 	}
 	taken, free, pair, foreign := next, next+1, next+2, next+3
 	soon(t, "all wires are free", func() bool {
+		if err := l.wires.tend(t.Context(), 1, 1); err != nil {
+			t.Fatal(err)
+		}
 		for _, wire := range list() {
 			if wire.State != gateway.Free {
 				return false

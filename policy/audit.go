@@ -79,7 +79,7 @@ func (s *Store) Add(r Record) {
 		return
 	}
 	if r.At.IsZero() {
-		r.At = time.Now()
+		r.At = s.now()
 	}
 	if r.Count == 0 {
 		r.Count = 1
@@ -231,7 +231,7 @@ func (s *Store) Records(q Query) (out []Record, err error) {
 
 // Prune removes what is older than keep, and records above a number, but no request that is open.
 func (s *Store) Prune(keep time.Duration) error {
-	before := time.Now().Add(-keep).UnixMilli()
+	before := s.now().Add(-keep).UnixMilli()
 	return s.with(func(db *sql.DB) error {
 		_, err := db.Exec("DELETE FROM audit WHERE at < ? OR id <= (SELECT max(id) FROM audit) - ?", before, mostRecords)
 		if err == nil {

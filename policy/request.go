@@ -105,7 +105,10 @@ var (
 // Raise puts a question to a human, or adds to one that is open: the same rule for the same lineage is one question. One
 // that was answered with no a short time ago is not put again: it is returned as it was answered. fresh tells that it is new.
 func (s *Store) Raise(ask Request) (r Request, fresh bool, err error) {
-	now := time.Now()
+	if s == nil {
+		return r, false, errNoStore
+	}
+	now := s.now()
 	if err := s.brake(ask.Owner, now); err != nil {
 		return r, false, err
 	}
@@ -217,7 +220,7 @@ func tidy(tx *sql.Tx, now time.Time) error {
 func (s *Store) Requests(owner string, limit int, states ...RequestState) (out []Request, err error) {
 	err = s.tx(func(tx *sql.Tx) error {
 		out = []Request{}
-		if err := tidy(tx, time.Now()); err != nil {
+		if err := tidy(tx, s.now()); err != nil {
 			return err
 		}
 		text, args := columns+" WHERE (?1 = '' OR owner = ?1)", []any{owner}
@@ -251,7 +254,7 @@ func (s *Store) Requests(owner string, limit int, states ...RequestState) (out [
 // Request returns one; ErrNoRequest.
 func (s *Store) Request(id string) (r Request, err error) {
 	err = s.tx(func(tx *sql.Tx) error {
-		if err := tidy(tx, time.Now()); err != nil {
+		if err := tidy(tx, s.now()); err != nil {
 			return err
 		}
 		r, err = find(tx, id)
@@ -297,7 +300,10 @@ func (s *Store) Withdraw(id, why string) (Request, error) {
 
 // move brings a request from one state to another, with what to says of it.
 func (s *Store) move(id string, from RequestState, to Request) (r Request, err error) {
-	now := time.Now()
+	if s == nil {
+		return r, errNoStore
+	}
+	now := s.now()
 	var until, decided int64
 	if !to.Until.IsZero() {
 		until = to.Until.UnixMilli()

@@ -34,6 +34,8 @@ type Store struct {
 	records chan Record // to be written
 	written chan struct{}
 	stop    context.CancelFunc
+
+	now func() time.Time // time.Now, but in tests
 }
 
 // version is that of the tables; a file of another one is not touched.
@@ -111,7 +113,7 @@ func OpenStore(path string, say func(error)) (*Store, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("keep records: %w", err)
 	}
-	s := &Store{path: path, say: say, records: make(chan Record, queue), written: make(chan struct{}), braked: map[string]brake{}}
+	s := &Store{path: path, say: say, records: make(chan Record, queue), written: make(chan struct{}), now: time.Now, braked: map[string]brake{}}
 	if err := s.open(); err != nil {
 		return nil, err
 	}
@@ -242,7 +244,7 @@ func (s *Store) Lease(name, whose string, d time.Duration) (mine bool, err error
 	if s == nil {
 		return false, errNoStore
 	}
-	now := time.Now()
+	now := s.now()
 	err = s.with(func(db *sql.DB) error {
 		r, err := db.Exec(`INSERT INTO leases (name, whose, until) VALUES (?1, ?2, ?3)
 			ON CONFLICT (name) DO UPDATE SET whose = ?2, until = ?3 WHERE whose = ?2 OR until < ?4 OR until > ?5`,
@@ -293,7 +295,7 @@ func (s *Store) Owners() (out []string, err error) {
 // Held tells whether anybody has a lease whose name begins with prefix.
 func (s *Store) Held(prefix string) (held bool, err error) {
 	err = s.with(func(db *sql.DB) error {
-		return db.QueryRow("SELECT EXISTS (SELECT 1 FROM leases WHERE name LIKE ? || '%' AND until > ?)", prefix, time.Now().UnixMilli()).Scan(&held)
+		return db.QueryRow("SELECT EXISTS (SELECT 1 FROM leases WHERE name LIKE ? || '%' AND until > ?)", prefix, s.now().UnixMilli()).Scan(&held)
 	})
 	return held, err
 }

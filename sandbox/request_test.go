@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pixels/egress"
@@ -244,6 +245,10 @@ func TestNewSandboxesAsk(t *testing.T) {
 }
 
 func TestBlockedConnectionsAreHeldAndAsked(t *testing.T) {
+	synctest.Test(t, blockedConnectionsAreHeldAndAsked)
+}
+
+func blockedConnectionsAreHeldAndAsked(t *testing.T) {
 	a := newAsked(t, "[egress]\nallow = [\"free.example.com\"]\nnever = [\"never.example.com\"]\nhold = \"20s\"")
 	ctx, cancel := context.WithCancel(t.Context())
 	var watching sync.WaitGroup
@@ -360,6 +365,10 @@ func TestWhatIsNeverGrantedIsDeniedInNewSandboxes(t *testing.T) {
 }
 
 func TestConnectionsAreCountedOnRecordAndBounded(t *testing.T) {
+	synctest.Test(t, connectionsAreCountedOnRecordAndBounded)
+}
+
+func connectionsAreCountedOnRecordAndBounded(t *testing.T) {
 	a := newAsked(t, "")
 	ctx, cancel := context.WithCancel(t.Context())
 	var watching sync.WaitGroup
