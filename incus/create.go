@@ -190,7 +190,7 @@ func (b *Backend) win(ctx context.Context, spec sandbox.Spec, id string) error {
 func (b *Backend) instance(spec sandbox.Spec) (api.InstancesPost, error) {
 	config := map[string]string{
 		nameKey: spec.Name, ownerKey: spec.Owner, fromKey: spec.From, egressKey: string(spec.Egress), networkKey: b.config.Network,
-		expiresKey: spec.ExpiresAt.UTC().Format(time.RFC3339),
+		expiresKey: expiry(spec.ExpiresAt),
 		// No way to reach Incus from inside, and a map of user ids that no other sandbox has.
 		"security.guestapi": "false", "security.idmap.isolated": "true",
 	}
@@ -268,4 +268,12 @@ func (b *Backend) copied(id, label string) (map[string]string, api.InstanceSourc
 		return nil, api.InstanceSource{}, err
 	}
 	return snapshot.Config, api.InstanceSource{Type: "copy", Source: holder + "/" + label}, nil
+}
+
+// expiry is a lease's end as a key has it; empty where there is none.
+func expiry(at time.Time) string {
+	if at.IsZero() {
+		return ""
+	}
+	return at.UTC().Format(time.RFC3339)
 }

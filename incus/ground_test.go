@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"pixels/egress/gateway"
 	"pixels/internal/fakenet"
@@ -133,22 +134,48 @@ func (g *ground) release(t *testing.T) {
 	free.grounds = append(free.grounds, g)
 }
 
-// mend brings a ground back to what a test expects.
+// mend brings a ground back to what a test expects: an internet that knows nothing, a gateway with all protections, and all
+// wires free.
 func (g *ground) mend() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
 	g.inet.Forget()
 	have, err := g.p.Gateway()
 	switch {
 	case err != nil:
 		return err
 	case have == nil:
-		return g.p.CreateGateway(context.Background())
+		err = g.p.CreateGateway(ctx)
 	case !have.Running:
-		err = g.p.StartGateway(context.Background())
+		err = g.p.StartGateway(ctx)
 	}
-	if err == nil && !have.Current {
-		err = g.p.RenewGateway(context.Background())
+	if err == nil && have != nil && !have.Current {
+		err = g.p.RenewGateway(ctx)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	b, err := OpenBackend(g.settings)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	for {
+		all, err := b.cache.fresh()
+		if err == nil {
+			err = errors.Join(b.mendWires(ctx, all), b.wires.tend(ctx, 1<<20, b.wires.stock.enough)) // also those that nobody needs yet
+		}
+		var reply gateway.Reply
+		if err == nil {
+			reply, err = b.wires.ask(ctx, gateway.Request{Op: gateway.Wires})
+		}
+		if err == nil && len(reply.Wires) == countFree(reply.Wires) {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("the wires are %+v, %v, %w", reply.Wires, err, ctx.Err())
+		}
+	}
 }
 
 // closeGrounds ends those that are free, which are all when the tests have ended.

@@ -114,7 +114,7 @@ func (b *Backend) SetExpiry(ctx context.Context, id string, at time.Time) error 
 		if config[goingKey] != "" {
 			return fmt.Errorf("it is being destroyed (%w)", sandbox.ErrNotFound)
 		}
-		config[expiresKey] = at.UTC().Format(time.RFC3339)
+		config[expiresKey] = expiry(at)
 		return nil
 	}, nil)
 	return b.failed(err, "extend the sandbox")

@@ -144,7 +144,7 @@ func (b *Backend) sweep(ctx context.Context, owner string) (expired []sandbox.Sa
 			})
 			if err == nil {
 				expired = append(expired, describe(&inst))
-			} else if errors.Is(err, sandbox.ErrState) || errors.Is(err, sandbox.ErrNotFound) {
+			} else if errors.Is(err, sandbox.ErrState) || errors.Is(err, sandbox.ErrNotFound) || missing(err) {
 				err = nil
 			}
 		}

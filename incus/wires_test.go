@@ -168,6 +168,7 @@ func TestALostWireIsReplaced(t *testing.T) {
 			if _, err = finish(t.Context(), l.server, op, err); err != nil {
 				t.Fatal(err)
 			}
+			soon(t, "the kernel has taken the wires away", func() bool { return !strings.Contains(l.run(t, "one", "ls", "/sys/class/net"), card) })
 			if err := startGateway(t.Context(), l.server, l.wires.name); err != nil {
 				t.Fatal(err)
 			}
@@ -314,17 +315,6 @@ func TestStraysAreDeleted(t *testing.T) {
 		t.Cleanup(func() { _ = exec.Command("ip", "link", "delete", l.wires.hostEnd(number)).Run() })
 	}
 	taken, free, pair, foreign := next, next+1, next+2, next+3
-	soon(t, "all wires are free", func() bool {
-		if err := l.wires.tend(t.Context(), 1, 1); err != nil {
-			t.Fatal(err)
-		}
-		for _, wire := range list() {
-			if wire.State != gateway.Free {
-				return false
-			}
-		}
-		return true
-	})
 	before := len(list())
 	link(taken, "veth", "peer", "name", gateway.Interface(taken), "netns", pid)
 	link(free, "veth", "peer", "name", gateway.Interface(free), "netns", pid)
@@ -336,6 +326,7 @@ func TestStraysAreDeleted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	was := list()[free]
 	l.box(t, "one", egress.Allowlist, allowedName)
 	reached := func() bool {
 		return strings.Contains(l.try(t, "one", "tcp", allowedName+":80", "-host", allowedName), "200 OK")
@@ -343,7 +334,6 @@ func TestStraysAreDeleted(t *testing.T) {
 	if list()[taken].State != gateway.Taken || !reached() {
 		t.Fatalf("a sandbox on a stray wire has no way out: %+v", list()[taken])
 	}
-	was := list()[free]
 	if err := l.wires.tend(t.Context(), 4, 4); err != nil {
 		t.Fatal(err)
 	}

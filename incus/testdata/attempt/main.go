@@ -83,7 +83,7 @@ func tcp(args []string) (string, error) {
 	sni := f.String("sni", "", "do TLS with this server name; none for no name")
 	host := f.String("host", "", "ask for / by HTTP with this Host")
 	say := f.String("say", "", "what to say instead, as a Go string")
-	inPieces := f.Bool("pieces", false, "send the ClientHello in records of 7 bytes, 100 ms apart")
+	inPieces := f.Bool("pieces", false, "send the ClientHello in records of 7 bytes, 10 ms apart")
 	ech := f.Bool("ech", false, "do TLS with an Encrypted Client Hello")
 	_ = f.Parse(args[1:])
 	address, err := resolve(args[0])
@@ -139,7 +139,7 @@ func echConfig(name string) []byte {
 	return append([]byte{0, byte(len(config))}, config...)
 }
 
-// pieces writes the first record as many of 7 bytes, 100 ms apart.
+// pieces writes the first record as many of 7 bytes, 10 ms apart.
 type pieces struct {
 	net.Conn
 	after bool
@@ -156,7 +156,7 @@ func (p *pieces) Write(b []byte) (int, error) {
 			return 0, err
 		}
 		body = body[n:]
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond) // so that each is a segment of its own
 	}
 	return len(b), nil
 }
