@@ -164,6 +164,8 @@ type ears struct {
 	udp     net.PacketConn
 	mu      sync.Mutex
 	arrived []string
+
+	listening sync.WaitGroup
 }
 
 func (e *ears) open() (port uint16, err error) {
@@ -174,22 +176,22 @@ func (e *ears) open() (port uint16, err error) {
 	if e.udp, err = net.ListenPacket("udp4", fmt.Sprintf(":%d", address.Port)); err != nil {
 		return 0, errors.Join(err, e.tcp.Close())
 	}
-	go func() {
+	e.listening.Go(func() {
 		for {
 			conn, err := e.tcp.Accept()
 			if err != nil {
 				return
 			}
-			go func() {
+			e.listening.Go(func() {
 				defer conn.Close()
 				_ = conn.SetDeadline(time.Now().Add(time.Second))
 				b := make([]byte, 200)
 				n, _ := conn.Read(b)
 				e.hear(string(b[:n]), conn.LocalAddr().String())
-			}()
+			})
 		}
-	}()
-	go func() {
+	})
+	e.listening.Go(func() {
 		b := make([]byte, 200)
 		for {
 			n, _, err := e.udp.ReadFrom(b)
@@ -198,7 +200,7 @@ func (e *ears) open() (port uint16, err error) {
 			}
 			e.hear(string(b[:n]), "the host")
 		}
-	}()
+	})
 	return uint16(address.Port), nil
 }
 
@@ -218,7 +220,10 @@ func (e *ears) heard() []string {
 	return slices.Clone(e.arrived)
 }
 
-func (e *ears) close() { _, _ = e.tcp.Close(), e.udp.Close() }
+func (e *ears) close() {
+	_, _ = e.tcp.Close(), e.udp.Close()
+	e.listening.Wait()
+}
 
 // leaky says what was found, and what to do.
 func leaky(found string) string {

@@ -268,7 +268,7 @@ func TestKilledAtAnyPoint(t *testing.T) {
 			t.Fatalf("its checkpoints are %v, %v", c, err)
 		}
 	}
-	for _, after := range []time.Duration{0, 10 * time.Millisecond, 30 * time.Millisecond, 200 * time.Millisecond} {
+	for _, after := range []time.Duration{0, 10 * time.Millisecond, 30 * time.Millisecond, 200 * time.Millisecond, 2 * time.Second} {
 		t.Logf("destroy, killed after %s", after)
 		killAfter(t, b.config, "destroy", owner, base.ID, after)
 		list, err := b.List(t.Context(), owner)

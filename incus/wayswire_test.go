@@ -17,6 +17,9 @@ import (
 	"pixels/sandbox"
 )
 
+// generous is how long what must happen at once may take on a busy machine.
+const generous = 5 * time.Second
+
 // bridgeMAC is the hardware address of the host's end of the network.
 func (l *lab) bridgeMAC(t *testing.T) string {
 	t.Helper()
@@ -171,7 +174,6 @@ var ownWays = []way{
 				break
 			}
 		}
-		start := time.Now()
 		cut := l.set(t, "one", egress.Allowlist, allowedName)
 		select {
 		case said := <-ended:
@@ -180,10 +182,10 @@ var ownWays = []way{
 			}
 			l.forget()
 			return l.seen()
-		case <-time.After(time.Until(start.Add(time.Second))):
+		case <-time.After(generous):
 			l.run(t, "one", "pkill", "-9", "attempt")
 			<-ended
-			return "the connection goes on after a second"
+			return "the connection goes on"
 		}
 	}},
 	{"allow-live", gateway.ProtectChanges, func(t *testing.T, l *lab) string {
@@ -195,7 +197,7 @@ var ownWays = []way{
 		l.set(t, "one", egress.Allowlist, allowedName, deniedName)
 		defer l.set(t, "one", egress.Allowlist, allowedName)
 		said := l.try(t, "one", "tcp", deniedName+":443", "-sni", deniedName, "-host", deniedName)
-		if took := time.Since(start); !strings.Contains(said, "you asked "+deniedName) || took > time.Second {
+		if took := time.Since(start); !strings.Contains(said, "you asked "+deniedName) || took > generous {
 			return fmt.Sprintf("after %s: %s", took, said)
 		}
 		return ""

@@ -109,12 +109,16 @@ func (g *Gateway) serveControl(ctx context.Context) error {
 	if err := os.Chmod(g.config.Socket, 0o600); err != nil {
 		return err
 	}
+	ctx, end := context.WithCancel(ctx)
+	var conversations sync.WaitGroup
+	defer conversations.Wait()
+	defer end()
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
 			return err
 		}
-		go g.converse(ctx, conn)
+		conversations.Go(func() { g.converse(ctx, conn) })
 	}
 }
 
@@ -130,6 +134,7 @@ func (g *Gateway) converse(ctx context.Context, conn net.Conn) {
 		return encoder.Encode(r)
 	}
 	var watcher chan Event
+	var telling sync.WaitGroup
 	answers := false
 	defer func() {
 		if watcher != nil {
@@ -140,6 +145,8 @@ func (g *Gateway) converse(ctx context.Context, conn net.Conn) {
 			}
 			g.mu.Unlock()
 			close(watcher)
+			_ = conn.Close() // for one who doesn't listen
+			telling.Wait()
 		}
 	}()
 	lines := bufio.NewScanner(conn)
@@ -158,13 +165,13 @@ func (g *Gateway) converse(ctx context.Context, conn net.Conn) {
 				g.answering++
 			}
 			g.mu.Unlock()
-			go func() {
+			telling.Go(func() {
 				for e := range watcher {
 					if send(Reply{Event: &e}) != nil {
 						_ = conn.Close() // and the loop below ends
 					}
 				}
-			}()
+			})
 		}
 		if send(g.do(request)) != nil {
 			return

@@ -119,7 +119,7 @@ func Load(path string, required bool, environ []string, flags map[string]string)
 	}
 	for _, kv := range environ {
 		name, value, _ := strings.Cut(kv, "=")
-		if !strings.HasPrefix(name, "PIXELS_") || slices.Contains(notSettings, name) {
+		if !strings.HasPrefix(name, "PIXELS_") || strings.HasPrefix(name, "PIXELS_TEST_") || slices.Contains(notSettings, name) {
 			continue
 		}
 		i := slices.IndexFunc(settings, func(s setting) bool { return s.Env() == name })

@@ -97,8 +97,12 @@ func (r *report) take(e event, to io.Writer) {
 		r.endPackage(e.Package, to)
 		return
 	}
-	if at := strings.LastIndex(e.Test, "/"); at >= 0 {
-		r.get(name{e.Package, e.Test[:at]}).children += e.Elapsed
+	for above := e.Test; strings.Contains(above, "/"); { // a name may have slashes of its own
+		above = above[:strings.LastIndex(above, "/")]
+		if parent := r.tests[name{e.Package, above}]; parent != nil {
+			parent.children += e.Elapsed
+			break
+		}
 	}
 	if e.Action == "fail" {
 		fmt.Fprint(to, t.output.String())

@@ -13,7 +13,7 @@ const source = `package sample
 
 import ("os"; "testing"; "time")
 
-func TestGood(t *testing.T) { t.Run("slow", func(t *testing.T) { wait() }) }
+func TestGood(t *testing.T) { t.Run("slow/er", func(t *testing.T) { wait() }) }
 func wait() { time.Sleep(20 * time.Millisecond) }
 func TestBad(t *testing.T) { t.Error("this is what is wrong") }
 func TestLeftOut(t *testing.T) { t.Skip("nothing answers") }
@@ -52,14 +52,14 @@ func TestAReport(t *testing.T) {
 		t.Errorf("%d passed, %d failed, %d skipped", pass, fail, skip)
 	}
 	slow := r.byOwnTime()[0]
-	if slow.Test != "TestGood/slow" || slow.own() < 0.02 {
+	if slow.Test != "TestGood/slow/er" || slow.own() < 0.02 {
 		t.Errorf("the slowest is %s with %.2f s", slow.Test, slow.own())
 	}
 	s, err := readSources("sample")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if all := s.sleepsOf("TestGood/slow"); len(all) != 1 || all[0].line != 6 {
+	if all := s.sleepsOf("TestGood/slow/er"); len(all) != 1 || all[0].line != 6 {
 		t.Errorf("its sleeps: %v", all)
 	}
 	if all := s.sleepsOf("TestBad"); len(all) != 0 {
