@@ -150,7 +150,7 @@ func onlyToMeasure(t *testing.T) {
 func rawClones(t *testing.T, b *Backend, base string, count int) []string {
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, benchAtOnce)
-	wait := `case $(readlink /proc/1/exe) in */systemd) until systemctl -q is-active systemd-tmpfiles-setup.service && systemctl -q is-active basic.target; do sleep 0.02; done ;; *) until [ -e ` +
+	wait := `case $(readlink /proc/1/exe) in */systemd) until [ -S /run/systemd/private ] && systemctl -q is-active systemd-tmpfiles-setup.service && systemctl -q is-active basic.target; do sleep 0.05; done ;; *) until [ -e ` +
 		guest.ReadyMark + ` ]; do sleep 0.01; done ;; esac; until grep -q '^eth0[[:space:]]*00000000' /proc/net/route; do sleep 0.02; done; hostname`
 	ids := make([]string, count)
 	for i := range count {

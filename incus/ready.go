@@ -23,7 +23,7 @@ const readyScript = `
 address= n=0
 case $(readlink /proc/1/exe) in
 ` + guest.Dir + `/*) until [ -e ` + guest.ReadyMark + ` ]; do n=$((n + 1)); [ $n -lt 10 ] && sleep 0.01 || sleep 0.05; done; read -r address <` + guest.ReadyMark + ` ;;
-*/systemd) until systemctl -q is-active systemd-tmpfiles-setup.service && systemctl -q is-active basic.target; do sleep 0.02; done ;;
+*/systemd) until [ -S /run/systemd/private ] && systemctl -q is-active systemd-tmpfiles-setup.service && systemctl -q is-active basic.target; do sleep 0.05; done ;;
 esac
 [ -n "$1" ] || exit 0
 until grep -q '^eth0[[:space:]]*00000000' /proc/net/route; do sleep 0.02; done

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"pixels/egress"
 	"pixels/sandbox"
 	"pixels/sandbox/sandboxtest"
@@ -135,8 +138,9 @@ func TestClonesAreReportedEachByItself(t *testing.T) {
 			}
 			continue
 		}
-		if r.Err != nil || r.ExecErr != nil || r.Exec == nil || r.Exec.ExitCode != 3 || r.Exec.Stdout != name+"\nUTC\n" {
-			t.Errorf("%s: %+v", name, r)
+		want := sandbox.CloneResult{Name: name, Exec: &sandbox.ExecResult{ExitCode: 3, Stdout: name + "\nUTC\n"}}
+		if diff := cmp.Diff(want, r, cmpopts.IgnoreFields(sandbox.CloneResult{}, "Sandbox"), cmpopts.IgnoreFields(sandbox.ExecResult{}, "Duration")); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
 }

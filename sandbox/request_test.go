@@ -12,6 +12,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"pixels/egress"
 	"pixels/policy"
 	"pixels/sandbox"
@@ -296,8 +299,9 @@ func blockedConnectionsAreHeldAndAsked(t *testing.T) {
 	for end := time.Now().Add(10 * time.Second); (len(open()) == 0 || open()[0].Count < 2) && time.Now().Before(end); {
 		time.Sleep(5 * time.Millisecond)
 	}
-	if list := open(); len(list) != 1 || list[0].Rule != "asked.example.com" || list[0].Process != "7 curl" || list[0].Source != policy.ByConnection || list[0].Count != 2 {
-		t.Errorf("%+v", list)
+	want := []policy.Request{{State: policy.RequestOpen, Owner: "me", Sandbox: "c1", Rule: "asked.example.com", Process: "7 curl", Source: policy.ByConnection, Count: 2}}
+	if diff := cmp.Diff(want, open(), cmpopts.IgnoreFields(policy.Request{}, "ID", "At", "Last", "Lineage", "Expires")); diff != "" {
+		t.Errorf("the requests (-want +got):\n%s", diff)
 	}
 	a.Connect("me", "c1", "never.example.com", 443)
 	if holds := told(3); holds[2] != 0 {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"pixels/egress"
 	"pixels/sandbox"
 	"pixels/sandbox/sandboxtest"
@@ -20,8 +22,15 @@ func TestOnlyWhatThePolicySharesIsAnothersToUse(t *testing.T) {
 		}
 	}
 	list, err := m.List(t.Context(), "alice", sandbox.ListRequest{})
-	if err != nil || len(list.Sandboxes) != 2 || list.Sandboxes[0].Name != "box" || list.Sandboxes[1].Name != "ci/box" || list.Sandboxes[1].Owner != "ci" {
-		t.Errorf("%+v, %v", list, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names [][2]string
+	for _, s := range list.Sandboxes {
+		names = append(names, [2]string{s.Owner, s.Name})
+	}
+	if diff := cmp.Diff([][2]string{{"alice", "box"}, {"ci", "ci/box"}}, names); diff != "" {
+		t.Errorf("owners and names (-want +got):\n%s", diff)
 	}
 	if list, err := m.List(t.Context(), "alice", sandbox.ListRequest{After: "box"}); err != nil || len(list.Sandboxes) != 1 {
 		t.Errorf("%+v, %v", list, err)
