@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := build
-.PHONY: build setup demo test test-fast test-long test-times test-setup lint bench clean-incus install
+.PHONY: build setup demo test test-fast test-long test-times test-setup test-machine test-compile lint bench clean-incus install
 
 # The programs of instances are embedded, and name the images by their content: the same source must give the same bytes.
 STATIC := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -buildid="
@@ -35,7 +35,7 @@ lint: build
 REPORT := PIXELS_TEST_INCUS=1 $(GO) run ./internal/testreport -skips internal/testreport/skips.txt
 RACE   := -race $(foreach p,modernc.org/sqlite/lib golang.org/x/crypto/argon2 golang.org/x/crypto/blake2b,-gcflags=$(p)=-race=false)
 ALONE  := ^(TestKilledInTurn|TestIncusKilledAndRevived)$$
-ALL    := $(RACE) -count=1 -timeout 30m -p 3 -parallel 6 -skip '$(ALONE)' ./... --then \
+ALL    := $(RACE) -count=1 -timeout 30m -p 2 -parallel 5 -skip '$(ALONE)' ./... --then \
           $(RACE) -count=1 -timeout 15m -p 1 -run '$(ALONE)' ./incus ./cmd/pixels-mcp
 
 test: test-setup
@@ -54,10 +54,17 @@ test-long: test-setup
 	PIXELS_TEST_LONG=1 $(REPORT) -- $(RACE) -count=20 -timeout 60m ./egress/... ./internal/server ./internal/web ./policy ./sandbox/... ./tools \
 		--then $(RACE) -count=4 -timeout 120m -p 1 -run 'Killed|Restore|Name|Many|Wire' ./incus ./cmd/pixels-mcp
 
-test-setup: lint
-	scripts/inspector.sh
-	scripts/chromium.sh
+# What the tests need: a machine that is set up, and, at the same time, the source vetted and compiled for them.
+test-setup: build
+	@$(MAKE) --no-print-directory -j2 -Oline test-machine test-compile
+
+test-machine:
 	$(BIN) setup --systemd
+	scripts/chromium.sh
+	scripts/inspector.sh
+
+test-compile: lint
+	$(GO) build $(RACE) ./...
 
 # Measures speed as a ratio to raw Incus in the same run; nothing is asserted.
 bench: build

@@ -3,6 +3,7 @@ package incus
 import (
 	"context"
 	"encoding/json"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -62,20 +63,24 @@ func (c *cache) listen(ctx context.Context, config Config) {
 	if err != nil {
 		return
 	}
-	events, err := server.GetEventsByType([]string{api.EventTypeLifecycle})
+	// The client's own listeners keep their connection for a minute after their end.
+	events, err := server.RawWebsocket("/events?" + url.Values{"type": {api.EventTypeLifecycle}, "project": {config.Project}}.Encode())
 	if err != nil {
 		return
 	}
-	defer events.Disconnect()
-	stop := context.AfterFunc(ctx, events.Disconnect)
+	defer events.Close()
+	stop := context.AfterFunc(ctx, func() { _ = events.Close() })
 	defer stop()
-	if _, err := events.AddHandler([]string{api.EventTypeLifecycle}, c.hear); err != nil {
-		return
-	}
 	c.mu.Lock()
 	c.live = true
 	c.mu.Unlock()
-	_ = events.Wait() // however it ended: the cache knows nothing from here on
+	for {
+		var event api.Event
+		if err := events.ReadJSON(&event); err != nil {
+			return // however it ended: the cache knows nothing from here on
+		}
+		c.hear(event)
+	}
 }
 
 // hear takes note of an event. Its source says which instance it is about: /1.0/instances/ID, with more behind.

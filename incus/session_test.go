@@ -159,6 +159,7 @@ func TestASessionThatLies(t *testing.T) {
 		t.Run(strings.ReplaceAll(what, " ", "_"), func(t *testing.T) {
 			stdin, requests := io.Pipe()
 			go func() { _, _ = io.Copy(io.Discard, stdin) }()
+			defer requests.Close()
 			s := &session{requests: requests, frames: bufio.NewReader(strings.NewReader(said)), running: &running{ended: make(chan struct{}), err: errors.New("it was ended")}}
 			close(s.running.ended)
 			var out bytes.Buffer

@@ -93,6 +93,9 @@ func (b *Backend) Close() {
 	b.others.Range(func(_, w any) bool { w.(*wires).close(); return true })
 	b.end()
 	b.feeding.Wait()
+	if c, err := b.server.GetHTTPClient(); err == nil {
+		c.CloseIdleConnections()
+	}
 }
 
 // left tells whether an instance that isn't whole was left so by a process that ended.
