@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lxc/incus/v6/shared/api"
+
 	"pixels/internal/guest"
 	"pixels/sandbox"
 )
@@ -80,9 +82,13 @@ func TestASessionIsKilled(t *testing.T) {
 	sh(t, b, made.ID, "true")
 	// While it waits: by whom it can't be told, as nothing that a session runs survives its own killing.
 	const killer = "setsid -f sh -c 'sleep 0.5; pkill -9 -f \"[p]ixels-init.* session$\"' >/dev/null 2>&1"
-	sh(t, b, made.ID, killer) // and its session ends
-	sh(t, b, made.ID, "true") // a new one
-	time.Sleep(time.Second)
+	sh(t, b, made.ID, killer)             // and its session ends
+	sh(t, b, made.ID, "true")             // a new one
+	soon(t, "it is killed", func() bool { // looked at without a session
+		var out both
+		_, err := b.exec(t.Context(), made.ID, api.InstanceExecPost{Command: []string{"/bin/sh", "-c", runners + " | wc -l"}}, nil, &out, &out)
+		return err == nil && strings.TrimSpace(out.String()) == "0"
+	})
 	if out := sh(t, b, made.ID, "echo works"); out != "works" {
 		t.Errorf("after the kill of a session that waited: %q", out)
 	}

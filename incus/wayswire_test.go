@@ -146,8 +146,8 @@ var ownWays = []way{
 			victim = "victim"
 		}
 		l.behind(t, victim, "listen", "9000", "reached")
-		time.Sleep(200 * time.Millisecond)
 		target := l.addressOf(t, victim)
+		soon(t, "the other one listens", func() bool { return l.says(t, target+":9000") == "reached" })
 		through := got(l.try(t, l.subject, "tcp", target+":9000"), "reached")
 		if l.subject == "one" {
 			through += got(l.try(t, "open", "tcp", target+":9000"), "reached")
