@@ -11,7 +11,6 @@ import (
 	"time"
 
 	client "github.com/lxc/incus/v6/client"
-	"github.com/lxc/incus/v6/shared/api"
 
 	"pixels/egress"
 	"pixels/egress/gateway"
@@ -89,17 +88,17 @@ func connect(ctx context.Context, c Config) (client.InstanceServer, error) {
 	if c.Remote != "" {
 		where = c.Remote
 	}
-	server, err := dial(ctx, c)
+	server, err := dial(probe, c)
 	if err != nil {
 		return nil, err
 	}
-	if err := answers(probe, server); err != nil {
+	if err := answers(server); err != nil {
 		if errors.Is(err, os.ErrPermission) || strings.Contains(err.Error(), "permission denied") {
 			return nil, fmt.Errorf("no right to use Incus at %s: join the group incus-admin (or incus) and log in again, or run as root: %w", where, err)
 		}
 		return nil, fmt.Errorf("%w at %s (run `pixels-mcp doctor` to see why, `pixels-mcp setup` to mend it): %w", ErrUnreachable, where, err)
 	}
-	return server, nil
+	return server.(*client.ProtocolIncus).WithContext(ctx), nil // what it learnt of the server stays
 }
 
 // connectRemote opens an HTTPS client that shows the client certificate and accepts exactly the pinned server certificate.
@@ -133,26 +132,13 @@ func connectRemote(ctx context.Context, c Config) (client.InstanceServer, error)
 }
 
 // answers asks the server who it is, and that it trusts us.
-func answers(ctx context.Context, server client.InstanceServer) error {
-	type reply struct {
-		server *api.Server
-		err    error
+func answers(server client.InstanceServer) error {
+	s, _, err := server.GetServer()
+	if err != nil {
+		return err
 	}
-	got := make(chan reply, 1)
-	go func() {
-		s, _, err := server.GetServer()
-		got <- reply{s, err}
-	}()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case r := <-got:
-		if r.err != nil {
-			return r.err
-		}
-		if r.server.Auth != "trusted" {
-			return errors.New("it answers but does not trust this client: add the client certificate with `incus config trust add-certificate`")
-		}
-		return nil
+	if s.Auth != "trusted" {
+		return errors.New("it answers but does not trust this client: add the client certificate with `incus config trust add-certificate`")
 	}
+	return nil
 }
