@@ -27,7 +27,7 @@ lint: build
 	$(GO) vet ./...
 
 # The tests run on real Incus: setup brings one up where none runs, and from then on its absence is a failure. No answer
-# comes from the test cache, which knows nothing of Incus. Tests that kill incusd come last and by themselves. The limit is
+# comes from the test cache, which knows nothing of Incus. Tests that kill incusd come last, beside what needs no Incus. The limit is
 # against hanging, on slow machines too.
 #
 # SQLite (translated C) and the password hash are not ours to look for races in, and take up to twenty times as long under
@@ -35,8 +35,11 @@ lint: build
 REPORT := PIXELS_TEST_INCUS=1 $(GO) run ./internal/testreport -skips internal/testreport/skips.txt
 RACE   := -race $(foreach p,modernc.org/sqlite/lib golang.org/x/crypto/argon2 golang.org/x/crypto/blake2b,-gcflags=$(p)=-race=false)
 ALONE  := ^(TestKilledInTurn|TestIncusKilledAndRevived)$$
-ALL    := $(RACE) -count=1 -timeout 30m -p 2 -parallel 5 -skip '$(ALONE)' ./... --then \
-          $(RACE) -count=1 -timeout 15m -p 1 -run '$(ALONE)' ./incus ./cmd/pixels-mcp
+INCUS  := ./cmd/pixels-mcp ./incus ./internal/setup
+OTHERS  = $(filter-out $(INCUS:./%=pixels/%),$(shell $(GO) list ./...))
+ALL     = $(RACE) -count=1 -timeout 30m -p 3 -parallel 5 -skip '$(ALONE)' $(INCUS) \
+          --then $(RACE) -count=1 -timeout 15m -p 1 -run '$(ALONE)' ./incus ./cmd/pixels-mcp \
+          --and $(RACE) -count=1 -timeout 15m -p 1 $(OTHERS)
 
 test: test-setup
 	$(REPORT) -- $(ALL)
@@ -51,7 +54,7 @@ test-fast: lint
 
 # More rounds of the same: what races or is killed at some moment, again and again, for an hour or two.
 test-long: test-setup
-	PIXELS_TEST_LONG=1 $(REPORT) -- $(RACE) -count=20 -timeout 60m ./egress/... ./internal/server ./internal/web ./policy ./sandbox/... ./tools \
+	PIXELS_TEST_LONG=1 $(REPORT) -- $(RACE) -count=20 -timeout 60m $(OTHERS) \
 		--then $(RACE) -count=4 -timeout 120m -p 1 -run 'Killed|Restore|Name|Many|Wire' ./incus ./cmd/pixels-mcp
 
 # What the tests need: a machine that is set up, and, at the same time, the source vetted and compiled for them.

@@ -18,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 func main() {
@@ -26,7 +28,8 @@ func main() {
 	sleeps := flag.Bool("sleeps", false, "show which sleeps the slowest tests can reach")
 	save := flag.String("save", "", "`file` for what go test -json printed")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: testreport [flags] -- ARGUMENTS OF GO TEST [--then ARGUMENTS OF ANOTHER GO TEST]...")
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: testreport [flags] -- ARGUMENTS OF GO TEST [--and|--then ARGUMENTS OF ANOTHER]...")
+		fmt.Fprintln(flag.CommandLine.Output(), "What --and joins runs side by side; what comes after --then runs when that has ended.")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -46,16 +49,15 @@ func main() {
 		to = f
 	}
 	r := &report{tests: map[name]*test{}, good: true}
-	for args := flag.Args(); ctx.Err() == nil; {
-		at := slices.Index(args, "--then")
-		now := args
-		if at >= 0 {
-			now, args = args[:at], args[at+1:]
+	for _, round := range split(flag.Args(), "--then") {
+		var running errgroup.Group
+		for _, args := range split(round, "--and") {
+			running.Go(func() error { return r.run(ctx, args, os.Stdout, to) })
 		}
-		if err := r.run(ctx, now, os.Stdout, to); err != nil {
+		if err := running.Wait(); err != nil {
 			fatal(err)
 		}
-		if at < 0 {
+		if ctx.Err() != nil {
 			break
 		}
 	}
@@ -64,6 +66,17 @@ func main() {
 	fmt.Printf("%d cases: %d passed, %d failed, %d skipped\n", r.count("")-r.count("run"), r.count("pass"), r.count("fail"), r.count("skip"))
 	if !r.good || unlisted > 0 {
 		os.Exit(1)
+	}
+}
+
+// split splits arguments at each separator.
+func split(args []string, separator string) (out [][]string) {
+	for {
+		at := slices.Index(args, separator)
+		if at < 0 {
+			return append(out, args)
+		}
+		out, args = append(out, args[:at]), args[at+1:]
 	}
 }
 
@@ -86,13 +99,15 @@ func (r *report) run(ctx context.Context, args []string, to, save io.Writer) err
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	readErr := r.read(io.TeeReader(out, save), to)
+	readErr := r.read(out, to, save)
 	err = cmd.Wait()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) || readErr != nil {
 		return errors.Join(readErr, err)
 	}
-	r.good = r.good && err == nil
+	if err != nil {
+		r.fail()
+	}
 	return nil
 }
 

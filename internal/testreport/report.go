@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 )
 
 type name struct{ Package, Test string }
@@ -36,8 +37,15 @@ type test struct {
 func (t *test) own() float64 { return max(0, t.elapsed-t.children) }
 
 type report struct {
+	mu    sync.Mutex
 	tests map[name]*test
 	good  bool
+}
+
+func (r *report) fail() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.good = false
 }
 
 func (r *report) get(n name) *test {
@@ -47,17 +55,15 @@ func (r *report) get(n name) *test {
 	return r.tests[n]
 }
 
-// read takes all events, and prints the line of each package and the output of what failed as they come.
-func (r *report) read(from io.Reader, to io.Writer) error {
+// read takes all events, which it also writes to save, and prints the line of each package and the output of what failed as
+// they come.
+func (r *report) read(from io.Reader, to, save io.Writer) error {
 	lines := bufio.NewReader(from)
 	for {
 		line, err := lines.ReadBytes('\n')
 		if len(line) > 0 {
-			var e event
-			if json.Unmarshal(line, &e) != nil {
-				_, _ = to.Write(line) // what go test prints before it knows its packages
-			} else {
-				r.take(e, to)
+			if err := r.line(line, to, save); err != nil {
+				return err
 			}
 		}
 		if err == io.EOF {
@@ -67,6 +73,20 @@ func (r *report) read(from io.Reader, to io.Writer) error {
 			return err
 		}
 	}
+}
+
+// line takes a line, of one go test at a time.
+func (r *report) line(line []byte, to, save io.Writer) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var e event
+	if json.Unmarshal(line, &e) != nil {
+		_, _ = to.Write(line) // what go test prints before it knows its packages
+	} else {
+		r.take(e, to)
+	}
+	_, err := save.Write(line)
+	return err
 }
 
 func (r *report) take(e event, to io.Writer) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -64,6 +65,14 @@ func TestAReport(t *testing.T) {
 	}
 	if all := s.sleepsOf("TestBad"); len(all) != 0 {
 		t.Errorf("sleeps of a test that has none: %v", all)
+	}
+}
+
+func TestArgumentsOfSeveralRuns(t *testing.T) {
+	for args, want := range map[string]string{"a b": "[[a b]]", "a --then b c --then d": "[[a] [b c] [d]]", "": "[[]]"} {
+		if got := fmt.Sprint(split(strings.Fields(args), "--then")); got != want {
+			t.Errorf("%q is %s, want %s", args, got, want)
+		}
 	}
 }
 
