@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
@@ -185,10 +186,11 @@ func (p *Provisioner) CreateNetwork(address string, mtu int) error {
 // amongOthers makes or deletes a network, again when another interface of the machine goes meanwhile: Incus looks at all of
 // them, and fails when one does.
 func amongOthers(do func() error) (err error) {
-	for range 5 {
+	for range 20 {
 		if err = do(); err == nil || !strings.Contains(err.Error(), "does not exist") {
 			return err
 		}
+		time.Sleep(200 * time.Millisecond)
 	}
 	return err
 }

@@ -61,7 +61,7 @@ func TestWhatACommandLeavesOutlivesTheNext(t *testing.T) {
 	for _, line := range []string{"sleep 771 & disown", "setsid -f sleep 772 >/dev/null 2>&1", "(sleep 773 &) >&2"} {
 		began := time.Now()
 		sh(t, b, made.ID, line)
-		if took := time.Since(began); took > 5*time.Second {
+		if took := time.Since(began); took > 30*time.Second {
 			t.Errorf("%s took %s", line, took)
 		}
 	}

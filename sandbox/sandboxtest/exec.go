@@ -110,7 +110,7 @@ func (w *firstWrite) Write(b []byte) (int, error) {
 func execStreams(t *testing.T, s Subject) {
 	box := s.create(t, sandbox.Spec{Name: "box"})
 	w := &firstWrite{first: make(chan time.Time, 1)}
-	code, err := s.Exec(t.Context(), box.ID, sandbox.Command{Shell: "echo early; sleep 2; echo late", Stdout: w})
+	code, err := s.Exec(t.Context(), box.ID, sandbox.Command{Shell: "echo early; sleep 3; echo late", Stdout: w})
 	if err != nil || code != 0 || w.text.String() != "early\nlate\n" {
 		t.Fatalf("exit code %d, %v, %q", code, err, w.text.String())
 	}

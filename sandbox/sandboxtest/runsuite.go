@@ -34,9 +34,9 @@ func runsGoOn(t *testing.T, s Subject) {
 	box := s.create(t, sandbox.Spec{Name: "box", Env: map[string]string{"A": "1"}})
 	start := time.Now()
 	run := s.startRun(t, box.ID, sandbox.Command{
-		Shell: "id -un; echo $A$B; cat; echo err >&2; sleep 1; echo end; exit 7", Env: map[string]string{"B": "2"}, Stdin: strings.NewReader("given\n"),
+		Shell: "id -un; echo $A$B; cat; echo err >&2; sleep 4; echo end; exit 7", Env: map[string]string{"B": "2"}, Stdin: strings.NewReader("given\n"),
 	}, 0)
-	if took := time.Since(start); took > 900*time.Millisecond {
+	if took := time.Since(start); took > 3500*time.Millisecond {
 		t.Errorf("to start it took %s", took)
 	}
 	got := s.lookAtRun(t, box.ID, run, sandbox.RunQuery{})
@@ -45,7 +45,7 @@ func runsGoOn(t *testing.T, s Subject) {
 	}
 	got = s.lookAtRun(t, box.ID, run, sandbox.RunQuery{Wait: 20 * time.Second, Limit: 1000, Stdout: -1, Stderr: -1})
 	if got.State != sandbox.RunEnded || got.ExitCode != 7 || string(got.Stdout.Head) != "pixel\n12\ngiven\nend\n" || string(got.Stderr.Head) != "err\n" ||
-		got.Stdout.Size != 19 || got.TimedOut || got.Cancelled || got.Ended.Sub(got.Started) < time.Second {
+		got.Stdout.Size != 19 || got.TimedOut || got.Cancelled || got.Ended.Sub(got.Started) < 4*time.Second {
 		t.Errorf("ended it is %+v, %q, %q", got, got.Stdout.Head, got.Stderr.Head)
 	}
 	for _, c := range []struct {
