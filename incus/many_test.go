@@ -18,6 +18,7 @@ const many = 200
 func TestManySandboxesOnOneGateway(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
+	l.wires.stock = usualStock
 	source := l.box(t, "source", egress.Allowlist, allowedName)
 	if _, err := l.CreateCheckpoint(t.Context(), source.ID, "ready", ""); err != nil {
 		t.Fatal(err)
@@ -26,7 +27,7 @@ func TestManySandboxesOnOneGateway(t *testing.T) {
 	var mu sync.Mutex
 	each := func(do func(i int)) {
 		var all sync.WaitGroup
-		slots := make(chan struct{}, 8)
+		slots := make(chan struct{}, 4)
 		for i := range many {
 			slots <- struct{}{}
 			all.Go(func() {

@@ -297,7 +297,7 @@ func (w *wires) seen(ctx context.Context, numbers []int) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("the gateway lacks %d of the %d wires that were made: %w", missing, len(numbers), ctx.Err())
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(20 * time.Millisecond): // with many wires the answer is long
 		}
 	}
 }
