@@ -29,6 +29,7 @@ import (
 // forbids gets out, and what it allows works again afterwards.
 func TestKilledInTurn(t *testing.T) {
 	l := newLab(t)
+	l.wires.stock = usualStock // as a server's, which changes the gateway less often
 	self := filepath.Join(t.TempDir(), "pixels-mcp")
 	if out, err := exec.Command("go", "build", "-o", self, "pixels/cmd/pixels-mcp").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
