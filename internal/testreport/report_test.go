@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -14,7 +15,7 @@ const source = `package sample
 
 import ("os"; "testing"; "time")
 
-func TestGood(t *testing.T) { t.Run("slow/er", func(t *testing.T) { wait() }) }
+func TestGood(t *testing.T) { t.Run("group", func(t *testing.T) { for range 2 { t.Run("slow/er", func(t *testing.T) { t.Parallel(); wait() }) } }) }
 func wait() { time.Sleep(20 * time.Millisecond) }
 func TestBad(t *testing.T) { t.Error("this is what is wrong") }
 func TestLeftOut(t *testing.T) { t.Skip("nothing answers") }
@@ -25,8 +26,9 @@ func TestTheProcessDies(t *testing.T) { os.Exit(3) }
 func sample(t *testing.T, args ...string) (*report, string) {
 	t.Helper()
 	dir := t.TempDir()
-	for file, text := range map[string]string{"go.mod": "module sample\n", "sample_test.go": source} {
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+	for file, text := range map[string]string{"go.mod": "module sample\n\ngo 1.26\n", "sample_test.go": source, "none/none.go": "package none\n"} {
+		path := filepath.Join(dir, file)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -49,18 +51,18 @@ func TestAReport(t *testing.T) {
 			t.Errorf("%q is not in what is printed:\n%s", want, printed)
 		}
 	}
-	if pass, fail, skip := r.count("pass"), r.count("fail"), r.count("skip"); pass != 2 || fail != 2 || skip != 1 {
+	if pass, fail, skip := r.count("pass"), r.count("fail"), r.count("skip"); pass != 4 || fail != 2 || skip != 1 {
 		t.Errorf("%d passed, %d failed, %d skipped", pass, fail, skip)
 	}
 	slow := r.byOwnTime()[0]
-	if slow.Test != "TestGood/slow/er" || slow.own() < 0.02 {
+	if !strings.HasPrefix(slow.Test, "TestGood/group/slow/er") || slow.own() < 0.02 {
 		t.Errorf("the slowest is %s with %.2f s", slow.Test, slow.own())
 	}
 	s, err := readSources("sample")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if all := s.sleepsOf("TestGood/slow/er"); len(all) != 1 || all[0].line != 6 {
+	if all := s.sleepsOf(slow.Test); len(all) != 1 || all[0].line != 6 {
 		t.Errorf("its sleeps: %v", all)
 	}
 	if all := s.sleepsOf("TestBad"); len(all) != 0 {
@@ -77,7 +79,7 @@ func TestArgumentsOfSeveralRuns(t *testing.T) {
 }
 
 func TestASkipNeedsAReason(t *testing.T) {
-	r, _ := sample(t, "-run", "TestLeftOut", ".")
+	r, _ := sample(t, "-run", "TestLeftOut", "./...")
 	if !r.good {
 		t.Error("go test fails")
 	}
