@@ -27,8 +27,8 @@ lint: build
 	$(GO) vet ./...
 
 # The tests run on real Incus: setup brings one up where none runs, and from then on its absence is a failure. No answer
-# comes from the test cache, which knows nothing of Incus. Tests that kill incusd come last, beside what needs no Incus, and so does
-# one of answers that may not be late. The limit is against hanging, on slow machines too.
+# comes from the test cache, which knows nothing of Incus. Tests that kill incusd come last, beside what needs no Incus,
+# and so does one of answers that may not be late. The limit is against hanging, on slow machines too.
 #
 # SQLite (translated C) and the password hash are not ours to look for races in, and take up to twenty times as long under
 # the race detector. A package with generics can't be left out so: the linker may give its copies of them to all.

@@ -130,7 +130,7 @@ func withGateway(t *testing.T, c Config) Config {
 	if err := shared.CreateGateway(t.Context()); err == nil || !strings.Contains(err.Error(), "a network of its own") {
 		t.Errorf("a second gateway on a network: %v", err)
 	}
-	c.Network = fmt.Sprintf("pxtest%d", os.Getpid())
+	c.Network, c.stock = fmt.Sprintf("pxtest%d", os.Getpid()), stock{4, 12}
 	p, err := OpenProvisioner(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
