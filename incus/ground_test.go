@@ -18,8 +18,8 @@ import (
 // mostGrounds is how many tests can use a ground at once.
 const mostGrounds = 3
 
-// ground is what a lab stands on: an Incus project, a network, its gateway and a fake internet. They take seconds to make, so that one test
-// after the other uses them, each with all of it to itself.
+// ground is what a lab stands on: an Incus project, a network, its gateway and a fake internet. They take seconds to make,
+// so that one test after the other uses them, each with all of it to itself.
 type ground struct {
 	number   int
 	keeper   *keeper

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"os"
 	"os/exec"
 	"strings"
@@ -138,15 +137,12 @@ func settled(t *testing.T, b *Backend, owner string, instances int) {
 	t.Fatalf("%d instances are left, want %d", len(left), instances)
 }
 
-// moments yields n durations, from none to almost all.
-func moments(all time.Duration, n int) iter.Seq[time.Duration] {
-	return func(yield func(time.Duration) bool) {
-		for i := range n {
-			if !yield(all * time.Duration(i) / time.Duration(n)) {
-				return
-			}
-		}
+// moments are n durations, from none to almost all.
+func moments(all time.Duration, n int) (out []time.Duration) {
+	for i := range n {
+		out = append(out, all*time.Duration(i)/time.Duration(n))
 	}
+	return out
 }
 
 // A server that is killed at any point leaves nothing that looks good and isn't, and the next one tidies up.
@@ -187,7 +183,7 @@ func TestKilledAtAnyPoint(t *testing.T) {
 	}
 	for _, does := range []string{"create", "clone"} {
 		before := 0
-		for after := range moments(400*time.Millisecond, testenv.Rounds(12, 200)) {
+		for _, after := range moments(400*time.Millisecond, testenv.Rounds(12, 200)) {
 			t.Logf("%s, killed after %s", does, after)
 			ended := killAfter(t, b.config, does, owner, base.ID, after)
 			if !ended {
@@ -227,7 +223,7 @@ func TestKilledAtAnyPoint(t *testing.T) {
 			t.Errorf("only %d of the kills came before the end of %s", before, does)
 		}
 	}
-	for after := range moments(500*time.Millisecond, testenv.Rounds(13, 200)) {
+	for _, after := range moments(500*time.Millisecond, testenv.Rounds(13, 200)) {
 		t.Logf("restore, killed after %s", after)
 		sh(t, b, base.ID, "echo lost >/root/note")
 		killAfter(t, b.config, "restore", owner, base.ID, after)

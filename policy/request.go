@@ -172,9 +172,6 @@ type brake struct {
 const brakeTime = time.Second
 
 func (s *Store) brake(owner string, now time.Time) error {
-	if s == nil {
-		return nil
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if b, ok := s.braked[owner]; ok && now.Before(b.until) {

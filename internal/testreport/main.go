@@ -1,6 +1,5 @@
 // Testreport runs `go test -json` and reports as people want to read it: a line for each package, the output of what
-// failed, the slowest tests, and every test that was skipped. A skip fails the run unless its
-// reason is on a list.
+// failed, the slowest tests, and every test that was skipped. A skip fails the run unless its reason is on a list.
 package main
 
 import (
