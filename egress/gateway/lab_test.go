@@ -77,12 +77,12 @@ func newLab(t testing.TB) *lab {
 	t.Helper()
 	dir := t.TempDir()
 	l := &lab{t: t, inet: fakenet.NewInternet(t), space: fakenet.NewSpace(t), config: gateway.Config{
-		Uplink: "eth0", Address: netip.MustParsePrefix("10.99.0.2/24"), Host: netip.MustParseAddr("10.99.0.1"),
-		Resolver: netip.MustParseAddrPort(fakenet.DNS + ":53"), First: netip.MustParseAddr("10.99.0.128"), Wires: 100,
+		Uplink: "eth0", Address: netip.MustParsePrefix("10.99.0.2/23"), Host: netip.MustParseAddr("10.99.0.1"),
+		Resolver: netip.MustParseAddrPort(fakenet.DNS + ":53"), First: netip.MustParseAddr("10.99.0.128"), Wires: 250,
 		Dir: filepath.Join(dir, "policy"), Socket: filepath.Join(dir, "control"),
 	}}
 	fakenet.Wire(l.space, "eth0", l.inet.Space, "up0")
-	l.inet.Address("up0", "10.99.0.1/24")
+	l.inet.Address("up0", "10.99.0.1/23")
 	l.inet.Up("up0")
 	l.inet.Name("allowed.example.com", fakenet.Site)
 	l.inet.Name("denied.example.com", fakenet.Site) // the same server: a shared front
