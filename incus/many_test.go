@@ -9,17 +9,23 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/internal/testenv"
 	"pixels/sandbox"
 )
 
-// many is how many sandboxes one gateway is to serve at once.
-const many = 200
+// manyWires is how many sandboxes one gateway is to serve at once. Each costs the machine most of a second, so that as many
+// are made in `make test-long` alone; package gateway has a test with as many in namespaces.
+const manyWires = 200
 
 func TestManySandboxesOnOneGateway(t *testing.T) {
 	t.Parallel()
+	many := testenv.Rounds(60, manyWires)
 	l := newLab(t)
-	l.wires.stock = usualStock
+	l.spoilt = true // no other test wants so many wires
 	source := l.box(t, "source", egress.Allowlist, allowedName)
+	if err := l.wires.tend(t.Context(), manyWires, manyWires); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := l.CreateCheckpoint(t.Context(), source.ID, "ready", ""); err != nil {
 		t.Fatal(err)
 	}
