@@ -32,30 +32,20 @@ type ground struct {
 	spoilt   bool // nobody is to use it after this test
 }
 
-// free are the grounds that no test uses.
-var free struct {
-	sync.Mutex
-	grounds []*ground
-	made    int
-}
-
-var slots = make(chan struct{}, mostGrounds)
+// grounds are those that no test uses, built or not.
+var grounds = sync.OnceValue(func() chan *ground {
+	all := make(chan *ground, mostGrounds)
+	for number := range mostGrounds {
+		all <- newGround(nil, number)
+	}
+	return all
+})
 
 // takeGround returns a ground for the time of a test.
 func takeGround(t *testing.T) *ground {
 	t.Helper()
-	slots <- struct{}{}
-	t.Cleanup(func() { <-slots })
-	free.Lock()
-	var g *ground
-	if n := len(free.grounds); n > 0 {
-		g, free.grounds = free.grounds[n-1], free.grounds[:n-1]
-		g.keeper.TB = t
-	} else {
-		g = newGround(t, free.made)
-		free.made++
-	}
-	free.Unlock()
+	g := <-grounds()
+	g.keeper.TB = t
 	t.Cleanup(func() { g.release(t) })
 	if g.p == nil {
 		g.build(func() {
@@ -118,8 +108,10 @@ func (g *ground) build(join func()) {
 	}
 }
 
-// release gives a ground to the next test, unless this one failed or spoilt it.
+// release gives the ground to the next test, or another one that is to be built where this test failed or spoilt it.
 func (g *ground) release(t *testing.T) {
+	next := newGround(nil, g.number)
+	defer func() { grounds() <- next }()
 	if !t.Failed() && !g.spoilt {
 		if err := g.mend(); err != nil {
 			t.Errorf("mend the lab's ground: %v", err)
@@ -129,9 +121,7 @@ func (g *ground) release(t *testing.T) {
 		g.keeper.close()
 		return
 	}
-	free.Lock()
-	defer free.Unlock()
-	free.grounds = append(free.grounds, g)
+	next = g
 }
 
 // mend brings a ground back to what a test expects: an internet that knows nothing, a gateway with all protections, and all
@@ -178,17 +168,14 @@ func (g *ground) mend() error {
 	}
 }
 
-// closeGrounds ends those that are free, which are all when the tests have ended.
+// closeGrounds ends all of them, when the tests have ended.
 func closeGrounds() (err error) {
-	free.Lock()
-	defer free.Unlock()
-	for _, g := range free.grounds {
-		last := &ending{}
+	for range mostGrounds {
+		g, last := <-grounds(), &ending{}
 		g.keeper.TB = last
 		g.keeper.close()
 		err = errors.Join(err, last.err)
 	}
-	free.grounds = nil
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/lxc/incus/v6/shared/api"
 
+	"pixels/egress/gateway"
 	"pixels/sandbox"
 )
 
@@ -67,17 +68,34 @@ func (b *Backend) act(ctx context.Context, id, action string) error {
 	return err
 }
 
-// boot starts an instance that has a card, with another one where its wire turns out to be broken.
+// boot starts an instance that has a card, with another one where its wire turns out to be broken or goes just then.
 func (b *Backend) boot(ctx context.Context, id string, config map[string]string) error {
 	for try := 1; ; try++ {
 		err := b.act(ctx, id, "start")
-		if err == nil || try == maxWireTries || !strings.Contains(err.Error(), `Failed to start device "`+card+`"`) {
+		if err == nil || try == maxWireTries || !b.wireFailed(ctx, id, config, err) {
 			return err
 		}
-		if e := b.plug(ctx, id, config); e != nil {
+		e := b.plug(ctx, id, config)
+		for end := time.Now().Add(answerTime); e != nil && strings.Contains(e.Error(), `Instance is busy running a "stop" operation`) && time.Now().Before(end); {
+			time.Sleep(50 * time.Millisecond) // Incus cleans up after a start that failed
+			e = b.plug(ctx, id, config)
+		}
+		if e != nil {
 			return errors.Join(err, e)
 		}
 	}
+}
+
+// wireFailed tells whether a start failed for the wire: it could not be taken, or was gone before it was.
+func (b *Backend) wireFailed(ctx context.Context, id string, config map[string]string, err error) bool {
+	if strings.Contains(err.Error(), `Failed to start device "`+card+`"`) {
+		return true
+	}
+	if !wired(config) || b.bridged {
+		return false
+	}
+	_, err = b.wiresOf(config).ask(ctx, gateway.Request{Op: gateway.Status, Sandbox: id})
+	return errors.Is(err, gateway.ErrNoSandbox)
 }
 
 // maxWireTries is how many wires are tried for one start.

@@ -17,6 +17,7 @@ import (
 
 	"pixels/egress"
 	"pixels/egress/gateway"
+	"pixels/internal/testenv"
 	"pixels/sandbox"
 )
 
@@ -233,6 +234,44 @@ func TestAnOldSweepBringsNothingBack(t *testing.T) {
 	}
 	if e, err := l.Egress(t.Context(), id); err != nil || e.Mode != egress.None || !e.Enforced {
 		t.Errorf("it is %+v, %v", e, err)
+	}
+}
+
+// Whenever in a start its wire goes, the sandbox gets another one.
+func TestAWireThatGoesWhileASandboxStarts(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	id := l.box(t, "one", egress.Allowlist, allowedName).ID
+	const span = 120 * time.Millisecond // from its taking of the wire to its first process
+	for round := range testenv.Rounds(5, 60) {
+		after := span * time.Duration(round) / time.Duration(testenv.Rounds(5, 60))
+		if err := l.SetState(t.Context(), id, sandbox.Stopped); err != nil {
+			t.Fatal(err)
+		}
+		started := make(chan error, 1)
+		go func() { started <- l.SetState(t.Context(), id, sandbox.Running) }()
+		var wire *gateway.Wire
+		soon(t, "it is on a wire", func() bool {
+			reply, err := l.wires.ask(t.Context(), gateway.Request{Op: gateway.Status, Sandbox: id})
+			wire = reply.Wire
+			return err == nil
+		})
+		time.Sleep(after)
+		err := edit(t.Context(), l.server, l.wires.name, func(put *api.InstancePut) error {
+			delete(put.Devices, gateway.Interface(wire.Number))
+			return nil
+		})
+		if err != nil {
+			t.Logf("after %s it is neither here nor there, and stays: %v", after, err)
+		}
+		if err := <-started; err != nil {
+			t.Errorf("its wire went after %s: %v", after, err)
+			continue
+		}
+		soon(t, "it has a way out", func() bool {
+			l.sweepWires(t)
+			return strings.Contains(l.try(t, "one", "tcp", allowedName+":80", "-host", allowedName), "200 OK")
+		})
 	}
 }
 
