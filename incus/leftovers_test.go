@@ -2,20 +2,27 @@ package incus
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
+	localtls "github.com/lxc/incus/v6/shared/tls"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
 )
 
 // ofTest is a name or an owner that a test gave, with the process of the test as its end.
-var ofTest = regexp.MustCompile(`^(?:pxlab|pxtest|pixels-test-|pixels-full-|pixels-gateway-pxlab|pixels-gateway-pxtest|test-(?:[a-z]+-)?|bench-(?:raw-)?)(\d+)(?:-\d+)?$`)
+var ofTest = regexp.MustCompile(`^(?:pxlab|pxtest|pixels-test-|pixels-full-|pixels-gateway-pxlab|pixels-gateway-pxtest|test-(?:[a-z]+-)?|bench-(?:raw-)?)(\d+)(?:-\d+)?(?:-other)?$`)
 
 // abandoned says whether what has the name is of a test whose process is gone.
 func abandoned(name string) bool {
@@ -29,6 +36,29 @@ func abandoned(name string) bool {
 
 // clearLeftovers removes what a killed run left: its networks would keep the addresses that tests need.
 func clearLeftovers(ctx context.Context, server client.InstanceServer) error {
+	if err := settle(server); err != nil {
+		return err
+	}
+	whole, etag, err := server.GetServer()
+	if err != nil {
+		return err
+	}
+	if abandoned(whole.Config[answersFor]) {
+		if err := answerNoMore(server, whole.Writable(), etag); err != nil {
+			return err
+		}
+	}
+	trusted, err := server.GetCertificates()
+	if err != nil {
+		return err
+	}
+	for _, c := range trusted {
+		if abandoned(c.Name) {
+			if err := server.DeleteCertificate(c.Fingerprint); err != nil {
+				return err
+			}
+		}
+	}
 	projects, err := server.GetProjectNames()
 	if err != nil {
 		return err
@@ -50,16 +80,8 @@ func clearLeftovers(ctx context.Context, server client.InstanceServer) error {
 	if err != nil {
 		return err
 	}
-	networks, err := server.GetNetworkNames()
-	if err != nil {
+	if err := clearNetworks(server); err != nil {
 		return err
-	}
-	for _, name := range networks {
-		if abandoned(name) {
-			if err := server.DeleteNetwork(name); err != nil && !missing(err) {
-				return err
-			}
-		}
 	}
 	pools, err := server.GetStoragePoolNames()
 	if err != nil {
@@ -68,6 +90,45 @@ func clearLeftovers(ctx context.Context, server client.InstanceServer) error {
 	for _, name := range pools {
 		if abandoned(name) {
 			if err := deletePool(server, name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// settle waits, not for long, until Incus has done what it was asked for: it goes on with what a killed run began.
+func settle(server client.InstanceServer) error {
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		all, err := server.GetOperationsAllProjects()
+		if err != nil {
+			return err
+		}
+		busy := slices.ContainsFunc(all, func(op api.Operation) bool { return op.Class == "task" && !op.StatusCode.IsFinal() })
+		if !busy || time.Now().After(end) {
+			return nil
+		}
+	}
+}
+
+// clearNetworks deletes networks. Incus may just be making one, though nobody waits for it any more: its bridge would stay,
+// with its addresses. Bridges that stayed so go too.
+func clearNetworks(server client.InstanceServer) error {
+	names, err := server.GetNetworkNames() // the machine's own interfaces are among them
+	if err != nil {
+		return err
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !abandoned(name) })
+	if len(names) > 0 {
+		time.Sleep(2 * time.Second)
+	}
+	for _, name := range names {
+		err := amongOthers(func() error { return server.DeleteNetwork(name) })
+		if err != nil && !missing(err) {
+			return err
+		}
+		if link, err := netlink.LinkByName(name); err == nil {
+			if err := netlink.LinkDel(link); err != nil {
 				return err
 			}
 		}
@@ -116,12 +177,58 @@ func TestOnlyWhatAKilledRunLeftIsCleared(t *testing.T) {
 			t.Errorf("%s of this process is cleared", name)
 		}
 	}
-	if !abandoned("bench-raw-" + gone + "-3") {
-		t.Error("an instance of a bench stays")
+	for _, name := range []string{"bench-raw-" + gone + "-3", "test-base-" + gone + "-22-other"} {
+		if !abandoned(name) {
+			t.Errorf("%s stays", name)
+		}
 	}
 	for _, name := range []string{"", "pixels", "pixels-gateway-pixels", "px-test-" + gone, "mytest-" + gone, "web-" + gone, "incusbr0"} {
 		if abandoned(name) {
 			t.Errorf("%s is cleared", name)
 		}
+	}
+}
+
+func TestWhatAKilledRunLeftIsCleared(t *testing.T) {
+	t.Parallel()
+	server := realBackend(t).server
+	const gone = "4999999"
+	err := server.CreateProject(api.ProjectsPost{Name: "pixels-test-" + gone})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = amongOthers(func() error {
+		config := map[string]string{"ipv4.address": "none", "ipv6.address": "none"}
+		return server.CreateNetwork(api.NetworksPost{Name: "pxlab" + gone, Type: "bridge", NetworkPut: api.NetworkPut{Config: config}})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, _, err := localtls.GenerateMemCert(true, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(cert)
+	err = server.CreateCertificate(api.CertificatesPost{CertificatePut: api.CertificatePut{
+		Name: "pixels-test-" + gone, Type: api.CertificateTypeClient, Certificate: base64.StdEncoding.EncodeToString(block.Bytes),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := clearLeftovers(t.Context(), server); err != nil {
+		t.Fatal(err)
+	}
+	projects, err1 := server.GetProjectNames()
+	networks, err2 := server.GetNetworkNames()
+	trusted, err3 := server.GetCertificates()
+	if err := errors.Join(err1, err2, err3); err != nil {
+		t.Fatal(err)
+	}
+	all := slices.Concat(projects, networks)
+	for _, c := range trusted {
+		all = append(all, c.Name)
+	}
+	if i := slices.IndexFunc(all, func(name string) bool { return strings.HasSuffix(name, gone) }); i >= 0 {
+		t.Errorf("%s is left", all[i])
 	}
 }

@@ -20,6 +20,19 @@ import (
 	"pixels/sandbox/sandboxtest"
 )
 
+// answersFor is the key of Incus with the test for which it answers on a port.
+const answersFor = "user.pixels-test"
+
+// testName is what a test calls what is its own in all of Incus.
+func testName() string { return fmt.Sprintf("pixels-test-%d", os.Getpid()) }
+
+// answerNoMore ends what overHTTPS began.
+func answerNoMore(server client.InstanceServer, put api.ServerPut, etag string) error {
+	delete(put.Config, "core.https_address")
+	delete(put.Config, answersFor)
+	return server.UpdateServer(put, etag)
+}
+
 // overHTTPS makes the Incus of this machine answer on a port of the loopback, trust a certificate of the test, and have a
 // project for it. It returns how to reach all that. What was there before is there again afterwards.
 func overHTTPS(t *testing.T) Config {
@@ -40,16 +53,14 @@ func overHTTPS(t *testing.T) Config {
 			t.Fatal(err)
 		}
 		put := server.Writable()
-		put.Config["core.https_address"] = address
+		put.Config["core.https_address"], put.Config[answersFor] = address, testName()
 		if err := local.UpdateServer(put, etag); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
 			server, etag, err := local.GetServer()
 			if err == nil {
-				put := server.Writable()
-				delete(put.Config, "core.https_address")
-				err = local.UpdateServer(put, etag)
+				err = answerNoMore(local, server.Writable(), etag)
 			}
 			if err != nil {
 				t.Error(err)
@@ -70,7 +81,7 @@ func overHTTPS(t *testing.T) Config {
 		t.Fatal(err)
 	}
 	err = local.CreateCertificate(api.CertificatesPost{
-		CertificatePut: api.CertificatePut{Name: "pixels-test", Type: api.CertificateTypeClient, Certificate: base64.StdEncoding.EncodeToString(block.Bytes)},
+		CertificatePut: api.CertificatePut{Name: testName(), Type: api.CertificateTypeClient, Certificate: base64.StdEncoding.EncodeToString(block.Bytes)},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +91,7 @@ func overHTTPS(t *testing.T) Config {
 			t.Error(err)
 		}
 	})
-	c := Config{Remote: "https://127.0.0.1:" + port, Project: fmt.Sprintf("pixels-test-%d", os.Getpid())}
+	c := Config{Remote: "https://127.0.0.1:" + port, Project: testName()}
 	dir := t.TempDir()
 	for _, f := range []struct {
 		path    *string
