@@ -75,12 +75,7 @@ func (b *Backend) boot(ctx context.Context, id string, config map[string]string)
 		if err == nil || try == maxWireTries || !b.wireFailed(ctx, id, config, err) {
 			return err
 		}
-		e := b.plug(ctx, id, config)
-		for end := time.Now().Add(answerTime); e != nil && strings.Contains(e.Error(), `Instance is busy running a "stop" operation`) && time.Now().Before(end); {
-			time.Sleep(50 * time.Millisecond) // Incus cleans up after a start that failed
-			e = b.plug(ctx, id, config)
-		}
-		if e != nil {
+		if e := b.plug(ctx, id, config); e != nil {
 			return errors.Join(err, e)
 		}
 	}
