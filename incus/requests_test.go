@@ -24,6 +24,13 @@ type asking struct {
 	owner        string
 }
 
+// patient gives a sandbox on a busy machine more time to say whose a connection is than a Manager does.
+type patient struct{ *Backend }
+
+func (p patient) Process(ctx context.Context, id string, port uint16) (command, call string, err error) {
+	return p.Backend.Process(context.WithoutCancel(ctx), id, port)
+}
+
 func newAsking(t *testing.T, l *lab) *asking {
 	t.Helper()
 	store, err := policy.OpenStore(filepath.Join(t.TempDir(), "pixels.db"), func(err error) { t.Error(err) })
@@ -31,7 +38,7 @@ func newAsking(t *testing.T, l *lab) *asking {
 		t.Fatal(err)
 	}
 	a := &asking{lab: l, store: store, owner: l.box(t, "one", egress.Allowlist).Owner}
-	a.agent = sandbox.NewManager(l.Backend, sandbox.Defaults{Store: store})
+	a.agent = sandbox.NewManager(patient{l.Backend}, sandbox.Defaults{Store: store})
 	a.human = a.agent.AsHuman("test")
 	if _, err := a.agent.List(t.Context(), a.owner, sandbox.ListRequest{}); err != nil { // the owner is one of this store's from now on
 		t.Fatal(err)
