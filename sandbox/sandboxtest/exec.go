@@ -29,8 +29,7 @@ func (s Subject) run(t *testing.T, id string, c sandbox.Command) ran {
 	return ran{code, stdout.String(), stderr.String()}
 }
 
-func execWhole(t *testing.T, s Subject) {
-	box := s.create(t, sandbox.Spec{Name: "box", Env: map[string]string{"SET": "by sandbox", "OVER": "by sandbox"}})
+func execWhole(t *testing.T, s Subject, box sandbox.Sandbox) {
 	for name, c := range map[string]struct {
 		command sandbox.Command
 		want    ran
@@ -53,8 +52,7 @@ func execWhole(t *testing.T, s Subject) {
 	}
 }
 
-func execFailures(t *testing.T, s Subject) {
-	box := s.create(t, sandbox.Spec{Name: "box"})
+func execFailures(t *testing.T, s Subject, box sandbox.Sandbox) {
 	if got := s.run(t, box.ID, sandbox.Command{Argv: []string{"no-such-program"}}); got.code != sandbox.ExitNotFound || !strings.Contains(got.stderr, "no-such-program") {
 		t.Errorf("a missing program: %+v", got)
 	}
@@ -66,8 +64,7 @@ func execFailures(t *testing.T, s Subject) {
 	}
 }
 
-func execCancelled(t *testing.T, s Subject) {
-	box := s.create(t, sandbox.Spec{Name: "box"})
+func execCancelled(t *testing.T, s Subject, box sandbox.Sandbox) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	start := time.Now()
@@ -107,8 +104,7 @@ func (w *firstWrite) Write(b []byte) (int, error) {
 	return w.text.Write(b)
 }
 
-func execStreams(t *testing.T, s Subject) {
-	box := s.create(t, sandbox.Spec{Name: "box"})
+func execStreams(t *testing.T, s Subject, box sandbox.Sandbox) {
 	w := &firstWrite{first: make(chan time.Time, 1)}
 	code, err := s.Exec(t.Context(), box.ID, sandbox.Command{Shell: "echo early; sleep 3; echo late", Stdout: w})
 	if err != nil || code != 0 || w.text.String() != "early\nlate\n" {

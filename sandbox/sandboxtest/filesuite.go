@@ -12,16 +12,15 @@ import (
 	"pixels/sandbox"
 )
 
-// filed is a sandbox with a Manager over the backend, to which a folder of the host is open.
-func (s Subject) filed(t *testing.T) (m *sandbox.Manager, box sandbox.Sandbox, host string) {
+// filed is a Manager over the backend, to which a folder of the host is open.
+func (s Subject) filed(t *testing.T) (m *sandbox.Manager, host string) {
 	t.Helper()
 	host = t.TempDir()
-	box = s.create(t, sandbox.Spec{Name: "box"})
-	return sandbox.NewManager(s, sandbox.Defaults{Policy: OpenTo(t, host)}), box, host
+	return sandbox.NewManager(s, sandbox.Defaults{Policy: OpenTo(t, host)}), host
 }
 
-func filesReadAndWritten(t *testing.T, s Subject) {
-	m, box, _ := s.filed(t)
+func filesReadAndWritten(t *testing.T, s Subject, box sandbox.Sandbox) {
+	m, _ := s.filed(t)
 	write := func(r sandbox.WriteRequest) sandbox.WriteResult {
 		t.Helper()
 		r.Name = "box"
@@ -107,8 +106,8 @@ func filesReadAndWritten(t *testing.T, s Subject) {
 	}
 }
 
-func filesEdited(t *testing.T, s Subject) {
-	m, box, _ := s.filed(t)
+func filesEdited(t *testing.T, s Subject, box sandbox.Sandbox) {
+	m, _ := s.filed(t)
 	write := func(p, content string) {
 		t.Helper()
 		if _, err := m.WriteFile(t.Context(), s.Owner, sandbox.WriteRequest{Name: "box", Path: p, Content: []byte(content), Mode: 0o750}); err != nil {
@@ -159,8 +158,8 @@ func filesEdited(t *testing.T, s Subject) {
 	}
 }
 
-func filesMissing(t *testing.T, s Subject) {
-	m, _, host := s.filed(t)
+func filesMissing(t *testing.T, s Subject, _ sandbox.Sandbox) {
+	m, host := s.filed(t)
 	for what, c := range map[string]struct {
 		do   func() error
 		is   error
@@ -222,8 +221,8 @@ func copyError(m *sandbox.Manager, s Subject, t *testing.T, r sandbox.CopyReques
 	return err
 }
 
-func filesListed(t *testing.T, s Subject) {
-	m, box, _ := s.filed(t)
+func filesListed(t *testing.T, s Subject, box sandbox.Sandbox) {
+	m, _ := s.filed(t)
 	for _, p := range []string{"/d/a.go", "/d/b/c.go", "/d/b/c.txt", "/d/b/d/e.go", "/d/z"} {
 		if _, err := m.WriteFile(t.Context(), s.Owner, sandbox.WriteRequest{Name: "box", Path: p, Content: []byte("xy")}); err != nil {
 			t.Fatal(err)
@@ -287,8 +286,8 @@ func filesListed(t *testing.T, s Subject) {
 	}
 }
 
-func filesCopied(t *testing.T, s Subject) {
-	m, box, host := s.filed(t)
+func filesCopied(t *testing.T, s Subject, box sandbox.Sandbox) {
+	m, host := s.filed(t)
 	must := func(err error) {
 		t.Helper()
 		if err != nil {

@@ -30,8 +30,7 @@ func (s Subject) lookAtRun(t *testing.T, id, run string, q sandbox.RunQuery) san
 	return got
 }
 
-func runsGoOn(t *testing.T, s Subject) {
-	box := s.create(t, sandbox.Spec{Name: "box", Env: map[string]string{"A": "1"}})
+func runsGoOn(t *testing.T, s Subject, box sandbox.Sandbox) {
 	start := time.Now()
 	run := s.startRun(t, box.ID, sandbox.Command{
 		Shell: "id -un; echo $A$B; cat; echo err >&2; sleep 4; echo end; exit 7", Env: map[string]string{"B": "2"}, Stdin: strings.NewReader("given\n"),
@@ -72,8 +71,7 @@ func runsGoOn(t *testing.T, s Subject) {
 	}
 }
 
-func runsEnd(t *testing.T, s Subject) {
-	box := s.create(t, sandbox.Spec{Name: "box"})
+func runsEnd(t *testing.T, s Subject, box sandbox.Sandbox) {
 	ticking := "(while true; do echo x >>ticks; sleep 0.1; done) & echo begun; sleep 600"
 	still := func(what string) {
 		t.Helper()

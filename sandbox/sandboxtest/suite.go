@@ -33,17 +33,7 @@ func Run(t *testing.T, s Subject) {
 		tell func(*testing.T, Subject)
 	}{
 		{"a sandbox is created, found and destroyed", createFindDestroy},
-		{"a command gets what it was given and gives back what it did", execWhole},
-		{"what can't be run is a result or says why", execFailures},
-		{"output comes as it is written, and long output keeps its ends", execStreams},
-		{"a command that is cancelled ends with all it started", execCancelled},
-		{"a run goes on behind the call and can be looked at", runsGoOn},
-		{"a run ends at its timeout, when it is cancelled and with its sandbox", runsEnd},
-		{"files are written and read, text and bytes and images", filesReadAndWritten},
-		{"files are edited exactly", filesEdited},
-		{"what can't be done with files says why and changes nothing", filesMissing},
-		{"folders are listed by depth, pattern and page", filesListed},
-		{"files are copied in and out, and stay where they are let", filesCopied},
+		{"in one sandbox", inOneSandbox},
 		{"a clone has the checkpoint's files and a life of its own", cloneOfCheckpoint},
 		{"checkpoints are listed in order and their labels are unique", checkpointList},
 		{"states are set and can be told", states},
@@ -64,6 +54,29 @@ func Run(t *testing.T, s Subject) {
 			defer own.destroyAll(t)
 			story.tell(t, own)
 		})
+	}
+}
+
+// inOneSandbox tells, one after the other, the stories that take a sandbox as they find it.
+func inOneSandbox(t *testing.T, s Subject) {
+	box := s.create(t, sandbox.Spec{Name: "box", Env: map[string]string{"SET": "by sandbox", "OVER": "by sandbox", "A": "1"}})
+	for _, story := range []struct {
+		name string
+		tell func(*testing.T, Subject, sandbox.Sandbox)
+	}{
+		{"a command gets what it was given and gives back what it did", execWhole},
+		{"what can't be run is a result or says why", execFailures},
+		{"output comes as it is written, and long output keeps its ends", execStreams},
+		{"a command that is cancelled ends with all it started", execCancelled},
+		{"a run goes on behind the call and can be looked at", runsGoOn},
+		{"files are written and read, text and bytes and images", filesReadAndWritten},
+		{"files are edited exactly", filesEdited},
+		{"what can't be done with files says why and changes nothing", filesMissing},
+		{"folders are listed by depth, pattern and page", filesListed},
+		{"files are copied in and out, and stay where they are let", filesCopied},
+		{"a run ends at its timeout, when it is cancelled and with its sandbox", runsEnd},
+	} {
+		t.Run(strings.ReplaceAll(story.name, " ", "_"), func(t *testing.T) { story.tell(t, s, box) })
 	}
 }
 
