@@ -40,7 +40,7 @@ RACE   := -race $(foreach p,modernc.org/sqlite/lib golang.org/x/crypto/argon2 go
 ALONE  := ^(TestKilledInTurn|TestIncusKilledAndRevived)$$
 INCUS  := ./cmd/pixels-mcp ./incus ./internal/setup
 OTHERS  = $(filter-out $(INCUS:./%=pixels/%),$(shell $(GO) list ./...))
-ALL     = $(RACE) -vet=off -count=1 -timeout 30m -p 3 -parallel 4 -skip '$(ALONE)' $(INCUS) \
+ALL     = $(RACE) -vet=off -count=1 -timeout 30m -p 3 -parallel 6 -skip '$(ALONE)' $(INCUS) \
           --then $(RACE) -vet=off -count=1 -timeout 15m -p 1 -run '$(ALONE)' ./incus ./cmd/pixels-mcp \
           --and $(RACE) -vet=off -count=1 -timeout 15m -p 2 $(OTHERS)
 
