@@ -227,7 +227,7 @@ func (s *Store) Requests(owner string, limit int, states ...RequestState) (out [
 				args = append(args, state)
 			}
 		}
-		text += " ORDER BY at DESC, id"
+		text += " ORDER BY at DESC, rowid DESC" // several within a millisecond as they came
 		if limit > 0 {
 			text += fmt.Sprintf(" LIMIT %d", limit)
 		}

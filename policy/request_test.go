@@ -66,6 +66,27 @@ func TestOneQuestionForALineage(t *testing.T) {
 	}
 }
 
+func TestRequestsOfOneMomentAreListedAsTheyCame(t *testing.T) {
+	s := newStore(t)
+	now := time.Now()
+	s.now = func() time.Time { return now }
+	var want, got []string
+	for i := range 8 {
+		r, _ := raise(t, s, ask("alice", "base", fmt.Sprintf("%d.example.com", i)))
+		want = append(want, r.ID)
+	}
+	list, err := s.Requests("alice", 0, RequestOpen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range list {
+		got = append(got, r.ID)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 func TestALoopOfRequestsIsBounded(t *testing.T) {
 	s := newStore(t)
 	open, refused := 0, 0
