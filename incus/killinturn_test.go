@@ -274,13 +274,14 @@ func childOf(t *testing.T, pid int) (worker int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	latest := 0
 	for _, at := range threads {
 		b, _ := os.ReadFile(at)
 		for _, word := range strings.Fields(string(b)) {
 			child, _ := strconv.Atoi(word)
 			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", child))
-			if strings.HasSuffix(strings.Trim(string(line), "\x00"), "serve") {
-				worker = max(worker, child)
+			if began := startOf(child); strings.HasSuffix(strings.Trim(string(line), "\x00"), "serve") && began >= latest {
+				worker, latest = child, began
 			}
 		}
 	}
@@ -288,6 +289,18 @@ func childOf(t *testing.T, pid int) (worker int) {
 		t.Fatal("the gateway has no worker")
 	}
 	return worker
+}
+
+// startOf is when a process began, in ticks since the machine did (proc(5)); process numbers begin anew. Zero where it is gone.
+func startOf(pid int) int {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, text, _ := strings.Cut(string(b), ") ")
+	fields := strings.Fields(text)
+	if len(fields) < 20 {
+		return 0
+	}
+	start, _ := strconv.Atoi(fields[19])
+	return start
 }
 
 // killIncusd kills the daemon and starts it again.
