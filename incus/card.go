@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
-	"time"
 
 	"github.com/lxc/incus/v6/shared/api"
 
@@ -183,18 +181,11 @@ func (b *Backend) setCard(ctx context.Context, id string, device map[string]stri
 	})
 }
 
-// stopTime is how long Incus may take to clean up after a start that failed. It takes no change meanwhile.
-const stopTime = 5 * time.Second
-
 func (b *Backend) editCard(ctx context.Context, id string, change func(*api.InstancePut) error) error {
 	defer b.lock(id)()
-	defer b.cache.touch(id)
-	for end := time.Now().Add(stopTime); ; time.Sleep(50 * time.Millisecond) {
-		err := edit(ctx, b.server, id, change)
-		if err == nil || !strings.Contains(err.Error(), `Instance is busy running a "stop" operation`) || time.Now().After(end) {
-			return err
-		}
-	}
+	err := edit(ctx, b.server, id, change)
+	b.cache.touch(id)
+	return err
 }
 
 // SetEgress implements sandbox.Backend. The gateway is told while Incus writes the keys, which takes it longer than the

@@ -63,7 +63,7 @@ func newGround(t testing.TB, number int) *ground {
 	g := &ground{number: number, keeper: &keeper{TB: t}, network: network}
 	g.place = func(c *gateway.Config) { c.Host = netip.MustParseAddr(g.upstream()) }
 	g.settings = Config{
-		Project: fmt.Sprintf("pixels-test-%d-%d", os.Getpid(), number), Network: fmt.Sprintf("pxlab%d-%d", os.Getpid(), number),
+		Project: fmt.Sprintf("%s-%d", testName(), number), Network: fmt.Sprintf("pxlab%d-%d", os.Getpid(), number),
 		stock: stock{2, 8},
 	}
 	g.settings.place = func(c *gateway.Config) {

@@ -2,8 +2,6 @@ package incus
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -16,7 +14,6 @@ import (
 
 	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
-	localtls "github.com/lxc/incus/v6/shared/tls"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
 )
@@ -197,17 +194,7 @@ func TestWhatAKilledRunLeftIsCleared(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, _, err := localtls.GenerateMemCert(true, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, _ := pem.Decode(cert)
-	err = server.CreateCertificate(api.CertificatesPost{CertificatePut: api.CertificatePut{
-		Name: "pixels-test-" + gone, Type: api.CertificateTypeClient, Certificate: base64.StdEncoding.EncodeToString(block.Bytes),
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	trust(t, server, "pixels-test-"+gone)
 	if err := clearLeftovers(t.Context(), server); err != nil {
 		t.Fatal(err)
 	}

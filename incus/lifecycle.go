@@ -75,11 +75,22 @@ func (b *Backend) boot(ctx context.Context, id string, config map[string]string)
 		if err == nil || try == maxWireTries || !b.wireFailed(ctx, id, config, err) {
 			return err
 		}
-		if e := b.plug(ctx, id, config); e != nil {
+		e := b.unplug(ctx, id)
+		for end := time.Now().Add(cleanUpTime); e != nil && strings.Contains(e.Error(), `Instance is busy running a "stop" operation`) && time.Now().Before(end); {
+			time.Sleep(50 * time.Millisecond)
+			e = b.unplug(ctx, id)
+		}
+		if e == nil {
+			e = b.plug(ctx, id, config)
+		}
+		if e != nil {
 			return errors.Join(err, e)
 		}
 	}
 }
+
+// cleanUpTime is how long Incus may take to clean up after a start that failed. It takes no change of the instance meanwhile.
+const cleanUpTime = 5 * time.Second
 
 // wireFailed tells whether a start failed for the wire: it could not be taken, or was gone before it was.
 func (b *Backend) wireFailed(ctx context.Context, id string, config map[string]string, err error) bool {

@@ -70,21 +70,7 @@ func overHTTPS(t *testing.T) Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, key, err := localtls.GenerateMemCert(true, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, _ := pem.Decode(cert)
-	fingerprint, err := localtls.CertFingerprintStr(string(cert))
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = local.CreateCertificate(api.CertificatesPost{
-		CertificatePut: api.CertificatePut{Name: testName(), Type: api.CertificateTypeClient, Certificate: base64.StdEncoding.EncodeToString(block.Bytes)},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	cert, key, fingerprint := trust(t, local, testName())
 	t.Cleanup(func() {
 		if err := local.DeleteCertificate(fingerprint); err != nil {
 			t.Error(err)
@@ -104,6 +90,26 @@ func overHTTPS(t *testing.T) Config {
 	}
 	createProject(t, local, c.Project)
 	return c
+}
+
+// trust makes a client's certificate that Incus trusts, and returns it, its key and its fingerprint.
+func trust(t *testing.T, server client.InstanceServer, name string) (cert, key []byte, fingerprint string) {
+	t.Helper()
+	cert, key, err := localtls.GenerateMemCert(true, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fingerprint, err = localtls.CertFingerprintStr(string(cert)); err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(cert)
+	err = server.CreateCertificate(api.CertificatesPost{
+		CertificatePut: api.CertificatePut{Name: name, Type: api.CertificateTypeClient, Certificate: base64.StdEncoding.EncodeToString(block.Bytes)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert, key, fingerprint
 }
 
 // createProject makes a project, which is gone afterwards. Its images and networks are those of the default project, its

@@ -243,8 +243,9 @@ func TestAWireThatGoesWhileASandboxStarts(t *testing.T) {
 	l := newLab(t)
 	id := l.box(t, "one", egress.Allowlist, allowedName).ID
 	const span = 120 * time.Millisecond // from its taking of the wire to its first process
-	for round := range testenv.Rounds(5, 60) {
-		after := span * time.Duration(round) / time.Duration(testenv.Rounds(5, 60))
+	rounds := testenv.Rounds(5, 60)
+	for round := range rounds {
+		after := span * time.Duration(round) / time.Duration(rounds)
 		if err := l.SetState(t.Context(), id, sandbox.Stopped); err != nil {
 			t.Fatal(err)
 		}

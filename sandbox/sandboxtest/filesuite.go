@@ -20,7 +20,7 @@ func (s Subject) filed(t *testing.T) (m *sandbox.Manager, host string) {
 }
 
 func filesReadAndWritten(t *testing.T, s Subject, box sandbox.Sandbox) {
-	m, _ := s.filed(t)
+	m := sandbox.NewManager(s, sandbox.Defaults{})
 	write := func(r sandbox.WriteRequest) sandbox.WriteResult {
 		t.Helper()
 		r.Name = "box"
@@ -107,7 +107,7 @@ func filesReadAndWritten(t *testing.T, s Subject, box sandbox.Sandbox) {
 }
 
 func filesEdited(t *testing.T, s Subject, box sandbox.Sandbox) {
-	m, _ := s.filed(t)
+	m := sandbox.NewManager(s, sandbox.Defaults{})
 	write := func(p, content string) {
 		t.Helper()
 		if _, err := m.WriteFile(t.Context(), s.Owner, sandbox.WriteRequest{Name: "box", Path: p, Content: []byte(content), Mode: 0o750}); err != nil {
@@ -222,7 +222,7 @@ func copyError(m *sandbox.Manager, s Subject, t *testing.T, r sandbox.CopyReques
 }
 
 func filesListed(t *testing.T, s Subject, box sandbox.Sandbox) {
-	m, _ := s.filed(t)
+	m := sandbox.NewManager(s, sandbox.Defaults{})
 	for _, p := range []string{"/d/a.go", "/d/b/c.go", "/d/b/c.txt", "/d/b/d/e.go", "/d/z"} {
 		if _, err := m.WriteFile(t.Context(), s.Owner, sandbox.WriteRequest{Name: "box", Path: p, Content: []byte("xy")}); err != nil {
 			t.Fatal(err)
