@@ -174,6 +174,7 @@ func (b *Backend) setCard(ctx context.Context, id string, device map[string]stri
 		} else {
 			put.Devices[card] = device
 		}
+		moveEnv(put.Config) // before a start, say
 		if gatewayRun != "" {
 			put.Config[pluggedKey] = gatewayRun
 		}

@@ -201,6 +201,7 @@ func (b *Backend) instance(spec sandbox.Spec) (api.InstancesPost, error) {
 	if err := setRules(config, spec.Rules); err != nil {
 		return api.InstancesPost{}, fmt.Errorf("keep what sandbox %s may reach: %w", spec.Name, err)
 	}
+	setEnv(config, spec.Env)
 	devices := map[string]map[string]string{}
 	source := api.InstanceSource{Type: "image"}
 	if spec.SourceID != "" {
@@ -213,6 +214,9 @@ func (b *Backend) instance(spec sandbox.Spec) (api.InstancesPost, error) {
 			if _, set := config[key]; !set && strings.HasPrefix(key, "user.pixels.") {
 				config[key] = ""
 			}
+		}
+		if err := inheritEnv(config, inherited, spec.Env); err != nil {
+			return api.InstancesPost{}, err
 		}
 		devices[card] = map[string]string{"type": "none"}
 		source = from
@@ -227,9 +231,6 @@ func (b *Backend) instance(spec sandbox.Spec) (api.InstancesPost, error) {
 	}
 	for key, value := range spec.Labels {
 		config[labelKeys+key] = value
-	}
-	for key, value := range spec.Env {
-		config["environment."+key] = value
 	}
 	limits := spec.Limits
 	if limits.CPU > 0 {

@@ -89,11 +89,7 @@ func (b *Backend) order(ctx context.Context, inst *api.Instance, c sandbox.Comma
 		"HOME": who.home, "USER": user, "LOGNAME": user, "LANG": "C.UTF-8", "SHELL": "/bin/bash",
 		"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 	}
-	for key, value := range inst.Config {
-		if key, ok := strings.CutPrefix(key, "environment."); ok {
-			env[key] = value
-		}
-	}
+	maps.Copy(env, envOf(inst.Config))
 	maps.Copy(env, c.Env)
 	argv = append([]string{program, verb}, extra...)
 	argv = append(argv, "-uid", strconv.FormatUint(uint64(who.uid), 10), "-gid", strconv.FormatUint(uint64(who.gid), 10), "-user", user, "-cwd", c.Cwd, "--")

@@ -119,8 +119,8 @@ func (b *Backend) stop(ctx context.Context, id string, paused bool) error {
 	if _, err = finish(ctx, b.server, op, err); err == nil {
 		return nil
 	}
-	op, forceErr := b.server.UpdateInstanceState(id, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
-	if _, forceErr = finish(ctx, b.server, op, forceErr); forceErr == nil {
+	forceErr := forceStop(ctx, b.server, id)
+	if forceErr == nil {
 		return nil
 	}
 	if inst, _, e := b.server.GetInstance(id); e == nil && inst.StatusCode == api.Stopped {

@@ -84,10 +84,7 @@ func remove(ctx context.Context, server client.InstanceServer, id string) error 
 		}
 		if inst.StatusCode != api.Stopped {
 			// Its failure says that the instance isn't running or can't be stopped; the deletion tells which.
-			op, err := server.UpdateInstanceState(id, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
-			if err == nil {
-				_, _ = wait(ctx, server, op)
-			}
+			_ = forceStop(ctx, server, id)
 		}
 		op, err := server.DeleteInstance(id)
 		if err == nil {

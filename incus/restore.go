@@ -118,6 +118,12 @@ func (b *Backend) copyCheckpoint(ctx context.Context, old *api.Instance, holder 
 			config[key] = value
 		}
 	}
+	moveEnv(config)
+	for key := range snapshot.Config {
+		if strings.HasPrefix(key, hostEnvKeys) {
+			config[key] = ""
+		}
+	}
 	maps.Copy(config, map[string]string{
 		firstKey: first(*old), turnKey: strconv.Itoa(turn(*old) + 1), createdKey: describe(old).CreatedAt.Format(time.RFC3339Nano),
 	})
@@ -177,8 +183,7 @@ func (b *Backend) retire(ctx context.Context, id string) {
 	case len(snapshots) == 0:
 		_ = b.remove(ctx, id)
 	case all[id].StatusCode != api.Stopped:
-		op, err := b.server.UpdateInstanceState(id, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
-		if _, err = finish(ctx, b.server, op, err); err == nil {
+		if forceStop(ctx, b.server, id) == nil {
 			_ = b.unplug(ctx, id)
 		}
 	}

@@ -150,6 +150,11 @@ func (b *Backend) sweep(ctx context.Context, owner string) (expired []sandbox.Sa
 			} else if errors.Is(err, sandbox.ErrState) || errors.Is(err, sandbox.ErrNotFound) || missing(err) {
 				err = nil
 			}
+		case actsOutside(inst.Config):
+			err = b.change(ctx, inst.Name, func(config map[string]string) error { moveEnv(config); return nil }, nil)
+			if missing(err) {
+				err = nil
+			}
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", inst.Config[nameKey], err))

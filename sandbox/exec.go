@@ -58,7 +58,7 @@ func (r ExecRequest) check(most time.Duration) error {
 	case r.Timeout < 0 || r.Timeout > most:
 		return fmt.Errorf("timeout %s is %w: give up to %s", r.Timeout, ErrInvalid, most)
 	}
-	return checkEnv(r.Env)
+	return CheckEnv(r.Env)
 }
 
 // Exec runs a command in a sandbox to its end. A command that fails is a result, not an error.

@@ -81,7 +81,7 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sa
 			return Sandbox{}, err
 		}
 	}
-	if err := errors.Join(checkLabels(r.Labels), checkEnv(r.Env), checkLimits(r.Limits), checkEgress(r.Egress)); err != nil {
+	if err := errors.Join(checkLabels(r.Labels), CheckEnv(r.Env), checkLimits(r.Limits), checkEgress(r.Egress)); err != nil {
 		return Sandbox{}, err
 	}
 	var err error
@@ -116,6 +116,9 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sa
 	}
 	for key, value := range r.Env {
 		spec.Env[key] = value
+	}
+	if err := CheckEnv(spec.Env); err != nil { // too much together with the defaults, say
+		return Sandbox{}, err
 	}
 	asked, err := allowed(spec.Egress, r.Allow)
 	if err != nil {

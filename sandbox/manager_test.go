@@ -3,6 +3,7 @@ package sandbox_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -82,6 +83,10 @@ func TestBadRequestsSayWhatToDoAndChangeNothing(t *testing.T) {
 		"unknown source":       {create(sandbox.CreateRequest{Name: "x", From: "bsae:ready"}), sandbox.ErrNotFound, "there are: base"},
 		"unknown checkpoint":   {create(sandbox.CreateRequest{Name: "x", From: "base:raedy"}), sandbox.ErrNotFound, "it has: ready"},
 		"bad variable":         {create(sandbox.CreateRequest{Name: "x", Env: map[string]string{"A-B": ""}}), sandbox.ErrInvalid, "A-B"},
+		"variable of ours":     {create(sandbox.CreateRequest{Name: "x", Env: map[string]string{"PIXELS_CALL": "1"}}), sandbox.ErrInvalid, "PIXELS_"},
+		"variable of ours too": {exec(sandbox.ExecRequest{Name: "base", Shell: "x", Env: map[string]string{"PIXELS_X": "1"}}), sandbox.ErrInvalid, "PIXELS_"},
+		"long variable":        {create(sandbox.CreateRequest{Name: "x", Env: map[string]string{"A": strings.Repeat("a", 32<<10+1)}}), sandbox.ErrInvalid, "32768"},
+		"long environment":     {create(sandbox.CreateRequest{Name: "x", Env: manyVariables(9)}), sandbox.ErrInvalid, "262144"},
 		"bad label":            {create(sandbox.CreateRequest{Name: "x", Labels: map[string]string{"a b": ""}}), sandbox.ErrInvalid, "a b"},
 		"negative cpu":         {create(sandbox.CreateRequest{Name: "x", Limits: sandbox.Limits{CPU: -1}}), sandbox.ErrInvalid, "cpu"},
 		"little memory":        {create(sandbox.CreateRequest{Name: "x", Limits: sandbox.Limits{Memory: 1}}), sandbox.ErrInvalid, "128MiB"},
@@ -117,6 +122,15 @@ func TestBadRequestsSayWhatToDoAndChangeNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// manyVariables are n variables of 32 KiB.
+func manyVariables(n int) map[string]string {
+	env := map[string]string{}
+	for i := range n {
+		env[fmt.Sprintf("V%d", i)] = strings.Repeat("a", 32<<10)
+	}
+	return env
 }
 
 func TestClonesAreReportedEachByItself(t *testing.T) {

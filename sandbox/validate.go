@@ -44,14 +44,31 @@ func ParseSource(source string) (name, label string, err error) {
 	return name, label, err
 }
 
-// checkEnv looks at the names of environment variables, and for what no process could carry.
-func checkEnv(env map[string]string) error {
+// Bounds of an environment, in bytes.
+const (
+	maxEnvValue = 32 << 10
+	maxEnv      = 256 << 10 // names and values of all variables
+)
+
+// reservedEnv begins the names of the variables that Pixels itself sets.
+const reservedEnv = "PIXELS_"
+
+// CheckEnv looks at environment variables: at their names, and for what no process could carry; ErrInvalid.
+func CheckEnv(env map[string]string) error {
+	size := 0
 	for _, key := range slices.Sorted(maps.Keys(env)) {
-		if !envRule.MatchString(key) {
+		value := env[key]
+		switch size += len(key) + len(value); {
+		case !envRule.MatchString(key):
 			return fmt.Errorf("env: the variable name %s is %w: use letters, digits and underscores, not beginning with a digit", quote(key), ErrInvalid)
-		}
-		if strings.ContainsRune(env[key], 0) {
+		case strings.HasPrefix(key, reservedEnv):
+			return fmt.Errorf("env: the variable name %s is %w: names that begin with %s are set by Pixels itself; choose another", quote(key), ErrInvalid, reservedEnv)
+		case strings.ContainsRune(value, 0):
 			return fmt.Errorf("env: the value of %s is %w: it has a NUL byte", key, ErrInvalid)
+		case len(value) > maxEnvValue:
+			return fmt.Errorf("env: the value of %s is %w: it has %d bytes, of %d allowed; write it to a file inside", quote(key), ErrInvalid, len(value), maxEnvValue)
+		case size > maxEnv:
+			return fmt.Errorf("env is %w: names and values have more than %d bytes together; write the long ones to a file inside", ErrInvalid, maxEnv)
 		}
 	}
 	return nil

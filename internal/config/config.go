@@ -166,6 +166,8 @@ func (c Config) check() error {
 		return fmt.Errorf("defaults.lease is %s: give %s up to defaults.max_lease (%s)", units.Duration(time.Duration(d.Lease)), sandbox.MinTTL, units.Duration(time.Duration(d.MaxLease)))
 	case egress.Mode(d.Egress).Check() != nil:
 		return fmt.Errorf("defaults.egress: %w", egress.Mode(d.Egress).Check())
+	case sandbox.CheckEnv(d.Env) != nil:
+		return fmt.Errorf("defaults.env: %w", sandbox.CheckEnv(d.Env))
 	}
 	return nil
 }

@@ -48,6 +48,7 @@ func TestMistakesAreNamedWithTheirPlace(t *testing.T) {
 		"unknown variable": {environ: []string{"PIXELS_INCUS_POOOL=x"}, contains: []string{"PIXELS_INCUS_POOOL", "did you mean PIXELS_INCUS_POOL"}},
 		"bad variable":     {environ: []string{"PIXELS_DEFAULTS_CPU=x"}, contains: []string{"PIXELS_DEFAULTS_CPU", "whole number"}},
 		"bad flag":         {flags: map[string]string{"defaults.disk": "much"}, contains: []string{"--defaults-disk", "2GiB"}},
+		"variable of ours": {file: "[defaults.env]\nPIXELS_X = \"1\"\n", contains: []string{"defaults.env", "PIXELS_X"}},
 		"unknown egress":   {file: "[defaults]\negress = \"open\"\n", contains: []string{"defaults.egress", "allowlist"}},
 		"bad preset":       {file: "[[presets.agent]]\ndomains = [\"*.com\"]\nwhose = \"us\"\n", contains: []string{"preset agent", "*.com"}},
 		"bad lease":        {file: "[defaults]\nlease = \"long\"\n", contains: []string{"config.toml:2:", "7d"}},
