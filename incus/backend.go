@@ -63,7 +63,8 @@ type Backend struct {
 	mending    sync.Mutex // of wires: one at a time is enough
 	programs   sync.Map   // of IDs of the instances that have our program
 	toppingUp  atomic.Bool
-	changing   sync.Map // of instance IDs to the *sync.Mutex of who changes their keys
+	changing   sync.Map   // of instance IDs to the *sync.Mutex of who changes their keys
+	stopAt     func(stop) // in tests: called at each stop
 }
 
 var _ sandbox.Backend = (*Backend)(nil)
@@ -96,7 +97,7 @@ func (b *Backend) failed(err error, format string, args ...any) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, sandbox.ErrNotFound),
-		errors.Is(err, sandbox.ErrExists), errors.Is(err, sandbox.ErrState):
+		errors.Is(err, sandbox.ErrExists), errors.Is(err, sandbox.ErrState), errors.Is(err, sandbox.ErrChanged):
 		return fmt.Errorf("%s: %w", what, err)
 	case missing(err):
 		return fmt.Errorf("%s: %w (%v)", what, sandbox.ErrNotFound, err)
@@ -151,6 +152,23 @@ func addressless(k *known) bool {
 	return k.address == "" && networked(k.Instance) && describe(&k.Instance).State != sandbox.Stopped
 }
 
+// Relatives implements sandbox.Backend.
+func (b *Backend) Relatives(ctx context.Context, owner, lineage string) (out []sandbox.Sandbox, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	all, err := b.cache.fresh()
+	if err != nil {
+		return nil, b.failed(err, "list the sandboxes of a lineage")
+	}
+	for _, k := range all {
+		if s := describe(&k.Instance); s.Owner == owner && s.Lineage == lineage && shown(k.Instance, all) {
+			out = append(out, s)
+		}
+	}
+	return out, nil
+}
+
 // networked tells whether an instance has a network card.
 func networked(i api.Instance) bool { return i.ExpandedDevices[card]["type"] == "nic" }
 
@@ -164,6 +182,12 @@ func (b *Backend) Get(ctx context.Context, owner, name string) (sandbox.Sandbox,
 		return sandbox.Sandbox{}, b.failed(err, "find sandbox %s", name)
 	}
 	found := claimsIn(all, owner, name)
+	if len(found) == 0 { // or no event told of it yet
+		if all, err = b.cache.fresh(); err != nil {
+			return sandbox.Sandbox{}, b.failed(err, "find sandbox %s", name)
+		}
+		found = claimsIn(all, owner, name)
+	}
 	if len(found) == 0 {
 		return sandbox.Sandbox{}, fmt.Errorf("sandbox %q %w", name, sandbox.ErrNotFound)
 	}
@@ -244,7 +268,7 @@ func describe(inst *api.Instance) sandbox.Sandbox {
 		s.CreatedAt = at
 	}
 	s.ExpiresAt, _ = time.Parse(time.RFC3339, inst.Config[expiresKey]) // one without a lease has none
-	s.Lineage = cmp.Or(inst.Config[lineageKey], first(*inst))
+	s.Lineage, s.Reach = cmp.Or(inst.Config[lineageKey], first(*inst)), mark(inst.Config)
 	s.Limits.CPU, _ = strconv.Atoi(inst.Config["limits.cpu"]) // what can't be read isn't ours, as in the next ones
 	s.Limits.Memory, _ = strconv.ParseInt(inst.Config["limits.memory"], 10, 64)
 	s.Limits.Disk, _ = strconv.ParseInt(inst.ExpandedDevices["root"]["size"], 10, 64)
@@ -290,7 +314,8 @@ func (b *Backend) lock(id string) (unlock func()) {
 	return lock.(*sync.Mutex).Unlock
 }
 
-// change updates the keys of an instance, again when another writer was faster. An error of edit ends it without a change.
+// change updates the keys of an instance, again when another writer was faster, or while Incus is busy with the instance. An
+// error of edit ends it without a change.
 //
 // Incus checks the ETag when it takes a request and carries it out a moment later, so that of two requests at once both
 // may pass and the later one undo the other. So this process makes one change of an instance at a time, and after each it
@@ -302,6 +327,7 @@ func (b *Backend) change(ctx context.Context, id string, edit func(config map[st
 	for {
 		inst, etag, err := b.server.GetInstance(id)
 		if err != nil {
+			b.cache.touch(id)
 			return err
 		}
 		before, put := maps.Clone(inst.Config), inst.Writable()
@@ -312,27 +338,39 @@ func (b *Backend) change(ctx context.Context, id string, edit func(config map[st
 			return nil
 		}
 		op, err := b.server.UpdateInstance(id, put, etag)
-		if err == nil {
-			var aside sync.WaitGroup
-			if meanwhile != nil {
-				aside.Go(func() { meanwhile(put.Config) })
-			}
-			_, err = finish(ctx, b.server, op, nil) // at once: Incus forgets an operation 5 s after its end
-			aside.Wait()
+		var aside sync.WaitGroup
+		if meanwhile != nil && (err == nil || busy(err)) {
+			aside.Go(func() { meanwhile(put.Config) })
 		}
-		b.cache.touch(id)
 		if err == nil {
+			_, err = finish(ctx, b.server, op, nil) // at once: Incus forgets an operation 5 s after its end
+		}
+		aside.Wait()
+		b.cache.touch(id)
+		switch {
+		case err == nil:
 			now, _, e := b.server.GetInstance(id)
 			if e != nil || holds(now.Config, before, put.Config) {
 				return e
 			}
-		} else if !api.StatusErrorCheck(err, http.StatusPreconditionFailed) {
+		case busy(err):
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("%w (%w)", ctx.Err(), err)
+			case <-time.After(20 * time.Millisecond):
+			}
+		case !api.StatusErrorCheck(err, http.StatusPreconditionFailed):
 			return err
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
+}
+
+// busy tells whether Incus refused a change because it does something else with the instance.
+func busy(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "Instance is busy running a")
 }
 
 // holds tells whether what differs between before and wanted is in config as wanted.

@@ -195,10 +195,9 @@ func (b *Backend) SetEgress(ctx context.Context, id string, edit sandbox.EgressE
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	ctx = context.WithoutCancel(ctx)
-	var after map[string]string
-	told := ""
-	err = b.change(ctx, id, func(config map[string]string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), busyTime)
+	defer cancel()
+	err = b.everywhere(ctx, id, func(config map[string]string) error {
 		if config[goingKey] != "" {
 			return fmt.Errorf("it is being destroyed (%w)", sandbox.ErrNotFound)
 		}
@@ -210,21 +209,39 @@ func (b *Backend) SetEgress(ctx context.Context, id string, edit sandbox.EgressE
 			return err
 		}
 		config[egressKey] = string(mode)
-		after = config
 		return setRules(config, own)
-	}, func(config map[string]string) {
-		told = mark(config)
-		n, _ := b.tell(ctx, id, config) // it is told again
+	}, func(id string, edit editor) error {
+		n, err := b.reach(ctx, id, edit)
 		cut += n
+		return err
+	})
+	return cut, b.failed(err, "change what the sandbox may reach")
+}
+
+// reach changes the keys of one instance, and has the gateway enforce them.
+func (b *Backend) reach(ctx context.Context, id string, edit editor) (cut int, err error) {
+	var after map[string]string
+	told := ""
+	err = b.change(ctx, id, func(config map[string]string) error {
+		after = config
+		return edit(config)
+	}, func(config map[string]string) {
+		if told != mark(config) { // it is told once more below
+			n, _ := b.tell(ctx, id, config)
+			told, cut = mark(config), cut+n
+		}
 	})
 	if err != nil && told != "" {
 		err = errors.Join(err, b.enforceChange(ctx, id, told))
 	}
 	if err != nil {
-		return cut, b.failed(err, "change what the sandbox may reach")
+		return cut, err
 	}
 	n, err := b.enforce(ctx, id, after)
-	return cut + n, b.failed(err, "have the gateway enforce what the sandbox may reach")
+	if err != nil {
+		err = fmt.Errorf("have the gateway enforce it: %w", err)
+	}
+	return cut + n, err
 }
 
 // tell has the gateway enforce keys for a sandbox that is on a wire.

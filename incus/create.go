@@ -25,13 +25,16 @@ func (b *Backend) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbo
 	if err := ctx.Err(); err != nil {
 		return sandbox.Sandbox{}, err
 	}
+	b.at(createBegun)
 	if err := b.refuseTaken(ctx, spec.Owner, spec.Name); err != nil {
 		return sandbox.Sandbox{}, err
 	}
+	b.at(createFree)
 	post, err := b.instance(spec)
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
+	b.at(createRead)
 	made, err := b.create(ctx, post, spec)
 	if err != nil {
 		// The caller may have given up; what was begun must go all the same.
@@ -54,29 +57,48 @@ func (b *Backend) create(ctx context.Context, post api.InstancesPost, spec sandb
 	if device != nil {
 		post.Devices[card] = device
 	}
+	b.at(createWired)
 	op, err := b.server.CreateInstance(post)
+	b.at(createCopying)
 	if _, err = finish(ctx, b.server, op, err); err != nil {
 		if spec.SourceID == "" && missing(err) {
 			err = fmt.Errorf("have a human run `pixels-mcp setup`, which makes what is missing, or look at the configured pool (%s) and network (%s): %w", b.config.Pool, b.config.Network, err)
 		}
 		return sandbox.Sandbox{}, err
 	}
+	b.at(createCopied)
 	if _, err := b.rival(spec, post.Name, false); err != nil {
 		return sandbox.Sandbox{}, err
 	}
+	if err := b.proveSource(spec); err != nil { // before it can reach anything
+		return sandbox.Sandbox{}, err
+	}
+	b.at(createProven)
 	if err := b.boot(ctx, post.Name, post.Config); err != nil {
 		return sandbox.Sandbox{}, err
 	}
+	b.at(createStarted)
 	if err := b.win(ctx, spec, post.Name); err != nil {
 		return sandbox.Sandbox{}, err
 	}
+	b.at(createWon)
+	made, err := b.made(ctx, spec, post.Name, device != nil)
+	if err == nil {
+		err = b.proveSource(spec) // what was taken from the source while it started is taken from it
+	}
+	b.at(createReady)
+	return made, err
+}
+
+// made returns an instance that has started as a sandbox, once it is as far as the spec asks.
+func (b *Backend) made(ctx context.Context, spec sandbox.Spec, id string, network bool) (sandbox.Sandbox, error) {
 	if spec.Early {
-		inst, err := b.cache.instance(post.Name)
+		inst, err := b.cache.instance(id)
 		if err == nil && inst != nil && commandsWait(inst) {
 			return describe(&inst.Instance), nil
 		}
 	}
-	return b.ready(ctx, post.Name, device != nil)
+	return b.ready(ctx, id, network)
 }
 
 // commandsWait tells whether a command that is given to an instance while it boots waits until it is ready: the program

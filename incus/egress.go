@@ -27,7 +27,7 @@ func (b *Backend) Egress(ctx context.Context, id string) (sandbox.Egress, error)
 		e.Enforced, e.Why = false, err.Error()
 		return e, nil
 	}
-	if mode == egress.None && inst.Devices[card] == nil || inst.StatusCode == api.Stopped {
+	if mode == egress.None && !networked(*inst) || inst.StatusCode == api.Stopped {
 		return e, nil // there is nothing to enforce it on
 	}
 	reply, err := b.wiresOf(inst.Config).ask(ctx, gateway.Request{Op: gateway.Status, Sandbox: id})

@@ -74,6 +74,8 @@ func doUntilKilled(does, owner, id string) error {
 		_, err = b.Restore(context.Background(), id, "ready")
 	case "destroy":
 		err = b.Destroy(context.Background(), id)
+	case "human":
+		err = beHuman(b, owner)
 	}
 	b.Close()
 	return err

@@ -134,12 +134,14 @@ func (b *Backend) SetExpiry(ctx context.Context, id string, at time.Time) error 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err := b.change(ctx, id, func(config map[string]string) error {
+	ctx, cancel := context.WithTimeout(ctx, busyTime)
+	defer cancel()
+	err := b.everywhere(ctx, id, func(config map[string]string) error {
 		if config[goingKey] != "" {
 			return fmt.Errorf("it is being destroyed (%w)", sandbox.ErrNotFound)
 		}
 		config[expiresKey] = expiry(at)
 		return nil
-	}, nil)
+	}, func(id string, edit editor) error { return b.change(ctx, id, edit, nil) })
 	return b.failed(err, "extend the sandbox")
 }

@@ -59,14 +59,17 @@ func (b *Backend) Restore(ctx context.Context, id, label string) (sandbox.Sandbo
 	if err := ctx.Err(); err != nil {
 		return sandbox.Sandbox{}, err
 	}
+	b.at(restoreBegun)
 	holder, snapshot, err := b.checkpoint(id, label)
 	if err != nil {
 		return sandbox.Sandbox{}, b.failed(err, "find checkpoint %s", label)
 	}
+	b.at(restoreFound)
 	old, _, err := b.server.GetInstance(id)
 	if err != nil {
 		return sandbox.Sandbox{}, b.failed(err, "restore checkpoint %s", label)
 	}
+	b.at(restoreRead)
 	name, next := old.Config[nameKey], nextID(*old)
 	all, err := b.cache.fresh()
 	if err != nil {
@@ -85,6 +88,14 @@ func (b *Backend) Restore(ctx context.Context, id, label string) (sandbox.Sandbo
 	} else if !missing(err) {
 		return sandbox.Sandbox{}, b.failed(err, "restore checkpoint %s", label)
 	}
+	for _, k := range all { // what a killed process left to be marked
+		if first(k.Instance) == first(*old) && turn(k.Instance) < turn(*old) && k.Config[ownerKey] == old.Config[ownerKey] && k.Config[replacedKey] == "" {
+			if err := b.markReplaced(ctx, k.Name); err != nil {
+				return sandbox.Sandbox{}, b.failed(err, "restore checkpoint %s", label)
+			}
+		}
+	}
+	b.at(restoreAlone)
 	if err := b.copyCheckpoint(ctx, old, holder, snapshot, next); err != nil {
 		return sandbox.Sandbox{}, b.failed(err, "restore checkpoint %s of sandbox %s", label, name)
 	}
@@ -92,12 +103,20 @@ func (b *Backend) Restore(ctx context.Context, id, label string) (sandbox.Sandbo
 	if err != nil {
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
-		if e := b.remove(clean, next); e != nil && !errors.Is(e, sandbox.ErrNotFound) {
+		remove := b.remove
+		if inst, _, e := b.server.GetInstance(next); e == nil && inst.Config[goingKey] != "" {
+			remove = b.removeLine // it had become the sandbox, and was destroyed as that
+		}
+		if e := remove(clean, next); e != nil && !errors.Is(e, sandbox.ErrNotFound) {
 			err = errors.Join(err, fmt.Errorf("and the copy could not be removed: %w", e))
 		}
 		return sandbox.Sandbox{}, b.failed(err, "restore checkpoint %s of sandbox %s", label, name)
 	}
-	b.later(func(ctx context.Context) { b.retire(ctx, id) })
+	b.later(func(ctx context.Context) {
+		b.at(restoreRetiring)
+		b.retire(ctx, id)
+		b.at(restoreRetired)
+	})
 	return made, nil
 }
 
@@ -124,8 +143,9 @@ func (b *Backend) copyCheckpoint(ctx context.Context, old *api.Instance, holder 
 			config[key] = ""
 		}
 	}
+	delete(config, replacedKey)
 	maps.Copy(config, map[string]string{
-		firstKey: first(*old), turnKey: strconv.Itoa(turn(*old) + 1), createdKey: describe(old).CreatedAt.Format(time.RFC3339Nano),
+		firstKey: first(*old), turnKey: strconv.Itoa(turn(*old) + 1), seenKey: strconv.Itoa(number(old.Config, revisionKey)), createdKey: describe(old).CreatedAt.Format(time.RFC3339Nano),
 	})
 	devices := maps.Clone(old.Devices)
 	delete(devices, card)
@@ -138,10 +158,12 @@ func (b *Backend) copyCheckpoint(ctx context.Context, old *api.Instance, holder 
 	} else if snapshot.Devices[card] != nil {
 		devices[card] = map[string]string{"type": "none"}
 	}
+	b.at(restoreWired)
 	op, err := b.server.CreateInstance(api.InstancesPost{
 		Name: next, Type: api.InstanceTypeContainer, Source: api.InstanceSource{Type: "copy", Source: holder + "/" + snapshot.Name},
 		InstancePut: api.InstancePut{Profiles: []string{}, Config: config, Devices: devices},
 	})
+	b.at(restoreCopying)
 	ended, err := finish(ctx, b.server, op, err)
 	switch {
 	case err == nil || ended != nil && ended.StatusCode == api.Success:
@@ -158,10 +180,24 @@ func (b *Backend) takeOver(ctx context.Context, old *api.Instance, next string) 
 	if err := ctx.Err(); err != nil {
 		return sandbox.Sandbox{}, err
 	}
+	b.at(restoreCopied)
+	if err := b.prove(ctx, old.Name, next); err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	b.at(restoreProven)
 	if err := b.boot(ctx, next, old.Config); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	return b.ready(ctx, next, wired(old.Config))
+	b.at(restoreStarted)
+	made, err := b.ready(ctx, next, wired(old.Config))
+	b.at(restoreReady)
+	if err != nil {
+		return made, err
+	}
+	if inst, _, err := b.server.GetInstance(next); missing(err) || err == nil && inst.Config[goingKey] != "" {
+		return made, fmt.Errorf("it was destroyed while it was restored (%w)", sandbox.ErrNotFound)
+	}
+	return made, nil
 }
 
 // nameTaken tells whether Incus refused to make an instance because there is one of the name, or one is just being made.
@@ -175,6 +211,9 @@ func nameTaken(err error) bool {
 func (b *Backend) retire(ctx context.Context, id string) {
 	all, err := b.cache.fresh()
 	if err != nil || all[id] == nil || !replaced(all[id].Instance, all) {
+		return
+	}
+	if b.markReplaced(ctx, id) != nil {
 		return
 	}
 	snapshots, err := b.server.GetInstanceSnapshotNames(id)

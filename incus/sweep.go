@@ -24,7 +24,9 @@ func (b *Backend) Destroy(ctx context.Context, id string) error {
 func (b *Backend) condemn(ctx context.Context, id string, may func(config map[string]string) error) error {
 	// A removal that was begun is not left half-way.
 	ctx = context.WithoutCancel(ctx)
-	err := b.change(ctx, id, func(config map[string]string) error {
+	marking, cancel := context.WithTimeout(ctx, busyTimeGoing)
+	defer cancel()
+	err := b.everywhere(marking, id, func(config map[string]string) error {
 		if config[goingKey] != "" {
 			return fmt.Errorf("instance %s %w", id, sandbox.ErrNotFound)
 		}
@@ -33,16 +35,35 @@ func (b *Backend) condemn(ctx context.Context, id string, may func(config map[st
 		}
 		config[goingKey] = "true"
 		return nil
-	}, nil)
+	}, func(id string, edit editor) error {
+		going := false
+		err := b.change(marking, id, func(config map[string]string) error {
+			err := edit(config)
+			going = config[goingKey] != ""
+			return err
+		}, nil)
+		if err == nil && going {
+			b.later(func(ctx context.Context) { _ = b.removeLine(ctx, id) }) // a sweep repeats what fails
+		}
+		return err
+	})
 	switch {
 	case err == nil:
-		b.later(func(ctx context.Context) { _ = b.removeLine(ctx, id) }) // a sweep repeats what fails
 		return nil
 	case missing(err), errors.Is(err, sandbox.ErrNotFound), errors.Is(err, sandbox.ErrState), errors.Is(b.config.unreachable(err), ErrUnreachable):
 		return err
 	}
-	// An instance whose disk is full can't be marked, and must go all the more.
-	if e := b.removeLine(ctx, id); e != nil {
+	// An instance whose disk is full can't be marked, and must go all the more, and with it what a restore puts in its place.
+	inst, _, e := b.server.GetInstance(id)
+	if e == nil {
+		e = b.removeLine(ctx, id)
+	}
+	if e == nil {
+		if e = b.condemn(ctx, nextID(*inst), may); errors.Is(e, sandbox.ErrNotFound) {
+			e = nil
+		}
+	}
+	if e != nil && !missing(e) {
 		return errors.Join(err, e)
 	}
 	return nil

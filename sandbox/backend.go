@@ -14,6 +14,7 @@ type Spec struct {
 	Image       string // the backend's name of an image; "" with no SourceID means the default image
 	SourceID    string // ID of the sandbox to copy; Image is then empty
 	SourceLabel string // the checkpoint of SourceID to copy; empty means its present state
+	SourceReach string // what SourceID's Reach was when Egress and Rules were made from it; empty if they weren't
 	From        string // what to show as the origin
 	Lineage     string // that of the source; empty begins one
 	Egress      egress.Mode
@@ -55,10 +56,13 @@ type Backend interface {
 
 	// List returns the sandboxes of owner, by name. Half-made ones are in it, with the state Creating.
 	List(ctx context.Context, owner string) ([]Sandbox, error)
+	// Relatives returns the sandboxes of a lineage, also what another process began to make just before.
+	Relatives(ctx context.Context, owner, lineage string) ([]Sandbox, error)
 	// Get finds a sandbox by owner and name; ErrNotFound.
 	Get(ctx context.Context, owner, name string) (Sandbox, error)
 	// Create makes and starts a sandbox and returns when it is ready: its host name is its own, /run and /tmp are what
-	// they stay, and its address works. Of several creations of one name at once, one wins and the others get ErrExists.
+	// they stay, and its address works. Of several creations of one name at once, one wins and the others get ErrExists. It
+	// fails with ErrChanged when SourceReach isn't the source's any more at its end.
 	Create(ctx context.Context, spec Spec) (Sandbox, error)
 	// Destroy ends a sandbox for good, with its checkpoints; ErrNotFound when it is gone. Its name is free at once; the
 	// removal may go on in the background, and is taken up again by a Sweep when the process is killed.

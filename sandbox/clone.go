@@ -117,7 +117,7 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 		spec.Rules = rules
 		c.Name = name
 		making <- struct{}{}
-		c.Sandbox, c.Err = b.create(ctx, spec)
+		c.Sandbox, c.Err = m.copy(ctx, b, spec, owner, r.Source, r.Egress, give, "clone_sandbox")
 		<-making
 		c.Sandbox.Requests = openIDs(requests)
 		if c.Err != nil || r.Command == nil {
@@ -237,7 +237,7 @@ func (m *Manager) Destroy(ctx context.Context, owner string, names []string) (De
 			s, err = b.Get(ctx, whose, own)
 		}
 		if err == nil {
-			err = b.Destroy(ctx, s.ID)
+			err = b.on(ctx, s, func(id string) error { return b.Destroy(ctx, id) })
 		}
 		mu.Lock()
 		defer mu.Unlock()

@@ -148,7 +148,7 @@ func (m *Manager) changeEgress(ctx context.Context, call policy.Call, name strin
 	if err != nil {
 		return EgressChange{}, err
 	}
-	s, err := m.get(ctx, call.Owner, name)
+	s, err := m.begun(ctx, call.Owner, name)
 	if err != nil {
 		return EgressChange{}, err
 	}
@@ -157,7 +157,11 @@ func (m *Manager) changeEgress(ctx context.Context, call policy.Call, name strin
 
 // editEgress changes what a sandbox may reach, by a call that was vetted.
 func (m *Manager) editEgress(ctx context.Context, b *permit, s Sandbox, edit EgressEdit) (EgressChange, error) {
-	cut, err := b.SetEgress(ctx, s.ID, edit)
+	var cut int
+	err := b.on(ctx, s, func(id string) (err error) {
+		cut, err = b.SetEgress(ctx, id, edit)
+		return err
+	})
 	if errors.Is(err, egress.ErrTooMany) || errors.Is(err, egress.ErrStillDenied) {
 		err = fmt.Errorf("%w: %w", ErrInvalid, err)
 	}

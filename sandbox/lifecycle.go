@@ -24,7 +24,7 @@ func (m *Manager) SetState(ctx context.Context, owner, name string, state State)
 	if err != nil {
 		return Sandbox{}, err
 	}
-	if err := b.SetState(ctx, s.ID, state); err != nil {
+	if err := b.on(ctx, s, func(id string) error { return b.SetState(ctx, id, state) }); err != nil {
 		return Sandbox{}, err
 	}
 	return m.get(ctx, owner, name)
@@ -40,14 +40,14 @@ func (m *Manager) Extend(ctx context.Context, owner, name string, ttl time.Durat
 	if err != nil {
 		return Sandbox{}, err
 	}
-	s, err := m.get(ctx, owner, name)
+	s, err := m.begun(ctx, owner, name)
 	if err != nil {
 		return Sandbox{}, err
 	}
-	if err := b.SetExpiry(ctx, s.ID, at); err != nil {
+	if err := b.on(ctx, s, func(id string) error { return b.SetExpiry(ctx, id, at) }); err != nil {
 		return Sandbox{}, err
 	}
-	return m.get(ctx, owner, name)
+	return m.begun(ctx, owner, name)
 }
 
 // MinTTL is the shortest lease.

@@ -136,14 +136,17 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sa
 	if spec.Rules, err = m.grant(owner, spec.Rules, give, "create_sandbox"); err != nil {
 		return Sandbox{}, err
 	}
+	create := func(name string) (Sandbox, error) {
+		s := spec
+		s.Name = name
+		return m.copy(ctx, b, s, owner, r.From, r.Egress, give, "create_sandbox")
+	}
 	if spec.Name != "" {
-		made, err := b.create(ctx, spec)
+		made, err := create(spec.Name)
 		return m.asked(ctx, b, made, ask, err)
 	}
 	made, err := m.createNumbered(ctx, owner, "sandbox", 1, func(name string) CloneResult {
-		s := spec
-		s.Name = name
-		box, err := b.create(ctx, s)
+		box, err := create(name)
 		return CloneResult{Name: name, Sandbox: box, Err: err}
 	})
 	if err != nil {
@@ -168,7 +171,7 @@ func (m *Manager) asked(ctx context.Context, b *permit, made Sandbox, ask []egre
 // from makes a spec a copy of a checkpoint, or of the present state when label is empty, with the source's egress mode
 // unless it has its own, and with the source's rules.
 func (s *Spec) from(source Sandbox, label string) {
-	s.SourceID, s.SourceLabel, s.From, s.Lineage = source.ID, label, source.Name, source.Lineage
+	s.SourceID, s.SourceLabel, s.SourceReach, s.From, s.Lineage = source.ID, label, source.Reach, source.Name, source.Lineage
 	if label != "" {
 		s.From += ":" + label
 	}
@@ -176,6 +179,34 @@ func (s *Spec) from(source Sandbox, label string) {
 		s.Egress = source.Egress
 	}
 	s.Rules = source.Rules
+}
+
+// maxCopies is how often a copy is begun anew because what its source may reach was changed meanwhile.
+const maxCopies = 8
+
+// copy makes a sandbox of a spec, and anew when what its source may reach was changed meanwhile: so that what was taken from
+// the source is not in the copy. from is the source as it was asked for, mode the egress mode if one was asked for, and give
+// what the copy is given besides.
+func (m *Manager) copy(ctx context.Context, b *permit, spec Spec, owner, from string, mode egress.Mode, give []egress.Rule, by string) (Sandbox, error) {
+	vetted := spec.Egress
+	for try := 1; ; try++ {
+		made, err := b.create(ctx, spec)
+		if !errors.Is(err, ErrChanged) || try == maxCopies {
+			return made, err
+		}
+		source, label, e := m.source(ctx, owner, from)
+		if e != nil {
+			return made, e
+		}
+		spec.Egress = mode
+		spec.from(source, label)
+		if spec.Egress != vetted && spec.Egress != egress.None { // nobody was asked whether it may
+			return made, fmt.Errorf("the egress of %s is %s now: %w; call again", from, spec.Egress, err)
+		}
+		if spec.Rules, e = m.grant(owner, spec.Rules, give, by); e != nil {
+			return made, e
+		}
+	}
 }
 
 // Or returns l with what is zero filled from d.
@@ -221,6 +252,15 @@ func checkEgress(mode egress.Mode) error {
 
 // get finds a sandbox that must be whole, and says which ones there are when it is not there.
 func (m *Manager) get(ctx context.Context, owner, name string) (Sandbox, error) {
+	s, err := m.begun(ctx, owner, name)
+	if err == nil && s.State == Creating {
+		return Sandbox{}, fmt.Errorf("sandbox %q is in the %w: it is still being made, or was left half-made; wait, or destroy it", name, ErrState)
+	}
+	return s, err
+}
+
+// begun finds a sandbox, also one that is still being made: what is taken from one is taken at any time.
+func (m *Manager) begun(ctx context.Context, owner, name string) (Sandbox, error) {
 	caller := owner
 	owner, own, err := m.whose(caller, name)
 	if err != nil {
@@ -229,9 +269,6 @@ func (m *Manager) get(ctx context.Context, owner, name string) (Sandbox, error) 
 	s, err := m.read.Get(ctx, owner, own)
 	if errors.Is(err, ErrNotFound) {
 		return Sandbox{}, fmt.Errorf("sandbox %q %w; %s", name, ErrNotFound, m.present(ctx, caller))
-	}
-	if err == nil && s.State == Creating {
-		return Sandbox{}, fmt.Errorf("sandbox %q is in the %w: it is still being made, or was left half-made; wait, or destroy it", name, ErrState)
 	}
 	return s, err
 }

@@ -36,7 +36,7 @@ func (m *Manager) Panic(ctx context.Context, owner, name string, lineage bool) (
 	if !m.human {
 		return nil, errNotHuman
 	}
-	s, err := m.get(ctx, owner, name)
+	s, err := m.begun(ctx, owner, name)
 	if err != nil {
 		return nil, err
 	}
@@ -44,30 +44,40 @@ func (m *Manager) Panic(ctx context.Context, owner, name string, lineage bool) (
 	if err != nil {
 		return nil, err
 	}
-	boxes := []Sandbox{s}
-	if lineage {
-		if boxes, err = m.read.List(ctx, owner); err != nil {
-			return nil, err
-		}
-		boxes = slices.DeleteFunc(boxes, func(other Sandbox) bool { return other.Lineage != s.Lineage })
-	}
-	// Whoever gives up meanwhile: all of them.
+	// Whoever gives up meanwhile: all of them. And those that were begun before theirs was cut: a clone either is there when
+	// the lineage is listed again, or sees that what it was made from was cut.
 	ctx = context.WithoutCancel(ctx)
-	errs := make([]error, len(boxes))
-	sideBySide(len(boxes), parallel, func(i int) {
-		_, err := m.editEgress(ctx, b, boxes[i], func(_ egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
-			return egress.None, own, nil
+	var all []error
+	done := map[string]bool{}
+	for boxes := []Sandbox{s}; len(boxes) > 0; {
+		errs := make([]error, len(boxes))
+		sideBySide(len(boxes), parallel, func(i int) {
+			_, err := m.editEgress(ctx, b, boxes[i], func(_ egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+				return egress.None, own, nil
+			})
+			if err != nil {
+				errs[i] = fmt.Errorf("sandbox %s: %w", boxes[i].Name, err)
+			}
 		})
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			errs[i] = fmt.Errorf("sandbox %s: %w", boxes[i].Name, err)
+		for i, s := range boxes {
+			switch done[s.ID] = true; {
+			case errs[i] == nil:
+				names = append(names, s.Name)
+			case !errors.Is(errs[i], ErrNotFound):
+				all = append(all, errs[i])
+			}
 		}
-	})
-	for i, s := range boxes {
-		if errs[i] == nil {
-			names = append(names, s.Name)
+		if !lineage {
+			break
 		}
+		relatives, err := m.read.Relatives(ctx, s.Owner, s.Lineage)
+		if err != nil {
+			return names, errors.Join(append(all, err)...)
+		}
+		boxes = slices.DeleteFunc(relatives, func(other Sandbox) bool { return done[other.ID] })
 	}
-	return names, errors.Join(errs...)
+	slices.Sort(names)
+	return slices.Compact(names), errors.Join(all...)
 }
 
 // Records returns what is on record, for a human.

@@ -15,6 +15,7 @@ var (
 	ErrExists      = errors.New("already exists")
 	ErrInvalid     = errors.New("invalid")
 	ErrState       = errors.New("wrong state")
+	ErrChanged     = errors.New("changed meanwhile")
 	ErrUnsupported = errors.New("not supported")
 	// ErrUnavailable means that the backend itself can't be reached; no request was carried out.
 	ErrUnavailable = errors.New("unavailable")
@@ -60,7 +61,9 @@ type Sandbox struct {
 	Limits Limits         `json:"-"`
 	// Lineage is what a sandbox, its clones, and theirs have in common.
 	Lineage string `json:"-"`
-	ID      string `json:"-"` // the backend's own name for it; a restore may change it
+	// Reach names what it may reach: it is another one whenever that was changed. Empty where the backend has no such name.
+	Reach string `json:"-"`
+	ID    string `json:"-"` // the backend's own name for it; a restore may change it
 }
 
 // Checkpoint is a labelled snapshot of a sandbox's file system.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"pixels/egress"
 	"pixels/policy"
@@ -19,6 +20,7 @@ var ErrDenied = errors.New("denied by the policy")
 // reader is what of a Backend serves to see what a call is about, before it is vetted: what the caller itself has.
 type reader interface {
 	List(ctx context.Context, owner string) ([]Sandbox, error)
+	Relatives(ctx context.Context, owner, lineage string) ([]Sandbox, error)
 	Get(ctx context.Context, owner, name string) (Sandbox, error)
 	Checkpoints(ctx context.Context, id string) ([]Checkpoint, error)
 }
@@ -72,7 +74,29 @@ func (p *permit) create(ctx context.Context, spec Spec) (Sandbox, error) {
 	if err := p.claim(ctx, spec); err != nil {
 		return Sandbox{}, err
 	}
-	return p.Create(ctx, spec)
+	made, err := p.Create(ctx, spec)
+	if err != nil {
+		p.gate.mu.Lock()
+		defer p.gate.mu.Unlock()
+		delete(p.takes.names, spec.Name)
+	}
+	return made, err
+}
+
+// on does something to a sandbox. One that another call restored meanwhile has another ID then, to which it is done.
+func (p *permit) on(ctx context.Context, s Sandbox, do func(id string) error) error {
+	for try := 0; ; try++ {
+		err := do(s.ID)
+		if !errors.Is(err, ErrNotFound) || try == 20 {
+			return err
+		}
+		now, e := p.Get(ctx, s.Owner, s.Name)
+		if e != nil || now.Lineage != s.Lineage {
+			return err
+		}
+		s = now
+		time.Sleep(20 * time.Millisecond) // what is gone may be listed for a moment
+	}
 }
 
 func (p *permit) claim(ctx context.Context, spec Spec) error {

@@ -67,6 +67,12 @@ func (m *Memory) List(ctx context.Context, owner string) ([]sandbox.Sandbox, err
 	return out, ctx.Err()
 }
 
+// Relatives implements sandbox.Backend.
+func (m *Memory) Relatives(ctx context.Context, owner, lineage string) ([]sandbox.Sandbox, error) {
+	list, err := m.List(ctx, owner)
+	return slices.DeleteFunc(list, func(s sandbox.Sandbox) bool { return s.Lineage != lineage }), err
+}
+
 // Get implements sandbox.Backend.
 func (m *Memory) Get(ctx context.Context, owner, name string) (sandbox.Sandbox, error) {
 	list, err := m.List(ctx, owner)

@@ -126,7 +126,7 @@ func createFindDestroy(t *testing.T, s Subject) {
 	want := sandbox.Sandbox{
 		Name: "one", State: sandbox.Running, Owner: s.Owner, From: "somewhere", Egress: egress.None, Labels: map[string]string{"team.x": "blue sky"}, CreatedAt: time.Now(),
 	}
-	if diff := cmp.Diff(want, made, cmpopts.EquateEmpty(), cmpopts.EquateApproxTime(time.Minute), cmpopts.IgnoreFields(sandbox.Sandbox{}, "ID", "Limits", "Lineage")); diff != "" {
+	if diff := cmp.Diff(want, made, cmpopts.EquateEmpty(), cmpopts.EquateApproxTime(time.Minute), cmpopts.IgnoreFields(sandbox.Sandbox{}, "ID", "Limits", "Lineage", "Reach")); diff != "" {
 		t.Errorf("created (-want +got):\n%s", diff)
 	}
 	if got := s.output(t, made.ID, "hostname; echo $A"); got != "one\nb c" {
