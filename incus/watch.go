@@ -68,7 +68,7 @@ func (b *Backend) connection(e gateway.Event) (c sandbox.Connection, ok bool) {
 	s := describe(&k.Instance)
 	return sandbox.Connection{
 		ID: s.ID, Owner: s.Owner, Sandbox: s.Name, Lineage: s.Lineage, Fate: sandbox.Fate(e.Verdict), Domain: e.Domain, Address: e.Address,
-		Port: e.Port, From: e.From, Reason: e.Reason, Once: e.Once, At: e.Time,
+		Port: e.Port, From: e.From, Reason: e.Reason, Once: e.Once, Count: e.Count, At: e.Time,
 	}, s.Name != ""
 }
 

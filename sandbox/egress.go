@@ -44,6 +44,7 @@ type Connection struct {
 	From                        uint16 // the sandbox's own port
 	Reason                      string
 	Once                        string // the grant for one connection that let it out
+	Count                       int    // how many connections it stands for, where it isn't one
 	At                          time.Time
 }
 
@@ -70,6 +71,9 @@ func (d Denial) Where() string {
 	host := d.Domain
 	if host == "" {
 		host = d.Address
+	}
+	if host == "" {
+		return "any place" // what was refused before it was looked at
 	}
 	return egress.Ask(host, d.Port)
 }

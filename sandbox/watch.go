@@ -18,7 +18,43 @@ const (
 	watchEvery = 2 * time.Second
 	countEvery = 5 * time.Second // connections are on record as counts, put down so often
 	mostCounts = 200             // different ones in that time; more are put down as one
+	fewCounts  = 20              // of one sandbox, when there are more than mostCounts
 )
+
+// How many held connections are looked at at once. More are denied.
+const (
+	maxHolding      = 32
+	maxHoldingOfOne = 8 // of one sandbox
+)
+
+// places are what is shared out among sandboxes.
+type places struct {
+	mu  sync.Mutex
+	all int
+	of  map[string]int // by ID of the sandbox
+}
+
+// take takes a place, if there is one within the bounds. done gives it back.
+func (p *places) take(id string, most, mostOfOne int) (done func(), ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.all >= most || p.of[id] >= mostOfOne {
+		return nil, false
+	}
+	if p.of == nil {
+		p.of = map[string]int{}
+	}
+	p.all++
+	p.of[id]++
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.all--
+		if p.of[id]--; p.of[id] == 0 {
+			delete(p.of, id)
+		}
+	}, true
+}
 
 // PresenceLease begins the name of a lease that says: a human looks at requests. While nobody has one, no connection is
 // held, for nobody would answer.
@@ -58,7 +94,7 @@ func (m *Manager) KeepWatched(ctx context.Context, say func(error)) {
 // watch watches for as long as it keeps the lease.
 func (m *Manager) watch(ctx context.Context, keep func() (bool, error), say func(error)) error {
 	ctx, cancel := context.WithCancel(ctx)
-	counts := &counts{m: m, looking: make(chan struct{}, 2)}
+	counts := &counts{m: m}
 	var working sync.WaitGroup
 	defer func() {
 		cancel()
@@ -83,7 +119,7 @@ func (m *Manager) watch(ctx context.Context, keep func() (bool, error), say func
 			}
 		}
 	})
-	holding := make(chan struct{}, 32)
+	var holding places
 	return m.gate.backend.Watch(ctx, func(c Connection) {
 		if c.Fate == ConnectionAllowed && c.Once != "" {
 			working.Go(func() {
@@ -96,15 +132,14 @@ func (m *Manager) watch(ctx context.Context, keep func() (bool, error), say func
 			counts.add(ctx, &working, c)
 			return
 		}
-		select {
-		case holding <- struct{}{}:
+		// Of so many at once that nobody can look at them the rest is denied.
+		if done, ok := holding.take(c.ID, maxHolding, maxHoldingOfOne); ok {
 			working.Go(func() {
-				defer func() { <-holding }()
+				defer done()
 				if err := m.held(ctx, counts, c); err != nil && ctx.Err() == nil && !errors.Is(err, ErrNotFound) {
 					say(fmt.Errorf("a connection of sandbox %s to %s: %w", c.Sandbox, c.Where(), err))
 				}
 			})
-		default: // so many at once that nobody can look at them: it is denied
 		}
 	})
 }
@@ -194,9 +229,10 @@ func (s Sandbox) denied(rule egress.Rule) bool {
 // counts adds up connections that are alike.
 type counts struct {
 	m       *Manager
-	looking chan struct{} // how many sandboxes are asked at once whose a connection is
+	looking places // for asking sandboxes whose a connection is
 	mu      sync.Mutex
 	of      map[policy.Record]*tally
+	ofOne   map[string]int // how many of them are of one sandbox, by owner and name
 }
 
 // tally is how many there were, and whose the first one was.
@@ -216,16 +252,14 @@ func (n *counts) add(ctx context.Context, working *sync.WaitGroup, c Connection)
 	if first == nil || c.Fate != ConnectionAllowed { // the others are over already
 		return
 	}
-	select {
-	case n.looking <- struct{}{}:
+	if done, ok := n.looking.take(c.ID, 4, 1); ok { // else the next one may tell
 		working.Go(func() {
-			defer func() { <-n.looking }()
+			defer done()
 			process, call := n.m.process(ctx, c)
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			first.process, first.call = process, call
 		})
-	default: // the next one may tell
 	}
 }
 
@@ -237,18 +271,20 @@ func (n *counts) one(c Connection, process, call string) (first *tally) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if len(n.of) >= mostCounts && n.of[r] == nil {
+	whose := c.Owner + "/" + c.Sandbox
+	if n.of[r] == nil && len(n.of) >= mostCounts && n.ofOne[whose] >= fewCounts {
 		r.Target, r.Detail, r.Process, r.Call = "many places", "", "", ""
 	}
 	if n.of == nil {
-		n.of = map[policy.Record]*tally{}
+		n.of, n.ofOne = map[policy.Record]*tally{}, map[string]int{}
 	}
 	if n.of[r] != nil {
-		n.of[r].count++
+		n.of[r].count += max(c.Count, 1)
 		return nil
 	}
-	first = &tally{count: 1, process: r.Process, call: r.Call}
+	first = &tally{count: max(c.Count, 1), process: r.Process, call: r.Call}
 	n.of[r] = first
+	n.ofOne[whose]++
 	return first
 }
 

@@ -200,7 +200,7 @@ func TestDNSTellsAndCarriesNothing(t *testing.T) {
 			t.Errorf("dns-types: %s is answered with %v", dns.TypeToString[kind], reply)
 		}
 	}
-	for _, server := range []string{"198.51.100.53:53", "8.8.8.8:53"} {
+	for _, server := range []string{"169.254.1.1:53", "198.51.100.53:53", "8.8.8.8:53"} {
 		for _, network := range []string{"udp4", "tcp4"} {
 			conn, err := b.Dial(t.Context(), network, server)
 			if err != nil {

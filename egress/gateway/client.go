@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,29 +38,27 @@ func (c *Client) Done() <-chan struct{} { return c.done }
 func (c *Client) Close() error { return c.conn.Close() }
 
 func (c *Client) read() {
-	lines := bufio.NewScanner(c.conn)
-	lines.Buffer(make([]byte, 4096), 16<<20)
-	err := io.EOF
-	for lines.Scan() {
+	err := eachLine(c.conn, maxReplyLine, func(line []byte) error {
 		var r Reply
-		if err = json.Unmarshal(lines.Bytes(), &r); err != nil {
-			break
+		if err := json.Unmarshal(line, &r); err != nil {
+			return err
 		}
 		if r.Event != nil {
 			if c.events != nil {
 				c.events(*r.Event)
 			}
-			continue
+			return nil
 		}
 		c.mu.Lock()
+		defer c.mu.Unlock()
 		if waiting := c.waiting[r.ID]; waiting != nil {
 			waiting <- r
 			delete(c.waiting, r.ID)
 		}
-		c.mu.Unlock()
-	}
-	if failed := lines.Err(); failed != nil {
-		err = failed
+		return nil
+	})
+	if err == nil {
+		err = io.EOF
 	}
 	_ = c.conn.Close()
 	c.mu.Lock()
@@ -82,6 +79,9 @@ func (c *Client) Do(ctx context.Context, r Request) (Reply, error) {
 	r.ID = c.next
 	c.waiting[r.ID] = answer
 	line, err := json.Marshal(r)
+	if err == nil && len(line) >= maxRequestLine {
+		err = fmt.Errorf("the request has %d bytes, of %d that it may", len(line), maxRequestLine)
+	}
 	if err == nil {
 		_, err = c.conn.Write(append(line, '\n'))
 	}

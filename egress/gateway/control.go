@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -133,7 +132,7 @@ func (g *Gateway) converse(ctx context.Context, conn net.Conn) {
 		defer mu.Unlock()
 		return encoder.Encode(r)
 	}
-	var watcher chan Event
+	var watcher *watcher
 	var telling sync.WaitGroup
 	answers := false
 	defer func() {
@@ -144,21 +143,19 @@ func (g *Gateway) converse(ctx context.Context, conn net.Conn) {
 				g.answering--
 			}
 			g.mu.Unlock()
-			close(watcher)
+			close(watcher.events)
 			_ = conn.Close() // for one who doesn't listen
 			telling.Wait()
 		}
 	}()
-	lines := bufio.NewScanner(conn)
-	lines.Buffer(make([]byte, 4096), 1<<20)
-	for lines.Scan() {
+	_ = eachLine(conn, maxRequestLine, func(line []byte) error {
 		var request Request
-		if err := json.Unmarshal(lines.Bytes(), &request); err != nil {
+		if err := json.Unmarshal(line, &request); err != nil {
 			_ = send(Reply{Error: "not a request: " + err.Error()})
-			return
+			return err
 		}
 		if request.Op == Watch && watcher == nil {
-			watcher = make(chan Event, 1024)
+			watcher = newWatcher()
 			g.mu.Lock()
 			g.watchers[watcher] = struct{}{}
 			if answers = request.Answers; answers {
@@ -166,17 +163,18 @@ func (g *Gateway) converse(ctx context.Context, conn net.Conn) {
 			}
 			g.mu.Unlock()
 			telling.Go(func() {
-				for e := range watcher {
+				for e := range watcher.events {
+					g.mu.Lock()
+					watcher.took()
+					g.mu.Unlock()
 					if send(Reply{Event: &e}) != nil {
 						_ = conn.Close() // and the loop below ends
 					}
 				}
 			})
 		}
-		if send(g.do(request)) != nil {
-			return
-		}
-	}
+		return send(g.do(request))
+	})
 }
 
 func (g *Gateway) do(r Request) (reply Reply) {

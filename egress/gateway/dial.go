@@ -30,6 +30,7 @@ func (g *Gateway) dial(ctx context.Context, policy egress.Policy, name string, t
 		var dialer net.Dialer
 		conn, err := dialer.DialContext(ctx, "tcp4", netip.AddrPortFrom(a, target.Port()).String())
 		if err == nil {
+			patient(conn.(*net.TCPConn), upstreamPatience)
 			return conn, nil
 		}
 		last = err

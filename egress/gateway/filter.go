@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -21,6 +22,7 @@ type filter struct {
 	mu     sync.Mutex
 	wires  *nftables.Set // (interface, address) that belong together; what comes otherwise is dropped
 	opened *nftables.Set // addresses of sandboxes that reach everything
+	asking *nftables.Set // those that asked lately, each with how often it may
 }
 
 // newFilter puts the rules in place of whatever table of ours is there, in one step.
@@ -37,8 +39,9 @@ func newFilter(c Config) (*filter, error) {
 		wires: &nftables.Set{Table: table, Name: "wires", Concatenation: true,
 			KeyType: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIPAddr)},
 		opened: &nftables.Set{Table: table, Name: "opened", KeyType: nftables.TypeIPAddr},
+		asking: &nftables.Set{Table: table, Name: "asking", KeyType: nftables.TypeIPAddr, Dynamic: true, HasTimeout: true, Timeout: time.Minute, Size: 64 << 10},
 	}
-	for _, set := range []*nftables.Set{f.wires, f.opened} {
+	for _, set := range []*nftables.Set{f.wires, f.opened, f.asking} {
 		if err := conn.AddSet(set, nil); err != nil {
 			return nil, err
 		}
@@ -79,9 +82,11 @@ func (f *filter) chains(conn *nftables.Conn, table *nftables.Table, c Config) {
 		input(verdict(expr.VerdictAccept))
 	}
 	input(from("lo"), verdict(expr.VerdictAccept))
+	input(wire, onlyIPv4(), protocol(unix.IPPROTO_UDP), port(53), tooOften(f.asking), verdict(expr.VerdictDrop))
 	input(wire, onlyIPv4(), protocol(unix.IPPROTO_UDP), port(53), verdict(expr.VerdictAccept))
 	input(wire, onlyIPv4(), protocol(unix.IPPROTO_UDP), port(67), verdict(expr.VerdictAccept))
 	input(wire, onlyIPv4(), protocol(unix.IPPROTO_TCP), destinationChanged(), port(53), verdict(expr.VerdictAccept))
+	input(wire, onlyIPv4(), protocol(unix.IPPROTO_TCP), destination(router, expr.CmpOpEq), port(53), verdict(expr.VerdictAccept))
 	input(wire, onlyIPv4(), protocol(unix.IPPROTO_TCP), destinationChanged(), port(proxyPort), verdict(expr.VerdictAccept))
 	input(wire, onlyIPv4(), reject())
 	input(up, established(), verdict(expr.VerdictAccept))
@@ -201,6 +206,19 @@ func destination(a netip.Addr, op expr.CmpOp) []expr.Any {
 func sourceIn(set *nftables.Set) []expr.Any {
 	return []expr.Any{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},
 		&expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID}}
+}
+
+// How many questions a sandbox may ask by UDP, a second and at once: the socket that they come to has one queue for all.
+const (
+	maxQuestions     = 500
+	maxQuestionBurst = 2000
+)
+
+// tooOften holds for packets of a source that has sent more than it may.
+func tooOften(set *nftables.Set) []expr.Any {
+	return []expr.Any{&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4},
+		&expr.Dynset{SrcRegKey: 1, SetName: set.Name, SetID: set.ID, Operation: uint32(unix.NFT_DYNSET_OP_UPDATE), Exprs: []expr.Any{
+			&expr.Limit{Type: expr.LimitTypePkts, Rate: maxQuestions, Unit: expr.LimitTimeSecond, Burst: maxQuestionBurst, Over: true}}}}
 }
 
 func interfaceAndSource(set *nftables.Set) []expr.Any {

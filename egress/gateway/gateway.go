@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -45,14 +46,17 @@ type Gateway struct {
 	store  store
 	filter *filter
 
-	listening chan struct{}  // one for each of listeners that is open
-	flowing   sync.WaitGroup // connections
+	serving   context.Context // until its end what is new is served
+	listening chan struct{}   // one for each of listeners that is open
+	flowing   sync.WaitGroup  // connections
 	mu        sync.Mutex
 	wires     map[int]*wire        // by number
 	byAddress map[netip.Addr]*wire // those that a sandbox is on
 	bySandbox map[string]*wire     // the same
-	watchers  map[chan Event]struct{}
+	watchers  map[*watcher]struct{}
 	answering int // how many watch who answer for connections that are held
+	bytes     int // that all connections are charged with
+	denying   int // denials that are being told to clients
 	seq       uint64
 }
 
@@ -62,7 +66,7 @@ type Gateway struct {
 func Run(ctx, handOver context.Context, config Config, log zerolog.Logger) error {
 	g := &Gateway{
 		config: config, log: log, store: store{filepath.Clean(config.Dir)},
-		listening: make(chan struct{}, listeners), wires: map[int]*wire{}, byAddress: map[netip.Addr]*wire{}, bySandbox: map[string]*wire{}, watchers: map[chan Event]struct{}{},
+		listening: make(chan struct{}, listeners), wires: map[int]*wire{}, byAddress: map[netip.Addr]*wire{}, bySandbox: map[string]*wire{}, watchers: map[*watcher]struct{}{},
 	}
 	if err := os.MkdirAll(config.Dir, 0o700); err != nil {
 		return fmt.Errorf("gateway: keep policies: %w", err)
@@ -81,8 +85,9 @@ func Run(ctx, handOver context.Context, config Config, log zerolog.Logger) error
 	defer stop()
 	defer context.AfterFunc(handOver, stop)()
 	group, serving := errgroup.WithContext(serving)
+	g.serving = serving
 	for what, serve := range map[string]func(context.Context) error{
-		"watch wires": g.watchWires, "DNS": g.serveDNS, "DHCP": g.serveDHCP, "control": g.serveControl,
+		"watch wires": g.watchWires, "DNS": g.serveDNS, "DHCP": g.serveDHCP, "control": g.serveControl, "bound buffers": g.boundBuffers,
 		"proxy": func(serving context.Context) error { return g.serveProxy(serving, ctx) },
 	} {
 		group.Go(func() error {
@@ -252,13 +257,20 @@ func (g *Gateway) attach(w *wire, sandbox string, policy egress.Policy, mark str
 	w.names, w.answers = newNames(), map[string]answer{}
 	g.expire(w)
 	g.byAddress[w.address], g.bySandbox[sandbox] = w, w
+	g.shareNames()
+	g.serveQuestions(w)
 	return g.filter.admit(w, policy.Mode == egress.Unrestricted)
 }
 
 func (g *Gateway) detach(w *wire) error {
 	err := errors.Join(g.filter.expel(w), g.store.save(w.number, kept{Used: w.index}))
+	if w.stopQuestions != nil {
+		w.stopQuestions()
+		w.stopQuestions = nil
+	}
 	delete(g.byAddress, w.address)
 	delete(g.bySandbox, w.sandbox)
+	g.shareNames()
 	w.state, w.policy = Used, egress.Policy{}
 	if off(ProtectWireRenewal) {
 		w.state = Free
@@ -311,18 +323,29 @@ func (g *Gateway) end(w *wire, f *flow) bool {
 	return was
 }
 
+// maxText bounds each text of an event, in bytes: much of it is the word of strangers.
+const maxText = 300
+
 // tell sends an event about a sandbox to all who watch, and keeps it when it is a denial. g.mu is held.
 func (g *Gateway) tell(w *wire, e Event) {
-	g.seq++
-	e.Seq, e.Time, e.Sandbox = g.seq, time.Now().UTC(), w.sandbox
+	e.Time, e.Sandbox = time.Now().UTC(), w.sandbox
+	for _, text := range []*string{&e.Sandbox, &e.Domain, &e.Address, &e.Once, &e.Reason, &e.Rule} {
+		if len(*text) > maxText {
+			*text = strings.ToValidUTF8((*text)[:maxText-3], "") + "..."
+		}
+	}
 	if e.Verdict == Denied {
 		w.remember(e)
 	}
+	g.announce(w, e)
+}
+
+// announce sends an event to all who watch. g.mu is held.
+func (g *Gateway) announce(w *wire, e Event) {
+	g.seq++
+	e.Seq = g.seq
 	for watcher := range g.watchers {
-		select {
-		case watcher <- e:
-		default: // who doesn't read misses some; the numbers show it
-		}
+		watcher.put(w, e)
 	}
 }
 

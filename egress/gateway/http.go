@@ -14,13 +14,16 @@ import (
 	"time"
 )
 
+// maxHead bounds the head of a request, and of a response, in bytes.
+const maxHead = 64 << 10
+
 // serveHTTP passes requests on, each after a look at its Host. Both sides of it read and write HTTP by themselves, so that
 // what the check read is what the server gets: no second reading of a header, a length or a line end is possible.
 func (f *flow) serveHTTP(ctx context.Context, first []byte) {
 	f.tell(Event{Verdict: Allowed})
 	transport := &http.Transport{
 		DialContext:        func(context.Context, string, string) (net.Conn, error) { return f.dial(ctx) },
-		DisableCompression: true, ResponseHeaderTimeout: 0, MaxIdleConns: 1, MaxConnsPerHost: 0,
+		DisableCompression: true, ResponseHeaderTimeout: 0, MaxIdleConns: 1, MaxConnsPerHost: 0, MaxResponseHeaderBytes: maxHead,
 	}
 	defer transport.CloseIdleConnections()
 	silence := stdlog.New(io.Discard, "", 0)
@@ -42,12 +45,12 @@ func (f *flow) serveHTTP(ctx context.Context, first []byte) {
 				return
 			}
 			f.tell(Event{Verdict: Failed, Reason: err.Error()})
-			http.Error(out, "pixels: "+err.Error(), http.StatusBadGateway)
+			http.Error(out, fmt.Sprintf("pixels: %.300s", err), http.StatusBadGateway)
 		},
 	}
 	listener := newOneConn(&replay{f.client, bytes.NewReader(first)})
 	server := &http.Server{
-		ReadHeaderTimeout: sayTime, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10, ErrorLog: silence,
+		ReadHeaderTimeout: sayTime, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: maxHead, ErrorLog: silence,
 		ConnState: func(_ net.Conn, s http.ConnState) {
 			if s == http.StateClosed {
 				_ = listener.Close()
@@ -108,7 +111,7 @@ func (l *oneConn) Close() error {
 func (l *oneConn) Addr() net.Addr { return l.addr }
 
 // bodyBuffer is how much of a body is copied at once, in bytes: with less, system calls cost more than copying.
-const bodyBuffer = 128 << 10
+const bodyBuffer = 64 << 10
 
 // buffers are those that bodies are copied with.
 var buffers bufferPool

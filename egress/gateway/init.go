@@ -35,8 +35,12 @@ const handOverSignal = syscall.SIGUSR1
 // programPath is where the first process's program lies.
 const programPath = "/sbin/init"
 
-// memoryLimit is what the garbage collector aims at, in bytes: a gateway of 64 wires is to stay below 30 MB.
-const memoryLimit = 20 << 20
+// What the garbage collector aims at: a gateway of 64 wires is to stay below 30 MB, and one that is flooded below its
+// instance's limit without collecting all the time.
+const (
+	gcPercent   = 50
+	memoryLimit = 128 << 20 // in bytes
+)
 
 // Main is the program of a gateway's instance. As the first process it sees to it that a gateway serves, and starts it
 // again when it died; nftables and the interfaces stay meanwhile, so that nothing gets out. It returns the exit code.
@@ -53,6 +57,7 @@ func Main(args []string) int {
 	case os.Getpid() == 1:
 		err = supervise()
 	default:
+		debug.SetGCPercent(gcPercent)
 		debug.SetMemoryLimit(memoryLimit)
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()

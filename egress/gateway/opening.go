@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -33,8 +34,8 @@ type opening struct {
 	bytes []byte // all that was read, to be passed on
 }
 
-// maxHello bounds a ClientHello, in bytes: with keys against quantum computers it has some 2 kB.
-const maxHello = 64 << 10
+// maxHello bounds a ClientHello with its records, in bytes: with keys against quantum computers it has some 2 kB.
+const maxHello = 16 << 10
 
 // maxLine bounds the first line of a request, in bytes, as servers do.
 const maxLine = 8 << 10
@@ -58,51 +59,95 @@ type listening struct {
 func listen(c *net.TCPConn, how listening) (o opening) {
 	_ = c.SetReadDeadline(time.Now().Add(how.patience))
 	defer c.SetReadDeadline(time.Time{})
-	var read bytes.Buffer
+	var said []byte
 	defer func() {
-		o.bytes = read.Bytes()
+		o.bytes = said
 		if o.kind == other && (how.onlyTLS || how.onlyHTTP) || o.kind == overHTTP && how.onlyTLS || o.kind == overTLS && how.onlyHTTP {
 			o.kind = broken
 		}
 	}()
-	from := io.TeeReader(io.LimitReader(c, maxHello), &read)
-	first := make([]byte, 32)
-	n, err := from.Read(first)
-	if err != nil && n == 0 {
+	more := func() error {
+		said = slices.Grow(said, 512)
+		n, err := c.Read(said[len(said):min(cap(said), maxHello)])
+		said = said[:len(said)+n]
+		if n > 0 {
+			err = nil
+		}
+		return err
+	}
+	if more() != nil {
 		return opening{}
 	}
 	_ = c.SetReadDeadline(time.Now().Add(min(how.patience, sayTime)))
-	if first[0] == 22 { // a TLS handshake record (RFC 8446, 5.1)
-		return hello(io.MultiReader(bytes.NewReader(bytes.Clone(read.Bytes())), from))
+	if said[0] == 22 { // a TLS handshake record (RFC 8446, 5.1)
+		for !helloEnds(said) {
+			if len(said) == maxHello || more() != nil {
+				return opening{kind: broken}
+			}
+		}
+		return hello(said)
 	}
 	if how.spoken != nil && how.spoken.Load() {
 		return opening{kind: other}
 	}
-	for read.Len() < maxLine && !request.Match(read.Bytes()) && mayBecome.Match(read.Bytes()) {
-		if _, err := from.Read(first); errors.Is(err, os.ErrDeadlineExceeded) {
+	for len(said) < maxLine && !request.Match(said) && mayBecome.Match(said) {
+		if err := more(); errors.Is(err, os.ErrDeadlineExceeded) {
 			return opening{kind: broken}
 		} else if err != nil {
 			break
 		}
 	}
-	if request.Match(read.Bytes()) {
+	if request.Match(said) {
 		return opening{kind: overHTTP}
 	}
 	return opening{kind: other}
 }
 
+// helloEnds tells whether what was said has a whole first handshake message, in however many records, or can't become one
+// any more. A message begins with its type and its length in three bytes (RFC 8446, 4); a record with its type, a version
+// and its length in two (5.1).
+func helloEnds(said []byte) bool {
+	var head [4]byte
+	have := 0
+	for len(said) >= 5 && said[0] == 22 {
+		size := int(binary.BigEndian.Uint16(said[3:]))
+		part := said[5:min(len(said), 5+size)]
+		if have < len(head) {
+			copy(head[have:], part)
+		}
+		have += len(part)
+		if have >= len(head) && have-len(head) >= int(binary.BigEndian.Uint32(head[:])&0xffffff) {
+			return true
+		}
+		said = said[5+len(part):]
+		if len(part) < size || len(said) == 0 {
+			return false // the rest of the record, or the next one, is to come
+		}
+	}
+	return len(said) > 0 && said[0] != 22
+}
+
 var errHeard = errors.New("heard")
 
-// hello reads a ClientHello, in however many records it comes. crypto/tls reads as strictly as it does for itself: two
-// server names, for example, are no ClientHello.
-func hello(from io.Reader) opening {
-	o := opening{kind: broken}
-	server := tls.Server(onlyReads{from}, &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-		o = opening{kind: overTLS, host: lower(h.ServerName), ech: slices.Contains(h.Extensions, 0xfe0d)} // RFC 9849
-		return nil, errHeard
-	}})
-	_ = server.HandshakeContext(context.Background())
-	return o
+// parsing bounds how many are parsed at once: crypto/tls copies what it reads.
+var parsing = make(chan struct{}, 8)
+
+// hello reads a whole ClientHello. crypto/tls reads as strictly as it does for itself: two server names, for example, are
+// no ClientHello. It does so on a goroutine of its own, whose stack ends with it.
+func hello(said []byte) opening {
+	parsing <- struct{}{}
+	defer func() { <-parsing }()
+	read := make(chan opening)
+	go func() {
+		o := opening{kind: broken}
+		server := tls.Server(onlyReads{bytes.NewReader(said)}, &tls.Config{GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			o = opening{kind: overTLS, host: lower(h.ServerName), ech: slices.Contains(h.Extensions, 0xfe0d)} // RFC 9849
+			return nil, errHeard
+		}})
+		_ = server.HandshakeContext(context.Background())
+		read <- o
+	}()
+	return <-read
 }
 
 // onlyReads is a connection of which crypto/tls can read a ClientHello and no more.

@@ -18,9 +18,6 @@ import (
 	"pixels/egress"
 )
 
-// maxFlows bounds the connections that one sandbox may have at once, so that none takes the gateway from the others.
-const maxFlows = 1024
-
 // How long a client may take until it has said what it wants, and how long connecting for it may take.
 const (
 	sayTime     = 10 * time.Second
@@ -37,8 +34,9 @@ type flow struct {
 	address string         // set when name is empty
 	port    uint16
 
-	passed bool   // it was let through; guarded by Gateway.mu, as once is
+	passed bool   // it was let through; guarded by Gateway.mu, as once and cost are
 	once   string // the grant for one connection that let it through
+	cost   int    // bytes that it is charged with
 	from   uint16 // the client's port, by which the sandbox can tell whose it is
 
 	heard   *opening // how the client began, once that is known
@@ -84,23 +82,27 @@ func (g *Gateway) serve(ctx context.Context, client *net.TCPConn) {
 	if f.name, _ = w.names.name(target.Addr()); f.name == "" {
 		f.address = target.Addr().String()
 	}
-	sandbox, full := w.sandbox, len(w.flows) >= maxFlows
-	if !full && w.state == Taken {
-		w.flows[f] = struct{}{}
-		f.passed = f.admit()
+	if w.state != Taken || !f.charge(plainCost) {
+		if w.state == Taken {
+			g.full(w)
+		}
+		g.mu.Unlock()
+		_ = client.SetLinger(0)
+		return
 	}
+	w.flows[f] = struct{}{}
+	f.passed = f.admit()
 	passed := f.passed
 	g.mu.Unlock()
 	defer func() {
 		g.mu.Lock()
 		delete(w.flows, f)
+		g.giveBack(w, f.cost)
 		g.mu.Unlock()
 		f.close()
 	}()
+	patient(client, clientPatience)
 	switch {
-	case full:
-		f.deny(fmt.Sprintf("it has %d connections, as many as it may", maxFlows))
-	case sandbox == "":
 	case !passed && f.name == "":
 		f.deny("an address that stands for no name; connect by name")
 	case !passed && !f.hold(ctx):
@@ -110,6 +112,15 @@ func (g *Gateway) serve(ctx context.Context, client *net.TCPConn) {
 		defer stop()
 		f.pass(ctx)
 	}
+}
+
+// charge has the connection cost more bytes, if there are so many. g.mu is held.
+func (f *flow) charge(bytes int) bool {
+	ok := f.g.charge(f.w, bytes)
+	if ok {
+		f.cost += bytes
+	}
+	return ok
 }
 
 // allowed tells whether a policy lets the connection out.
@@ -160,6 +171,13 @@ func (f *flow) pass(ctx context.Context) {
 		if up != nil {
 			_ = up.Close()
 		}
+		f.g.mu.Lock()
+		room := f.charge(httpCost)
+		f.g.mu.Unlock()
+		if !room {
+			f.deny(fullReason)
+			return
+		}
 		f.serveHTTP(ctx, o.bytes)
 		return
 	}
@@ -168,7 +186,9 @@ func (f *flow) pass(ctx context.Context) {
 			return
 		}
 	}
-	f.splice(up, o.bytes)
+	first := o.bytes
+	o.bytes = nil // they are not kept as long as the connection lives
+	f.splice(up, first)
 }
 
 func (f *flow) checkTLS(o opening) string {
@@ -216,16 +236,32 @@ func (f *flow) splice(up net.Conn, first []byte) {
 	f.tell(Event{Verdict: Allowed})
 	var sent, received int64
 	var both sync.WaitGroup
+	var mu sync.Mutex
+	sentAll, receivedAll := false, false
 	both.Go(func() {
 		n, err := up.Write(first)
+		first = nil
 		sent = int64(n)
 		if err == nil {
 			n, _ := io.Copy(up, f.client)
 			sent += n
 		}
 		_ = up.(*net.TCPConn).CloseWrite()
+		mu.Lock()
+		sentAll = true
+		over := receivedAll
+		mu.Unlock()
+		if !over && awaitGone(f.client) { // what the server says has nobody to hear it
+			_ = up.Close()
+		}
 	})
 	received, _ = io.Copy(f.client, up)
+	mu.Lock()
+	receivedAll = true
+	if sentAll {
+		_ = f.client.SetReadDeadline(time.Unix(1, 0)) // wakes awaitGone
+	}
+	mu.Unlock()
 	_ = f.client.CloseWrite()
 	both.Wait()
 	f.tell(Event{Verdict: Ended, Sent: sent, Received: f.greeted + received})
@@ -309,6 +345,12 @@ func (f *flow) deny(reason string) {
 	f.mu.Lock()
 	f.over = true // there is nothing left to cut
 	f.mu.Unlock()
+	done, ok := f.mayDeny()
+	if !ok {
+		_ = f.client.SetLinger(0)
+		return
+	}
+	defer done()
 	if f.heard == nil {
 		o := listen(f.client, listening{patience: time.Second})
 		f.heard = &o

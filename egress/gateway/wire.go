@@ -66,7 +66,7 @@ type Event struct {
 	Rule     string    `json:"rule,omitempty"`
 	Sent     int64     `json:"sent,omitempty"`     // bytes out of the sandbox
 	Received int64     `json:"received,omitempty"` // bytes into it
-	Count    int       `json:"count,omitempty"`    // of denials: how often in a row
+	Count    int       `json:"count,omitempty"`    // of denials: how often in a row, where it isn't once
 }
 
 // wire is one interface to one sandbox. All of it is guarded by Gateway.mu, but for names, which guards itself.
@@ -81,11 +81,17 @@ type wire struct {
 	since   time.Time // taken
 	names   *names
 	flows   map[*flow]struct{}
+	bytes   int // that its connections are charged with
+	denying int // denials that are being told to clients
+	asking  int // questions that are passed on
+	fulls   int // connections that there was no room for, since it was last told
 	denials []Event
 	held    int               // connections that are held
 	answers map[string]answer // what was said of those, by where to
 	changed chan struct{}     // closed, and made anew, when they are to look again
 	expiry  *time.Timer       // of the next grant
+
+	stopQuestions func() // ends serveQuestions
 }
 
 func (w *wire) name() string { return Interface(w.number) }
@@ -102,7 +108,7 @@ func (w *wire) shown() Wire {
 const keptDenials = 64
 
 func (w *wire) remember(e Event) {
-	e.Count = 1
+	e.Count = max(e.Count, 1)
 	for i, old := range w.denials {
 		if old.Domain == e.Domain && old.Address == e.Address && old.Port == e.Port && old.Reason == e.Reason {
 			e.Count += old.Count
@@ -244,6 +250,8 @@ func uplink(c Config) error {
 		// A gateway that was killed must not live on in the kernel as connections that wait for an answer: until they are gone,
 		// so are not its interfaces, and sandboxes can't be plugged again.
 		"ipv4/tcp_orphan_retries": "1", "ipv4/tcp_fin_timeout": "3",
+		// Buffers begin small and grow with what is read from them, so that many connections which nobody reads hold little.
+		"ipv4/tcp_rmem": "4096 32768 2097152", "ipv4/tcp_wmem": "4096 16384 2097152", "core/somaxconn": "512",
 		"ipv4/conf/all/send_redirects": "0", "ipv4/conf/all/accept_redirects": "0",
 		"ipv4/conf/" + c.Uplink + "/proxy_arp": "1", "ipv4/neigh/" + c.Uplink + "/proxy_delay": "0",
 	} {

@@ -1,6 +1,7 @@
 package fakenet
 
 import (
+	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -22,8 +23,9 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Addresses of the internet's servers. Each has HTTP on 80 and 8080, TLS on 443 and 8443, an echo on 7, as many bytes as one asks for on 9, and a server that speaks
-// first on 22.
+// Addresses of the internet's servers. Each has HTTP on 80 and 8080, TLS on 443 and 8443, an echo on 7, as many bytes as one asks for on 9, a server that speaks
+// first on 22, one that answers HTTP wrongly on 8081, one that says nothing and never closes on 9005, and one that doesn't
+// read on 9006.
 const (
 	Site      = "198.51.100.10"
 	OtherSite = "198.51.100.11"
@@ -59,6 +61,9 @@ func NewInternet(t testing.TB) *Internet {
 		in.listen(a+":22", in.first)
 		in.listen(a+":853", in.echo)
 		in.listen(a+":9", in.plenty)
+		in.listen(a+":8081", in.wrong)
+		in.listen(a+":9005", in.deaf)
+		in.listen(a+":9006", func(net.Conn) { <-in.ctx.Done() })
 		in.webServers(a, http.HandlerFunc(in.web))
 	}
 	return in
@@ -197,6 +202,34 @@ func (in *Internet) plenty(c net.Conn) {
 func (in *Internet) first(c net.Conn) {
 	_, _ = io.WriteString(c, "hello from the server\n")
 	in.echo(c)
+}
+
+// deaf reads all that comes, says nothing, and keeps the connection when the other end has closed it.
+func (in *Internet) deaf(c net.Conn) {
+	_, _ = io.Copy(io.Discard, c)
+	<-in.ctx.Done()
+}
+
+// wrong answers a request for /line with a first line of 9 MiB, one for /head with as many headers, one for /early with
+// answers before the answer without end, and others with what is no HTTP.
+func (in *Internet) wrong(c net.Conn) {
+	r, err := http.ReadRequest(bufio.NewReader(c))
+	if err != nil {
+		return
+	}
+	const much = 9 << 20
+	switch r.URL.Path {
+	case "/line":
+		_, _ = io.WriteString(c, strings.Repeat("x", much)+"\r\n")
+	case "/head":
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n"+strings.Repeat("X-Y: "+strings.Repeat("z", 1000)+"\r\n", much/1000)+"\r\n")
+	case "/early":
+		for err == nil {
+			_, err = io.WriteString(c, "HTTP/1.1 103 Early Hints\r\nLink: "+strings.Repeat("z", 1000)+"\r\n\r\n")
+		}
+	default:
+		_, _ = io.WriteString(c, "\x00\xff\n\n")
+	}
 }
 
 func (in *Internet) webServers(address string, handler http.Handler) {

@@ -52,6 +52,14 @@ func main() {
 		said, err = download(args[0], args[1], args[2])
 	case "exhaust":
 		said, err = exhaust(args[0], args[1])
+	case "open":
+		said, err = open(args[0], args[1], args[2], args[3], args[4])
+	case "leave":
+		said, err = leave(args[0], args[1])
+	case "steady":
+		said, err = steady(args[0], args[1])
+	case "lookups":
+		said, err = lookups(args[0], args[1])
 	case "flood":
 		flood(args[0])
 	case "hold":
