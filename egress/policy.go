@@ -62,6 +62,12 @@ func (p Policy) AllowsAddress(addr netip.Addr, port uint16) (Grant, bool) {
 	return p.find(func(r Rule) bool { return r.CoversAddress(addr, port) })
 }
 
+// DeniesAddress tells whether a rule denies connections to an address: also to a name that leads there.
+func (p Policy) DeniesAddress(addr netip.Addr, port uint16) bool {
+	now := time.Now()
+	return slices.ContainsFunc(p.Rules, func(g Grant) bool { return g.Deny && !g.over(now) && g.Rule.CoversAddress(addr, port) })
+}
+
 func (p Policy) find(covers func(Rule) bool) (by Grant, allowed bool) {
 	switch p.Mode {
 	case Unrestricted:

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -145,8 +146,30 @@ func TestUnrestrictedReachesEverythingAndEndsWithItsMode(t *testing.T) {
 	if !ping(t, b, fakenet.Site) {
 		t.Error("ping gets no answer")
 	}
-	b.set(egress.Allowlist)
+	host, speak := hostServer(t, l)
+	toHost, byUDP := b.dialAddress(host), udpTo(t, b, host)
+	for _, c := range []net.Conn{toHost, byUDP} {
+		if _, err := c.Write([]byte("a")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if cut := b.set(egress.Allowlist).Cut; cut < 3 {
+		t.Errorf("%d connections are said to be cut, of three", cut)
+	}
 	l.inet.Seen()
+	// The host goes on speaking, as a service does: that opens no way for the sandbox.
+	for range 3 {
+		speak()
+		_, _ = toHost.Write([]byte("leak"))
+		_, _ = byUDP.Write([]byte("leak"))
+		time.Sleep(50 * time.Millisecond)
+	}
+	if got := speak(); strings.Contains(got, "leak") {
+		t.Errorf("a connection to the host outlives the mode: %q", got)
+	}
 	_, _ = conn.Write([]byte("b"))
 	_ = conn.SetReadDeadline(time.Now().Add(time.Second))
 	if n, err := conn.Read(make([]byte, 1)); n > 0 {
@@ -156,4 +179,109 @@ func TestUnrestrictedReachesEverythingAndEndsWithItsMode(t *testing.T) {
 		t.Error("ping gets an answer after the mode")
 	}
 	l.quiet()
+}
+
+// hostServer answers TCP and UDP on the host's address of the network. What it returns has it say something to those who
+// spoke to it, and tells what they said.
+func hostServer(t *testing.T, l *lab) (address string, speak func() string) {
+	t.Helper()
+	var mu sync.Mutex
+	var said strings.Builder
+	var conns []net.Conn
+	hear := func(b []byte) { mu.Lock(); defer mu.Unlock(); said.Write(b) }
+	var listener net.Listener
+	var packets net.PacketConn
+	l.inet.Do(func() {
+		var err error
+		if listener, err = net.Listen("tcp4", "10.99.0.1:7777"); err == nil {
+			packets, err = net.ListenPacket("udp4", "10.99.0.1:7777")
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { _, _ = listener.Close(), packets.Close() })
+	go func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			conns = append(conns, c)
+			mu.Unlock()
+			go func() {
+				defer c.Close()
+				b := make([]byte, 100)
+				for {
+					n, err := c.Read(b)
+					if err != nil {
+						return
+					}
+					hear(b[:n])
+					_, _ = c.Write([]byte("x"))
+				}
+			}()
+		}
+	}()
+	var from net.Addr
+	go func() {
+		b := make([]byte, 100)
+		for {
+			n, a, err := packets.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			hear(b[:n])
+			mu.Lock()
+			from = a
+			mu.Unlock()
+			_, _ = packets.WriteTo([]byte("x"), a)
+		}
+	}()
+	return "10.99.0.1:7777", func() string {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, c := range conns {
+			_, _ = c.Write([]byte("y"))
+		}
+		if from != nil {
+			_, _ = packets.WriteTo([]byte("y"), from)
+		}
+		return said.String()
+	}
+}
+
+func udpTo(t *testing.T, b *box, address string) net.Conn {
+	t.Helper()
+	c, err := b.Dial(t.Context(), "udp4", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	return c
+}
+
+// A name leads to no address that a rule denies.
+func TestANameThatLeadsToADeniedAddress(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	b := l.box("one", egress.Allowlist)
+	p := policy(t, egress.Allowlist, "allowed.example.com", "other.example.org")
+	deny, err := egress.ParseRule(fakenet.Site + "/32:*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Rules = append(p.Rules, egress.Grant{Rule: deny, From: "human", Deny: true})
+	l.do(gateway.Request{Op: gateway.Set, Sandbox: "one", Policy: &p})
+	if _, err := b.secure(b.dial("allowed.example.com", 443), "allowed.example.com"); err == nil {
+		t.Error("a name leads to an address that is denied")
+	}
+	if e := l.heard("one", gateway.Denied, "allowed.example.com", 443); !strings.Contains(e.Reason, fakenet.Site) {
+		t.Errorf("the reason is %q", e.Reason)
+	}
+	if _, err := b.secure(b.dial("other.example.org", 443), "other.example.org"); err != nil {
+		t.Error(err)
+	}
 }

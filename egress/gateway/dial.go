@@ -56,15 +56,22 @@ func (g *Gateway) resolve(ctx context.Context, policy egress.Policy, name string
 	if err != nil {
 		return nil, fmt.Errorf("%s can't be resolved: %w", name, err)
 	}
-	var private netip.Addr
+	var private, denied netip.Addr
 	var good []netip.Addr
 	for _, a := range all {
 		a = a.Unmap()
-		if _, named := policy.AllowsAddress(a, port); a.Is4() && (named && policy.Mode != egress.Unrestricted || g.public(a)) {
+		_, named := policy.AllowsAddress(a, port)
+		switch {
+		case policy.DeniesAddress(a, port):
+			denied = a
+		case a.Is4() && (named && policy.Mode != egress.Unrestricted || g.public(a)):
 			good = append(good, a)
-		} else {
+		default:
 			private = a
 		}
+	}
+	if len(good) == 0 && denied.IsValid() {
+		return nil, &refusedError{fmt.Sprintf("it leads to %s, which a human denied", denied)}
 	}
 	if len(good) == 0 {
 		return nil, &refusedError{fmt.Sprintf("it leads to %s, which is not on the internet; a human can allow that address with `pixels-mcp network allow NAME %s/32`", private, private)}

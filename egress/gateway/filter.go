@@ -10,7 +10,6 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -96,10 +95,17 @@ func (f *filter) chains(conn *nftables.Conn, table *nftables.Table, c Config) {
 	if off(ProtectRedirects) {
 		forward(verdict(expr.VerdictAccept))
 	}
+	if !off(ProtectChanges) {
+		forward(wire, to(c.Uplink), onlyIPv4(), marked(), sourceNotIn(f.opened), reset())
+		forward(wire, to(c.Uplink), onlyIPv4(), marked(), sourceNotIn(f.opened), reject())
+		forward(up, toWire(), onlyIPv4(), marked(), destinationNotIn(f.opened), reset())
+		forward(up, toWire(), onlyIPv4(), marked(), destinationNotIn(f.opened), verdict(expr.VerdictDrop))
+	}
 	forward(wire, to(c.Uplink), onlyIPv4(), established(), verdict(expr.VerdictAccept))
 	forward(up, toWire(), established(), verdict(expr.VerdictAccept))
-	forward(up, toWire(), onlyIPv4(), source(c.Host), verdict(expr.VerdictAccept))
-	forward(wire, to(c.Uplink), onlyIPv4(), sourceIn(f.opened), verdict(expr.VerdictAccept))
+	forward(up, toWire(), source(c.Host), begins(), verdict(expr.VerdictAccept))
+	forward(up, toWire(), source(c.Host), notTCP(), verdict(expr.VerdictAccept))
+	forward(wire, to(c.Uplink), onlyIPv4(), sourceIn(f.opened), setMark(), verdict(expr.VerdictAccept))
 	forward(wire, onlyIPv4(), reject())
 }
 
@@ -107,7 +113,7 @@ func (f *filter) chains(conn *nftables.Conn, table *nftables.Table, c Config) {
 func (f *filter) admit(w *wire, open bool) error {
 	err := f.update(func(conn *nftables.Conn) error { return conn.SetAddElements(f.wires, element(w)) })
 	if err == nil && open {
-		err = f.open(w, true)
+		_, err = f.open(w, true)
 	}
 	return err
 }
@@ -115,25 +121,8 @@ func (f *filter) admit(w *wire, open bool) error {
 // expel undoes admit. What is not there is no error.
 func (f *filter) expel(w *wire) error {
 	err := f.update(func(conn *nftables.Conn) error { return conn.SetDeleteElements(f.wires, element(w)) })
-	return errors.Join(absent(err), f.open(w, false))
-}
-
-// open makes a sandbox's way out free of the proxy, or ends that with the connections that were made so.
-func (f *filter) open(w *wire, open bool) error {
-	key := []nftables.SetElement{{Key: w.address.AsSlice()}}
-	if open {
-		return f.update(func(conn *nftables.Conn) error { return conn.SetAddElements(f.opened, key) })
-	}
-	err := f.update(func(conn *nftables.Conn) error { return conn.SetDeleteElements(f.opened, key) })
-	if err != nil {
-		return absent(err) // it wasn't open, and so there is nothing to end
-	}
-	tracked := &netlink.ConntrackFilter{}
-	if err := tracked.AddIP(netlink.ConntrackOrigSrcIP, w.address.AsSlice()); err != nil {
-		return err
-	}
-	_, err = netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, tracked)
-	return err
+	_, closed := f.open(w, false)
+	return errors.Join(absent(err), closed)
 }
 
 func (f *filter) update(change func(*nftables.Conn) error) error {

@@ -193,7 +193,11 @@ func (g *Gateway) Take(sandbox string, policy egress.Policy, mark string) (Wire,
 	if err := g.store.save(w.number, kept{Sandbox: sandbox, Policy: policy, Mark: mark}); err != nil {
 		return Wire{}, fmt.Errorf("keep the policy of %s: %w", sandbox, err)
 	}
-	if err := g.attach(w, sandbox, policy, mark); err != nil {
+	err := g.filter.forget(w)
+	if err == nil {
+		err = g.attach(w, sandbox, policy, mark)
+	}
+	if err != nil {
 		return Wire{}, errors.Join(err, g.detach(w))
 	}
 	return w.shown(), nil
@@ -309,9 +313,9 @@ func (g *Gateway) enforce(w *wire, policy egress.Policy, mark string) (cut int, 
 	g.expire(w)
 	w.wake()
 	if open := policy.Mode == egress.Unrestricted; open != (was == egress.Unrestricted) {
-		err = g.filter.open(w, open)
+		cut, err = g.filter.open(w, open)
 	}
-	return g.cutDenied(w), err
+	return cut + g.cutDenied(w), err
 }
 
 // end resets a connection, and says so. It tells whether there was anything to reset.

@@ -17,7 +17,7 @@ const (
 // How many denials are told to the client in its protocol at once, which takes reading what it says. More are resets.
 const (
 	maxDenying      = 64
-	maxDenyingOfOne = 8
+	maxDenyingOfOne = 32
 )
 
 // fullReason says of a connection that there was no room for it.

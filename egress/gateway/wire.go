@@ -262,6 +262,9 @@ func uplink(c Config) error {
 	if lo, err := netlink.LinkByName("lo"); err == nil {
 		_ = netlink.LinkSetUp(lo) // the container has it up already, as a rule
 	}
+	// Connections that are under way are not taken for new ones. Where the kernel doesn't let this be set, the rules for what
+	// begins a connection are enough.
+	_ = setting("netfilter/nf_conntrack_tcp_loose", "0")
 	link, err := netlink.LinkByName(c.Uplink)
 	if err != nil {
 		return err
