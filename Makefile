@@ -37,7 +37,7 @@ vet:
 # the race detector. A package with generics can't be left out so: the linker may give its copies of them to all.
 REPORT := PIXELS_TEST_INCUS=1 $(GO) run ./internal/testreport -skips internal/testreport/skips.txt
 RACE   := -race $(foreach p,modernc.org/sqlite/lib golang.org/x/crypto/argon2 golang.org/x/crypto/blake2b,-gcflags=$(p)=-race=false)
-ALONE  := ^(TestKilledInTurn|TestIncusKilledAndRevived)$$
+ALONE  := ^(TestKilledInTurn|TestIncusKilledAndRevived|TestAFullTableOfNeighbours)$$
 INCUS  := ./cmd/pixels-mcp ./incus ./internal/setup
 OTHERS  = $(filter-out $(INCUS:./%=pixels/%),$(shell $(GO) list ./...))
 ALL     = $(RACE) -vet=off -count=1 -timeout 30m -p 3 -parallel 6 -skip '$(ALONE)' $(INCUS) \

@@ -33,11 +33,18 @@ const (
 	canaryFine = "nothing got out"
 )
 
+// edgeKey, on the gateway's instance, is what a canary found of the host's own rules: edgeClosed, or what answered.
+const (
+	edgeKey    = "user.pixels.canary_host"
+	edgeClosed = "nothing answers"
+)
+
 // canaryOwner has the canary's sandboxes. What a killed one left, its lease ends.
 const canaryOwner = "pixels-canary"
 
 // Canary makes two sandboxes that may reach nothing, tries in one of them the ways out that are known, as root, and returns
-// those by which something arrived at this host, or was answered. It notes at the gateway what it found: when it is
+// those by which something arrived at this host, or was answered. From a third, which may reach everything, it looks whether
+// the host's own rules are in place. It notes at the gateway what it found: when it is
 // anything, sandboxes are refused the modes that promise to hold them, until another canary finds nothing. An error
 // means that it could not be tried.
 func Canary(ctx context.Context, c Config) (ways []string, err error) {
@@ -70,6 +77,12 @@ func (b *Backend) canary(ctx context.Context) (ways []string, err error) {
 		defer hears.close()
 		probe.Hosts, probe.MACs = ownAddresses(port)
 	}
+	edge := canary.Probe{Edge: []netip.AddrPort{netip.AddrPortFrom(own.Addr(), port)}}
+	for _, host := range probe.Hosts {
+		if !slices.Contains(edge.Edge, host) {
+			edge.Edge = append(edge.Edge, host)
+		}
+	}
 	if at := netip.AddrPortFrom(own.Addr(), port); !slices.Contains(probe.Hosts, at) {
 		probe.Hosts = append(probe.Hosts, at)
 	}
@@ -81,9 +94,9 @@ func (b *Backend) canary(ctx context.Context) (ways []string, err error) {
 			}
 		}
 	}()
-	for i := range 2 {
+	for i, mode := range []egress.Mode{egress.Allowlist, egress.Allowlist, egress.Unrestricted} {
 		box, err := b.Create(ctx, sandbox.Spec{
-			Name: fmt.Sprintf("canary-%s-%d", probe.Word[:8], i), Owner: canaryOwner, Image: b.config.Image, Egress: egress.Allowlist, ExpiresAt: b.now().Add(sandbox.MinTTL * 5),
+			Name: fmt.Sprintf("canary-%s-%d", probe.Word[:8], i), Owner: canaryOwner, Image: b.config.Image, Egress: mode, ExpiresAt: b.now().Add(sandbox.MinTTL * 5),
 		})
 		if err != nil {
 			return nil, fmt.Errorf("make the canary's sandbox: %w", err)
@@ -98,6 +111,14 @@ func (b *Backend) canary(ctx context.Context) (ways []string, err error) {
 		return nil, err
 	}
 	ways = append(ways, hears.heard()...)
+	open, err := b.probe(ctx, boxes[2].ID, edge)
+	if err != nil {
+		return nil, err
+	}
+	host := edgeClosed
+	if len(open) > 0 {
+		host = strings.Join(open, "; ")
+	}
 	slices.Sort(ways)
 	ways = slices.Compact(ways)
 	found := canaryFine
@@ -105,7 +126,7 @@ func (b *Backend) canary(ctx context.Context) (ways []string, err error) {
 		found = strings.Join(ways, "; ")
 	}
 	return ways, edit(ctx, b.server, b.wires.name, func(put *api.InstancePut) error {
-		put.Config[canaryKey] = found
+		put.Config[canaryKey], put.Config[edgeKey] = found, host
 		return nil
 	})
 }
@@ -228,6 +249,16 @@ func (e *ears) close() {
 // leaky says what was found, and what to do.
 func leaky(found string) string {
 	return "something gets past the gateway (" + found + "); a human runs `pixels-mcp doctor`, which tries it anew"
+}
+
+// openEdge says which promise is missing while the host has no rules of its own for the bridge.
+func (b *Backend) openEdge(w *wires) string {
+	k, err := b.cache.instance(w.name)
+	if err != nil || k == nil || k.Config[edgeKey] == edgeClosed {
+		return ""
+	}
+	return "the host's own firewall rules for the bridge are not known to be in place: an allowed name that leads to one of the host's addresses reaches its services, " +
+		"and what the host forwards may reach sandboxes; a human runs `sudo pixels-mcp setup`, and `pixels-mcp doctor` where Incus is on another machine"
 }
 
 // leaks returns what a canary found, when it found anything.

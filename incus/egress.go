@@ -42,6 +42,9 @@ func (b *Backend) Egress(ctx context.Context, id string) (sandbox.Egress, error)
 	if found := b.leaks(b.wiresOf(inst.Config)); found != "" && mode != egress.Unrestricted {
 		e.Enforced, e.Why = false, leaky(found)
 	}
+	if mode != egress.None {
+		e.Gap = b.openEdge(b.wiresOf(inst.Config))
+	}
 	e.Denials = denials(reply.Denials)
 	return e, nil
 }

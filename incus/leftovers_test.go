@@ -31,6 +31,21 @@ func abandoned(name string) bool {
 	return err != nil || !strings.Contains(filepath.Base(program), ".test")
 }
 
+// clearTables removes the firewall's tables of abandoned tests. Without nft there are none.
+func clearTables(ctx context.Context) {
+	tables, _ := nft(ctx, "", "list", "tables")
+	for line := range strings.Lines(tables) {
+		f := strings.Fields(line)
+		if len(f) != 3 {
+			continue
+		}
+		name := strings.Replace(strings.TrimPrefix(strings.Replace(f[2], "pixels_test_", "pxlab", 1), "pixels_"), "_", "-", 1)
+		if abandoned(name) {
+			_, _ = nft(ctx, "", "delete", "table", f[1], f[2])
+		}
+	}
+}
+
 // clearLeftovers removes what a killed run left: its networks would keep the addresses that tests need.
 func clearLeftovers(ctx context.Context, server client.InstanceServer) error {
 	if err := settle(server); err != nil {
@@ -56,6 +71,7 @@ func clearLeftovers(ctx context.Context, server client.InstanceServer) error {
 			}
 		}
 	}
+	clearTables(ctx)
 	projects, err := server.GetProjectNames()
 	if err != nil {
 		return err

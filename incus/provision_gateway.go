@@ -66,6 +66,7 @@ type ProvisionGateway struct {
 	Placed  bool // it is configured for the network as it is now
 	Current bool // its program is that of this version of pixels
 	Held    bool // a canary found no way past it, and it has the same program since
+	Edge    bool // a canary found that the host's own rules are in place
 }
 
 // Gateway returns the gateway's instance, or nil when there is none.
@@ -92,7 +93,7 @@ func (p *Provisioner) Gateway() (*ProvisionGateway, error) {
 	return &ProvisionGateway{
 		Name: name, Running: inst.StatusCode == api.Running,
 		Placed: inst.Config["environment."+gateway.Environment] == config, Current: inst.Config[gatewayKey] == version,
-		Held: inst.Config[canaryKey] == canaryFine,
+		Held: inst.Config[canaryKey] == canaryFine, Edge: inst.Config[edgeKey] == edgeClosed,
 	}, nil
 }
 
@@ -181,7 +182,10 @@ func (p *Provisioner) otherGateway() (string, error) {
 
 // StartGateway starts the gateway's instance and waits until it serves.
 func (p *Provisioner) StartGateway(ctx context.Context) error {
-	return startGateway(ctx, p.server, p.config.Gateway())
+	if err := startGateway(ctx, p.server, p.config.Gateway()); err != nil {
+		return err
+	}
+	return p.keepNeighbour()
 }
 
 func startGateway(ctx context.Context, server client.InstanceServer, name string) error {

@@ -20,6 +20,7 @@ type Egress struct {
 	// out, unless it says otherwise.
 	Enforced bool
 	Why      string
+	Gap      string           // the promise that is not kept here beside that, if there is one
 	Denials  []Denial         // the latest last
 	Requests []policy.Request // of its lineage, open
 }

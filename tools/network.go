@@ -54,6 +54,7 @@ type egressOutput struct {
 	Mode     egress.Mode    `json:"mode"`
 	Enforced bool           `json:"enforced"`
 	Why      string         `json:"why,omitempty" jsonschema:"why it is not enforced"`
+	Missing  string         `json:"missing,omitempty" jsonschema:"what is not promised here"`
 	Rules    []egressRule   `json:"rules"`
 	Requests []string       `json:"requests,omitempty" jsonschema:"open ones"`
 	Denials  []egressDenial `json:"denials" jsonschema:"the latest"`
@@ -187,7 +188,7 @@ var egressTool = define(Tool{
 
 // EgressOf is what a sandbox may reach, as the tool egress answers it.
 func EgressOf(c sandbox.EgressChange) egressOutput {
-	out := egressOutput{Mode: c.Mode, Enforced: c.Enforced, Why: c.Why, Rules: []egressRule{}, Denials: []egressDenial{}, Cut: c.Cut}
+	out := egressOutput{Mode: c.Mode, Enforced: c.Enforced, Why: c.Why, Missing: c.Gap, Rules: []egressRule{}, Denials: []egressDenial{}, Cut: c.Cut}
 	for _, g := range c.Rules {
 		rule := egressRule{Rule: g.Rule.String(), From: g.From, Deny: g.Deny}
 		if !g.Until.IsZero() {
@@ -227,6 +228,9 @@ func EgressText(name string, c sandbox.EgressChange) string {
 	lines := []string{fmt.Sprintf("%s: egress %s, enforced", name, c.Mode)}
 	if !c.Enforced {
 		lines[0] = fmt.Sprintf("%s: egress %s%s", name, c.Mode, notEnforced(c.Egress))
+	}
+	if c.Gap != "" {
+		lines = append(lines, "not promised here: "+c.Gap)
 	}
 	var froms []string
 	byFrom := map[string][]string{}

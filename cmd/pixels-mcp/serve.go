@@ -51,6 +51,11 @@ func (a *app) serveCommand() *cobra.Command {
 				return err
 			}
 			defer done()
+			defer inBackground(cmd.Context(), func(ctx context.Context) {
+				if err := incus.EnsureHostRules(ctx, a.config.IncusConfig()); err != nil && ctx.Err() == nil {
+					log.Warn().Err(err).Msg("this machine's own firewall rules")
+				}
+			})()
 			defer inBackground(cmd.Context(), func(ctx context.Context) { keepSwept(ctx, manager, log) })()
 			defer inBackground(cmd.Context(), func(ctx context.Context) {
 				manager.KeepWatched(ctx, func(err error) { log.Warn().Err(err).Msg("watch") })

@@ -8,6 +8,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/net/ipv4"
+
+	"pixels/internal/neighbour"
 )
 
 // leaseTime is how long a sandbox may keep its address before it asks again. It gets the same one.
@@ -60,6 +62,10 @@ func (g *Gateway) lease(packet []byte, control *ipv4.ControlMessage) (*dhcpv4.DH
 	if !ok {
 		return nil, 0
 	}
+	// A table of neighbours that another sandbox has filled must not keep this one from its way out.
+	if len(request.ClientHWAddr) == 6 {
+		_ = neighbour.Keep(control.IfIndex, address.AsSlice(), request.ClientHWAddr) // else the kernel asks for it
+	}
 	wanted := request.RequestedIPAddress()
 	if wanted == nil {
 		wanted = request.ClientIPAddr
@@ -77,6 +83,9 @@ func (g *Gateway) lease(packet []byte, control *ipv4.ControlMessage) (*dhcpv4.DH
 			dhcpv4.WithOption(dhcpv4.OptClasslessStaticRoute(
 				&dhcpv4.Route{Dest: &net.IPNet{IP: router, Mask: net.CIDRMask(32, 32)}, Router: net.IPv4zero},
 				&dhcpv4.Route{Dest: all, Router: router})))
+	}
+	if own, err := net.InterfaceByIndex(control.IfIndex); err == nil {
+		options = append(options, dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(neighbour.RouterOption), own.HardwareAddr)))
 	}
 	reply, err := dhcpv4.NewReplyFromRequest(request, options...)
 	if err != nil {

@@ -87,7 +87,7 @@ func Run(ctx, handOver context.Context, config Config, log zerolog.Logger) error
 	group, serving := errgroup.WithContext(serving)
 	g.serving = serving
 	for what, serve := range map[string]func(context.Context) error{
-		"watch wires": g.watchWires, "DNS": g.serveDNS, "DHCP": g.serveDHCP, "control": g.serveControl, "bound buffers": g.boundBuffers,
+		"watch wires": g.watchWires, "DNS": g.serveDNS, "DHCP": g.serveDHCP, "control": g.serveControl, "bound buffers": g.boundBuffers, "keep the host": g.keepHost,
 		"proxy": func(serving context.Context) error { return g.serveProxy(serving, ctx) },
 	} {
 		group.Go(func() error {

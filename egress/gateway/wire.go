@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pixels/egress"
+	"pixels/internal/neighbour"
 )
 
 // State is what a wire is good for.
@@ -280,6 +281,32 @@ func uplink(c Config) error {
 		return fmt.Errorf("set the default route by %s: %w", c.Host, err)
 	}
 	return nil
+}
+
+// keepHost keeps the host's hardware address, whatever sandboxes do to the table of neighbours.
+func (g *Gateway) keepHost(ctx context.Context) error {
+	link, err := netlink.LinkByName(g.config.Uplink)
+	if err != nil {
+		return err
+	}
+	for pause := 50 * time.Millisecond; ; {
+		known, err := neighbour.KeepKnown(link.Attrs().Index, g.config.Host.AsSlice())
+		switch {
+		case err != nil:
+			g.log.Error().Err(err).Msg("keep the host's hardware address")
+			pause = 30 * time.Second
+		case known:
+			pause = 30 * time.Second
+		default:
+			_ = neighbour.Ask(link.Attrs().Index, g.config.Host.AsSlice()) // the next turn tells
+			pause = min(2*pause, 5*time.Second)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
 }
 
 // setting writes a network setting of the kernel. A kernel without IPv6 has none to switch off.

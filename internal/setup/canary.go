@@ -16,7 +16,11 @@ func (j *job) canary(ctx context.Context, p *incus.Provisioner) error {
 	if err != nil || have == nil {
 		return err
 	}
-	if have.Held {
+	rules, ruled, err := incus.HostRulesOf(p)
+	if err != nil {
+		return err
+	}
+	if there, _ := rules.Present(ctx); have.Held && (have.Edge || ruled && !there) {
 		j.had(start, "canary: nothing gets past the gateway")
 		return nil
 	}

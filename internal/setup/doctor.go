@@ -33,6 +33,7 @@ func Doctor(ctx context.Context, o Options) (ok bool) {
 		j.checkPool(p)
 		j.checkQuotas(p)
 		j.checkNetwork(ctx, p)
+		j.checkHostRules(ctx, p)
 		j.checkImage(ctx, p, kindBase, p.Config().Image, false)
 		j.checkImage(ctx, p, kindSystemd, p.Config().Image+systemdSuffix, true)
 		j.checkGateway(ctx, p)

@@ -20,6 +20,10 @@ var kernelLimits = []struct {
 	{"fs.inotify.max_queued_events", 1048576},
 	{"kernel.keys.maxkeys", 2000},
 	{"kernel.keys.maxbytes", 2000000},
+	// All network namespaces share one table of neighbours, the 1024 of which one sandbox can fill.
+	{"net.ipv4.neigh.default.gc_thresh3", 131072},
+	{"net.ipv4.neigh.default.gc_thresh2", 65536},
+	{"net.ipv4.neigh.default.gc_thresh1", 16384},
 }
 
 // limitsFile makes the limits last over a reboot.
@@ -47,7 +51,7 @@ func (j *job) limits() {
 	if err := os.WriteFile(limitsFile, []byte(lasting.String()), 0o644); err != nil {
 		j.warn("write it yourself", "the raised kernel limits will not outlast a reboot: %v", err)
 	}
-	j.did(start, "kernel limits raised (inotify, keys)")
+	j.did(start, "kernel limits raised (inotify, keys, neighbours)")
 }
 
 func (j *job) checkLimits() {
@@ -56,7 +60,7 @@ func (j *job) checkLimits() {
 		j.warn(fmt.Sprintf("%s as root, or sysctl -w %s=%d", setUp, l.name, l.least), "kernel: %s is %d; many sandboxes at once may fail", l.name, l.have)
 	}
 	if len(low) == 0 {
-		j.good("kernel: limits of inotify and keys are high enough")
+		j.good("kernel: limits of inotify, keys and neighbours are high enough")
 	}
 }
 

@@ -68,7 +68,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context, *incus.Provisioner) error{j.pool, j.quotas, j.network, j.images, j.gateway, j.canary} {
+	for _, step := range []func(context.Context, *incus.Provisioner) error{j.pool, j.quotas, j.network, j.hostRules, j.images, j.gateway, j.canary} {
 		if err := step(ctx, p); err != nil {
 			return err
 		}
@@ -146,10 +146,18 @@ func Clean(ctx context.Context, o Options, all bool) error {
 		return err
 	}
 	count := 0
+	rules, ruled, _ := incus.HostRulesOf(p)
 	err = p.RemoveAll(ctx, all, func(what string) {
 		count++
 		fmt.Fprintf(j.out, "  removed %s\n", what)
 	})
+	if all && ruled && err == nil && j.local() {
+		gone, e := rules.Remove(ctx)
+		if err = e; gone {
+			count++
+			fmt.Fprintf(j.out, "  removed this machine's firewall rules for %s\n", rules.Bridge)
+		}
+	}
 	if count == 0 && err == nil {
 		fmt.Fprintln(j.out, "  nothing of ours was there")
 	}

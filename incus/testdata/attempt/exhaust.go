@@ -2,11 +2,13 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"strconv"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,6 +39,27 @@ func exhaust(what, most string) (string, error) {
 				break
 			}
 			defer c.Process.Kill()
+		}
+	case "neighbours":
+		card, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return "", err
+		}
+		for until := time.Now().Add(time.Second); had < n; had++ {
+			a := net.IPv4(10, byte(had>>16), byte(had>>8), byte(had)).To4()
+			err := netlink.NeighSet(&netlink.Neigh{LinkIndex: card.Attrs().Index, Family: unix.AF_INET, State: unix.NUD_REACHABLE, IP: a, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}})
+			if err != nil {
+				if time.Now().After(until) {
+					break
+				}
+				time.Sleep(time.Millisecond)
+			}
+		}
+		// It stays full for some seconds: what the kernel makes room for is taken again.
+		fmt.Println("full at", had)
+		for until := time.Now().Add(12 * time.Second); time.Now().Before(until); had++ {
+			a := net.IPv4(11, byte(had>>16), byte(had>>8), byte(had)).To4()
+			_ = netlink.NeighSet(&netlink.Neigh{LinkIndex: card.Attrs().Index, Family: unix.AF_INET, State: unix.NUD_REACHABLE, IP: a, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}})
 		}
 	case "memory": // in a child, which the kernel ends
 		err = exec.Command("sh", "-c", "head -c 1g /dev/zero | tail").Run()
