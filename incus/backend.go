@@ -114,42 +114,14 @@ func (b *Backend) List(ctx context.Context, owner string) ([]sandbox.Sandbox, er
 	if err != nil {
 		return nil, b.failed(err, "list sandboxes")
 	}
-	var found []*known
-	unknown := false
+	out := []sandbox.Sandbox{}
 	for _, k := range all {
 		if k.Config[ownerKey] == owner && shown(k.Instance, all) {
-			found = append(found, k)
-			unknown = unknown || addressless(k)
+			out = append(out, describe(&k.Instance))
 		}
-	}
-	addresses := map[string]string{}
-	if unknown {
-		// One call for all of them.
-		full, err := b.server.GetInstancesFull(api.InstanceTypeContainer)
-		if err != nil {
-			return nil, b.failed(err, "list sandboxes")
-		}
-		for _, inst := range full {
-			addresses[inst.Name] = address(inst.State)
-		}
-	}
-	out := []sandbox.Sandbox{}
-	for _, k := range found {
-		s := describe(&k.Instance)
-		s.Address = k.address
-		if addressless(k) {
-			s.Address = addresses[k.Name]
-			b.cache.setAddress(k, s.Address)
-		}
-		out = append(out, s)
 	}
 	slices.SortFunc(out, func(a, b sandbox.Sandbox) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
-}
-
-// addressless tells whether an instance must have an address that isn't known yet.
-func addressless(k *known) bool {
-	return k.address == "" && networked(k.Instance) && describe(&k.Instance).State != sandbox.Stopped
 }
 
 // Relatives implements sandbox.Backend.
@@ -194,15 +166,6 @@ func (b *Backend) Get(ctx context.Context, owner, name string) (sandbox.Sandbox,
 	k := all[found[0].Name]
 	s := describe(&k.Instance)
 	_, s.Rules, _ = egressOf(k.Config) // what can't be read allows nothing
-	s.Address = k.address
-	if addressless(k) {
-		state, _, err := b.server.GetInstanceState(k.Name)
-		if err != nil {
-			return sandbox.Sandbox{}, b.failed(err, "look at sandbox %s", name)
-		}
-		s.Address = address(state)
-		b.cache.setAddress(k, s.Address)
-	}
 	return s, nil
 }
 
@@ -258,7 +221,7 @@ func older(a, b api.Instance) int {
 	return strings.Compare(a.Name, b.Name)
 }
 
-// describe reads a sandbox, but for its address, from its instance's keys and status.
+// describe reads a sandbox from its instance's keys, card and status.
 func describe(inst *api.Instance) sandbox.Sandbox {
 	s := sandbox.Sandbox{
 		ID: inst.Name, Name: inst.Config[nameKey], Owner: inst.Config[ownerKey], From: inst.Config[fromKey],
@@ -291,20 +254,10 @@ func describe(inst *api.Instance) sandbox.Sandbox {
 	default:
 		s.State = sandbox.Error
 	}
+	if s.State != sandbox.Stopped {
+		s.Address = inst.Devices[card][addressKey]
+	}
 	return s
-}
-
-// address returns the IPv4 address of an instance by its state.
-func address(state *api.InstanceState) string {
-	if state == nil {
-		return ""
-	}
-	for _, a := range state.Network["eth0"].Addresses {
-		if a.Family == "inet" && a.Scope == "global" {
-			return a.Address
-		}
-	}
-	return ""
 }
 
 // lock keeps others of this process from changing an instance, until what it returns is called.

@@ -31,7 +31,6 @@ type cache struct {
 // known is what is known of one instance. It is never written to once others can see it.
 type known struct {
 	api.Instance
-	address string // by which a running one can be reached; empty while that is not known
 }
 
 // From manyChanged changed instances on a list costs less than to read each. After maxAge all are read even if no event
@@ -135,7 +134,7 @@ func (c *cache) instances() (map[string]*known, error) {
 	next := map[string]*known{}
 	var err error
 	if all || !live {
-		err = c.readAll(next, now)
+		err = c.readAll(next)
 	} else {
 		for id, k := range now {
 			next[id] = k
@@ -206,14 +205,10 @@ func (c *cache) fresh() (map[string]*known, error) {
 	return c.instances()
 }
 
-func (c *cache) readAll(into, before map[string]*known) error {
+func (c *cache) readAll(into map[string]*known) error {
 	list, err := c.server.GetInstances(api.InstanceTypeContainer)
 	for _, inst := range list {
-		k := &known{Instance: inst}
-		if old := before[inst.Name]; old != nil {
-			k.address = keptAddress(old, inst)
-		}
-		into[inst.Name] = k
+		into[inst.Name] = &known{Instance: inst}
 	}
 	return err
 }
@@ -235,11 +230,7 @@ func (c *cache) readSome(into map[string]*known, ids map[string]bool) error {
 		if err != nil {
 			return err
 		}
-		k := &known{Instance: *inst}
-		if old != nil {
-			k.address = keptAddress(old, *inst)
-		}
-		into[id] = k
+		into[id] = &known{Instance: *inst}
 		return nil
 	}
 	for id := range ids {
@@ -255,29 +246,4 @@ func (c *cache) readSome(into map[string]*known, ids map[string]bool) error {
 		}
 	}
 	return nil
-}
-
-// keptAddress is the address of before when the instance is still in the same run.
-func keptAddress(before *known, now api.Instance) string {
-	if now.LastUsedAt.Equal(before.LastUsedAt) && now.StatusCode == before.StatusCode {
-		return before.address
-	}
-	return ""
-}
-
-// setAddress keeps the address of an instance as it is known.
-func (c *cache) setAddress(k *known, address string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if k != nil && c.known[k.Name] == k && address != "" {
-		with := *k
-		with.address = address
-		// Others may be reading the map.
-		next := make(map[string]*known, len(c.known))
-		for id, other := range c.known {
-			next[id] = other
-		}
-		next[k.Name] = &with
-		c.known = next
-	}
 }

@@ -16,6 +16,10 @@ import (
 // card is the device of an instance that holds its wire. A sandbox has one while it runs, unless its mode is none.
 const card = "eth0"
 
+// addressKey of a card is the address that the gateway has assigned to its wire. What a sandbox says of its address is of
+// no account.
+const addressKey = "user.address"
+
 // egressOf reads from an instance's keys what it may reach. Keys that can't be read allow nothing of its own.
 func egressOf(config map[string]string) (mode egress.Mode, own []egress.Grant, err error) {
 	mode = egress.Mode(config[egressKey])

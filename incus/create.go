@@ -110,8 +110,7 @@ func commandsWait(inst *known) bool {
 
 // ready returns an instance that was just started as a sandbox, once it is ready.
 func (b *Backend) ready(ctx context.Context, id string, network bool) (sandbox.Sandbox, error) {
-	address, err := b.awaitReady(ctx, id, network)
-	if err != nil {
+	if err := b.awaitReady(ctx, id, network); err != nil {
 		return sandbox.Sandbox{}, err
 	}
 	inst, err := b.cache.instance(id)
@@ -121,10 +120,7 @@ func (b *Backend) ready(ctx context.Context, id string, network bool) (sandbox.S
 	if inst == nil {
 		return sandbox.Sandbox{}, fmt.Errorf("instance %s %w", id, sandbox.ErrNotFound)
 	}
-	b.cache.setAddress(inst, address)
-	s := describe(&inst.Instance)
-	s.Address = address
-	return s, nil
+	return describe(&inst.Instance), nil
 }
 
 // newID makes up the name of an instance.

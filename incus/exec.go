@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -36,21 +35,11 @@ func (b *Backend) Exec(ctx context.Context, id string, c sandbox.Command) (int, 
 		return 0, err
 	}
 	name := k.Config[nameKey]
-	var extra []string
-	stderr := c.Stderr
-	if addressless(k) && commandsWait(k) {
-		extra = []string{"-address"}
-		stderr = &firstLine{rest: c.Stderr, heard: func(line string) {
-			if address, err := netip.ParseAddr(line); err == nil {
-				b.cache.setAddress(b.cache.lately()[id], address.String())
-			}
-		}}
-	}
-	argv, env, err := b.order(ctx, &k.Instance, c, "exec", extra...)
+	argv, env, err := b.order(ctx, &k.Instance, c, "exec")
 	if err != nil {
 		return 0, b.failed(err, "exec in sandbox %s", name)
 	}
-	if c.Stdin == nil && extra == nil {
+	if c.Stdin == nil {
 		r := guest.SessionRequest{Args: argv[2:], Env: env}
 		code, err := b.execInSession(ctx, id, argv[0], r, c.Stdout, c.Stderr)
 		if !errors.Is(err, errNotTaken) {
@@ -58,7 +47,7 @@ func (b *Backend) Exec(ctx context.Context, id string, c sandbox.Command) (int, 
 		}
 	}
 	for {
-		code, err := b.exec(ctx, id, api.InstanceExecPost{Command: argv, Environment: env, Cwd: "/"}, c.Stdin, c.Stdout, stderr)
+		code, err := b.exec(ctx, id, api.InstanceExecPost{Command: argv, Environment: env, Cwd: "/"}, c.Stdin, c.Stdout, c.Stderr)
 		// The command did not run. In one that was just started it may the next time.
 		if err == nil || !tooEarly(err) || c.Stdin != nil || time.Since(k.LastUsedAt).Abs() > youth || ctx.Err() != nil {
 			if errors.Is(err, errNotRunning) {
@@ -238,12 +227,15 @@ func (b *Backend) account(inst *api.Instance, user string) (account, error) {
 			return a, nil
 		}
 	}
-	file, _, err := b.server.GetInstanceFile(inst.Name, "/etc/passwd")
+	file, what, err := b.server.GetInstanceFile(inst.Name, "/etc/passwd")
 	if err != nil {
 		return account{}, fmt.Errorf("look up user %s: %w", user, err)
 	}
+	if file == nil || what.Type != "file" {
+		return account{}, fmt.Errorf("user %q %w: /etc/passwd is a %s in the sandbox, not a file; root is always there", user, sandbox.ErrNotFound, what.Type)
+	}
 	defer file.Close()
-	for lines := bufio.NewScanner(file); lines.Scan(); {
+	for lines := bufio.NewScanner(io.LimitReader(file, maxPasswd)); lines.Scan(); {
 		f := strings.Split(lines.Text(), ":")
 		if len(f) < 6 || f[0] != user && f[2] != user {
 			continue
@@ -254,6 +246,9 @@ func (b *Backend) account(inst *api.Instance, user string) (account, error) {
 	}
 	return account{}, fmt.Errorf("user %q %w in its /etc/passwd: name another one, root is always there", user, sandbox.ErrNotFound)
 }
+
+// maxPasswd bounds how much of /etc/passwd is read, in bytes.
+const maxPasswd = 4 << 20
 
 // parseAccount reads the numbers of user and group, and the home.
 func parseAccount(f []string) (account, bool) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"sync/atomic"
 	"time"
 
 	"github.com/pkg/sftp"
@@ -27,14 +28,35 @@ func (b *Backend) OpenFiles(ctx context.Context, id string) (sandbox.Files, erro
 	}
 	// Packets of the protocol's own size: Incus's client asks for 128 KiB, of which a server of 6.0.4 answers 32 without a
 	// word, and a quarter of the file arrives.
-	client, err := sftp.NewClientPipe(conn, conn)
+	bounded := &allowance{from: conn}
+	bounded.left.Store(1 << 62)
+	client, err := sftp.NewClientPipe(bounded, conn)
 	if err != nil {
 		_ = conn.Close()
 		return nil, b.failed(err, "open the files of the sandbox")
 	}
 	// What is under way when ctx ends fails with the connection.
-	return &files{client, context.AfterFunc(ctx, func() { _ = conn.Close() }), conn}, nil
+	return &files{client, context.AfterFunc(ctx, func() { _ = conn.Close() }), conn, bounded}, nil
 }
+
+// allowance reads so many bytes more, and no further.
+type allowance struct {
+	from io.Reader
+	left atomic.Int64
+}
+
+// Read implements io.Reader.
+func (a *allowance) Read(p []byte) (int, error) {
+	n, err := a.from.Read(p)
+	if a.left.Add(-int64(n)) < 0 {
+		return 0, errors.New("more came than may")
+	}
+	return n, err
+}
+
+// maxListing bounds what a folder's entries may take on their way, in bytes: with names of usual length some hundred
+// thousand of them.
+const maxListing = 24 << 20
 
 // Account implements sandbox.Backend.
 func (b *Backend) Account(ctx context.Context, id, user string) (uid, gid uint32, home string, err error) {
@@ -54,9 +76,10 @@ func (b *Backend) Account(ctx context.Context, id, user string) (uid, gid uint32
 
 // files is the file system of an instance.
 type files struct {
-	sftp   *sftp.Client
-	forget func() bool
-	conn   io.Closer
+	sftp    *sftp.Client
+	forget  func() bool
+	conn    io.Closer
+	bounded *allowance
 }
 
 var _ sandbox.Files = (*files)(nil)
@@ -102,7 +125,11 @@ func (f *files) RealPath(p string) (string, error) {
 
 // ReadDir implements sandbox.Files.
 func (f *files) ReadDir(p string) ([]sandbox.FileInfo, error) {
+	f.bounded.left.Store(maxListing)
 	list, err := f.sftp.ReadDir(p)
+	if over := f.bounded.left.Swap(1<<62) < 0; over {
+		return nil, fmt.Errorf("%s has more entries than can be listed, which is %w: use exec with find", p, sandbox.ErrInvalid)
+	}
 	out := make([]sandbox.FileInfo, 0, len(list))
 	for _, info := range list {
 		d, _ := describeFile(info, nil)

@@ -50,7 +50,7 @@ func (b *Backend) SetState(ctx context.Context, id string, state sandbox.State) 
 			break
 		}
 		if err = b.boot(bounded, id, inst.Config); err == nil {
-			_, err = b.awaitReady(ctx, id, wired(inst.Config))
+			err = b.awaitReady(ctx, id, wired(inst.Config))
 		}
 	default:
 		if err = b.stop(bounded, id, from == sandbox.Paused); err == nil {

@@ -18,21 +18,19 @@ const readyTimeout = 60 * time.Second
 // readyScript waits inside until the sandbox is ready. "A command can be run" is too early: our own first process and
 // systemd have yet to set the host name and to mount /run. Of another one nothing is known, so that it counts as ready at
 // once. Where many boot at once it looks less often, for each look costs a process. With an argument it also waits for the
-// default route, which comes with the address, and prints that.
+// default route, which comes with the address.
 const readyScript = `
-address= n=0
+n=0
 case $(readlink /proc/1/exe) in
-` + guest.Dir + `/*) until [ -e ` + guest.ReadyMark + ` ]; do n=$((n + 1)); [ $n -lt 10 ] && sleep 0.01 || sleep 0.05; done; read -r address <` + guest.ReadyMark + ` ;;
+` + guest.Dir + `/*) until [ -e ` + guest.ReadyMark + ` ]; do n=$((n + 1)); [ $n -lt 10 ] && sleep 0.01 || sleep 0.05; done ;;
 */systemd) until [ -S /run/systemd/private ] && systemctl -q is-active systemd-tmpfiles-setup.service && systemctl -q is-active basic.target; do sleep 0.05; done ;;
 esac
 [ -n "$1" ] || exit 0
 until grep -q '^eth0[[:space:]]*00000000' /proc/net/route; do sleep 0.02; done
-[ -n "$address" ] || address=$(ip -4 -o addr show dev eth0 scope global | sed -n 's/.* inet \([0-9.]*\).*/\1/p;q')
-echo "$address"
 `
 
-// awaitReady returns when an instance that was just started is ready, with its address when it has a network.
-func (b *Backend) awaitReady(ctx context.Context, id string, network bool) (address string, err error) {
+// awaitReady returns when an instance that was just started is ready, and has its address when it has a network.
+func (b *Backend) awaitReady(ctx context.Context, id string, network bool) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("it was not ready within %s", readyTimeout))
 	defer cancel()
 	argument := ""
@@ -40,21 +38,21 @@ func (b *Backend) awaitReady(ctx context.Context, id string, network bool) (addr
 		argument = "network"
 	}
 	for {
-		stdout, stderr := heard{most: saidMost}, heard{most: saidMost}
-		code, err := b.exec(ctx, id, api.InstanceExecPost{Command: []string{"/bin/sh", "-c", readyScript, "sh", argument}}, nil, &stdout, &stderr)
+		stderr := heard{most: saidMost}
+		code, err := b.exec(ctx, id, api.InstanceExecPost{Command: []string{"/bin/sh", "-c", readyScript, "sh", argument}}, nil, nil, &stderr)
 		switch {
 		case ctx.Err() != nil:
-			return "", context.Cause(ctx)
+			return context.Cause(ctx)
 		case err == nil && code == 0:
-			return stdout.String(), nil
+			return nil
 		case err == nil:
-			return "", fmt.Errorf("it did not become ready: exit code %d: %s", code, &stderr)
+			return fmt.Errorf("it did not become ready: exit code %d: %s", code, &stderr)
 		case !tooEarly(err):
-			return "", err
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return "", context.Cause(ctx)
+			return context.Cause(ctx)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

@@ -148,31 +148,3 @@ func (h *heard) Write(p []byte) (int, error) {
 }
 
 func (h *heard) String() string { return strings.TrimSpace(h.b.String()) }
-
-// firstLine takes the first line out of what is written to it, and passes on the rest.
-type firstLine struct {
-	line  []byte
-	ended bool
-	heard func(line string)
-	rest  io.Writer // nil drops it
-}
-
-func (f *firstLine) Write(p []byte) (int, error) {
-	rest := p
-	if !f.ended {
-		head, tail, ended := bytes.Cut(p, []byte("\n"))
-		if len(f.line)+len(head) > saidMost {
-			return 0, fmt.Errorf("its first line is longer than %d bytes", saidMost)
-		}
-		f.line, rest, f.ended = append(f.line, head...), tail, ended
-		if !ended {
-			return len(p), nil
-		}
-		f.heard(string(f.line))
-	}
-	if f.rest == nil || len(rest) == 0 {
-		return len(p), nil
-	}
-	n, err := f.rest.Write(rest)
-	return len(p) - len(rest) + n, err
-}

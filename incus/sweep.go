@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/lxc/incus/v6/shared/api"
@@ -99,6 +101,11 @@ func (b *Backend) removeLine(ctx context.Context, id string) error {
 // later does work in the background that Close waits for.
 func (b *Backend) later(do func(ctx context.Context)) {
 	b.background.Go(func() {
+		defer func() { // a sweep takes up what it leaves
+			if p := recover(); p != nil {
+				fmt.Fprintf(os.Stderr, "in the background: panic: %v\n%s", p, debug.Stack())
+			}
+		}()
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		do(ctx)

@@ -76,7 +76,12 @@ func (l *lab) addressOf(t *testing.T, box string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return address(state)
+	for _, a := range state.Network[card].Addresses {
+		if a.Family == "inet" && a.Scope == "global" {
+			return a.Address
+		}
+	}
+	return ""
 }
 
 var ownWays = []way{

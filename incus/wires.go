@@ -149,7 +149,7 @@ func (w *wires) take(ctx context.Context, sandbox string, policy egress.Policy, 
 
 // device is a sandbox's end of a wire.
 func (w *wires) device(wire gateway.Wire) map[string]string {
-	return map[string]string{"type": "nic", "nictype": "physical", "parent": w.hostEnd(wire.Number), "name": card}
+	return map[string]string{"type": "nic", "nictype": "physical", "parent": w.hostEnd(wire.Number), "name": card, addressKey: wire.Address.String()}
 }
 
 // tend makes used wires anew and sees to it that enough are free, when fewer than few are.

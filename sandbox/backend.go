@@ -24,8 +24,7 @@ type Spec struct {
 	Limits      Limits
 	Nesting     bool      // containers may run inside, which opens more of the kernel to it
 	ExpiresAt   time.Time // end of the lease; the zero value means that there is none
-	// Early asks to return as soon as Exec can be called, which then waits until the sandbox is ready. Its address is
-	// known after the first such call.
+	// Early asks to return as soon as Exec can be called, which then waits until the sandbox is ready.
 	Early bool
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -137,25 +138,7 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 	} else if results, err = m.createNumbered(ctx, owner, source.Name, n, clone); err != nil {
 		return nil, err
 	}
-	if r.Command != nil {
-		m.addresses(ctx, owner, results)
-	}
 	return results, nil
-}
-
-// addresses fills in those that were not known yet when the clones were made.
-func (m *Manager) addresses(ctx context.Context, owner string, clones []CloneResult) {
-	list, err := m.read.List(ctx, owner)
-	if err != nil {
-		return // a list of the sandboxes says it, and the clones are good
-	}
-	known := map[string]string{}
-	for _, s := range list {
-		known[s.ID] = s.Address
-	}
-	for i := range clones {
-		clones[i].Sandbox.Address = known[clones[i].Sandbox.ID]
-	}
 }
 
 // createNamed makes one sandbox a name, side by side.
@@ -258,14 +241,29 @@ func (m *Manager) Destroy(ctx context.Context, owner string, names []string) (De
 	return d, nil
 }
 
-// sideBySide calls do for 0 to n-1, up to limit at once, and returns when all have ended.
+// sideBySide calls do for 0 to n-1, up to limit at once, and returns when all have ended. What one panics with, it panics
+// with, so that it ends the caller's call and no more.
 func sideBySide(n, limit int, do func(i int)) {
 	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var panicked any
+	defer func() {
+		if panicked != nil {
+			panic(panicked)
+		}
+	}()
 	slots := make(chan struct{}, limit)
 	for i := range n {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
+			defer func() {
+				if p := recover(); p != nil {
+					mu.Lock()
+					defer mu.Unlock()
+					panicked = fmt.Sprintf("%v\n%s", p, debug.Stack())
+				}
+			}()
 			do(i)
 		})
 	}

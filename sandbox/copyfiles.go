@@ -1,6 +1,8 @@
 package sandbox
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"pixels/internal/units"
 	"pixels/policy"
 )
 
@@ -20,18 +23,32 @@ type CopyRequest struct {
 	Out      bool   // from the sandbox to the host
 	HostPath string // absolute, or below the first of the host's folders
 	Path     string
+	MaxBytes int64 // that may be written; 0 means as much as the sandbox's disk holds
+	MaxFiles int   // with folders and links; 0 means DefaultCopyFiles
 }
+
+// Bounds of a copy that doesn't say its own.
+const (
+	DefaultCopyFiles = 100_000
+	defaultCopyBytes = 10 << 30 // where the sandbox's disk has no limit
+	// holesFactor is how much more than that files may have altogether: what is a hole is read, and not written.
+	holesFactor = 8
+)
 
 // CopyResult says what was copied.
 type CopyResult struct {
 	HostPath, Path string
 	Files          int
 	Bytes          int64
-	Skipped        []string // what is neither file, folder nor link
+	Skipped        []string // what is neither file, folder nor link, and links that lead out of what is copied
+	SkippedMore    int      // that are not in Skipped
 }
 
-// CopyFiles copies a file or a folder with all that is in it. Permissions are kept, links stay links, and what is there is
-// written over. In a sandbox what is new belongs to DefaultUser; on the host to the process. On the host nothing outside
+// maxSkipped bounds Skipped.
+const maxSkipped = 50
+
+// CopyFiles copies a file or a folder with all that is in it. Permissions and holes are kept, and what is there is written
+// over. Links stay links; to the host none is copied that leads out of what is copied. In a sandbox what is new belongs to DefaultUser; on the host to the process. On the host nothing outside
 // of the configured folders is touched, whatever links there say.
 func (m *Manager) CopyFiles(ctx context.Context, owner string, r CopyRequest) (CopyResult, error) {
 	folder, below, err := m.hostPath(owner, r.HostPath)
@@ -48,7 +65,10 @@ func (m *Manager) CopyFiles(ctx context.Context, owner string, r CopyRequest) (C
 		return CopyResult{}, fmt.Errorf("open the folder %s of this machine: %w", folder, err)
 	}
 	defer root.Close()
-	c := copying{ctx: ctx, box: o, host: root, result: CopyResult{HostPath: filepath.Join(root.Name(), below), Path: p}}
+	if r.MaxBytes < 0 || r.MaxFiles < 0 {
+		return CopyResult{}, fmt.Errorf("the bounds of the copy are %w: give sizes and numbers above 0", ErrInvalid)
+	}
+	c := copying{ctx: ctx, box: o, host: root, maxBytes: cmp.Or(r.MaxBytes, o.disk, defaultCopyBytes), maxFiles: cmp.Or(r.MaxFiles, DefaultCopyFiles), top: p, result: CopyResult{HostPath: filepath.Join(root.Name(), below), Path: p}}
 	if r.Out {
 		err = c.out(p, below)
 	} else {
@@ -60,7 +80,7 @@ func (m *Manager) CopyFiles(ctx context.Context, owner string, r CopyRequest) (C
 			}
 		}
 		if err = o.makeFolders(path.Dir(p)); err == nil {
-			err = c.in(below, p)
+			err = c.in(below, p, true)
 		}
 	}
 	if ctx.Err() != nil {
@@ -96,18 +116,51 @@ func (m *Manager) hostPath(owner, p string) (folder, below string, err error) {
 
 // copying is one copy under way.
 type copying struct {
-	ctx    context.Context
-	box    *opened
-	host   *os.Root
-	result CopyResult
+	ctx      context.Context
+	box      *opened
+	host     *os.Root
+	maxBytes int64
+	maxFiles int
+	read     int64  // bytes, holes among them
+	entries  int    // files, folders and links
+	top      string // what was named in the sandbox
+	result   CopyResult
 }
 
-// in copies from the host.
-func (c *copying) in(from, to string) error {
-	if err := c.ctx.Err(); err != nil {
+// tooMuch is the error of a copy that would be larger than it may.
+func (c *copying) tooMuch() error {
+	return fmt.Errorf("there is more than %s or %d files, which is %w: copy a part of it, or set max_size or max_files", units.Size(c.maxBytes), c.maxFiles, ErrInvalid)
+}
+
+// counted counts a file, folder or link.
+func (c *copying) counted() error {
+	if c.entries++; c.entries > c.maxFiles {
+		return c.tooMuch()
+	}
+	return c.ctx.Err()
+}
+
+// skip notes what is not copied, and why.
+func (c *copying) skip(what, why string) {
+	if len(c.result.Skipped) == maxSkipped {
+		c.result.SkippedMore++
+		return
+	}
+	c.result.Skipped = append(c.result.Skipped, Shown(what)+" ("+why+")")
+}
+
+const noFile = "no file"
+
+// in copies from the host. What was named may be a link, which is followed inside the host's folder.
+func (c *copying) in(from, to string, asNamed bool) error {
+	if err := c.counted(); err != nil {
 		return err
 	}
-	info, err := c.host.Lstat(from)
+	look := c.host.Lstat
+	if asNamed {
+		look = c.host.Stat
+	}
+	info, err := look(from)
 	if err != nil {
 		return err
 	}
@@ -125,7 +178,7 @@ func (c *copying) in(from, to string) error {
 		c.result.Files++
 		return named(to, c.box.Symlink(target, to))
 	case !info.Mode().IsRegular():
-		c.result.Skipped = append(c.result.Skipped, from)
+		c.skip(from, noFile)
 		return nil
 	}
 	source, err := c.host.Open(from)
@@ -140,9 +193,8 @@ func (c *copying) in(from, to string) error {
 	if err != nil {
 		return named(to, err)
 	}
-	n, err := io.Copy(f, source)
+	_, err = c.copy(f, source)
 	err = errors.Join(err, f.Close(), c.box.Chmod(to, info.Mode().Perm()), c.box.Chown(to, c.box.uid, c.box.gid), c.box.Chtimes(to, info.ModTime()))
-	c.result.Bytes += n
 	c.result.Files++
 	return named(to, err)
 }
@@ -163,7 +215,7 @@ func (c *copying) folderIn(from, to string, info fs.FileInfo) error {
 		return err
 	}
 	for _, e := range entries {
-		if err := c.in(filepath.Join(from, e.Name()), path.Join(to, e.Name())); err != nil {
+		if err := c.in(filepath.Join(from, e.Name()), path.Join(to, e.Name()), false); err != nil {
 			return err
 		}
 	}
@@ -203,7 +255,7 @@ func (c *copying) out(from, to string) error {
 }
 
 func (c *copying) entryOut(from, to string, info FileInfo) error {
-	if err := c.ctx.Err(); err != nil {
+	if err := c.counted(); err != nil {
 		return err
 	}
 	// A link on the host where a file is to be written is taken away, not followed.
@@ -223,7 +275,7 @@ func (c *copying) entryOut(from, to string, info FileInfo) error {
 		}
 		for _, e := range entries {
 			if !filepath.IsLocal(e.Name) || strings.ContainsAny(e.Name, `/\`) {
-				c.result.Skipped = append(c.result.Skipped, path.Join(from, e.Name))
+				c.skip(path.Join(from, e.Name), "a name that this machine can't have")
 				continue
 			}
 			if err := c.entryOut(path.Join(from, e.Name), filepath.Join(to, e.Name), e); err != nil {
@@ -239,11 +291,15 @@ func (c *copying) entryOut(from, to string, info FileInfo) error {
 		if err != nil {
 			return named(from, err)
 		}
+		if !staysIn(c.top, from, target) {
+			c.skip(from, "a link that leads out of what is copied, to "+Shown(target))
+			return nil
+		}
 		_ = c.host.Remove(to) // a file that is there; what it can't remove shows next
 		c.result.Files++
 		return c.host.Symlink(target, to)
 	case !info.Mode.IsRegular():
-		c.result.Skipped = append(c.result.Skipped, from)
+		c.skip(from, noFile)
 		return nil
 	}
 	source, err := c.box.Open(from)
@@ -255,14 +311,85 @@ func (c *copying) entryOut(from, to string, info FileInfo) error {
 	if err != nil {
 		return err
 	}
-	n, err := io.Copy(f, source)
+	n, err := c.copy(f, source)
 	if err == nil && n < info.Size {
 		err = fmt.Errorf("of %d bytes %d came", info.Size, n)
 	}
 	err = errors.Join(err, f.Chmod(info.Mode.Perm()), f.Close(), c.host.Chtimes(to, info.Modified, info.Modified))
-	c.result.Bytes += n
 	c.result.Files++
 	return named(from, err)
+}
+
+// block is how much is looked at for a hole at once, in bytes: what file systems have as one.
+const block = 64 << 10
+
+// copy copies one file within the bounds, and leaves holes where the source has zeros. It returns how long the file is.
+func (c *copying) copy(to io.Writer, from io.Reader) (n int64, err error) {
+	seek, sparse := to.(io.Seeker)
+	truncate, ok := to.(interface{ Truncate(size int64) error })
+	sparse = sparse && ok
+	buffer := make([]byte, block)
+	hole := false
+	for {
+		if err := c.ctx.Err(); err != nil {
+			return n, err
+		}
+		got, err := io.ReadFull(from, buffer)
+		part := buffer[:got]
+		c.read += int64(got)
+		empty := sparse && got > 0 && len(bytes.TrimLeft(part, "\x00")) == 0
+		if !empty {
+			c.result.Bytes += int64(got)
+		}
+		if c.result.Bytes > c.maxBytes || c.read/holesFactor > c.maxBytes {
+			return n, c.tooMuch()
+		}
+		switch {
+		case empty:
+			_, e := seek.Seek(int64(got), io.SeekCurrent)
+			if hole = true; e != nil {
+				return n, e
+			}
+		case got > 0:
+			if _, e := to.Write(part); e != nil {
+				return n, e
+			}
+			hole = false
+		}
+		n += int64(got)
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			if hole {
+				return n, truncate.Truncate(n)
+			}
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+}
+
+// staysIn tells whether a link in the sandbox leads to what is below the folder that is copied, wherever it is copied to.
+// Its steps up come first: after a name, which may be a link, a step up leads nobody knows where.
+func staysIn(top, link, target string) bool {
+	if target == "" || path.IsAbs(target) || link == top {
+		return false
+	}
+	up, names := 0, false
+	for _, part := range strings.Split(target, "/") {
+		switch {
+		case part == "" || part == ".":
+		case part == "..":
+			if names {
+				return false
+			}
+			up++
+		default:
+			names = true
+		}
+	}
+	below := strings.TrimPrefix(strings.TrimPrefix(link, top), "/")
+	return up <= strings.Count(below, "/")
 }
 
 // named says which file of the sandbox an error is about.
@@ -270,5 +397,5 @@ func named(p string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s in the sandbox: %w", p, err)
+	return fmt.Errorf("%s in the sandbox: %w", Shown(p), err)
 }

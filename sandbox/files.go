@@ -20,7 +20,7 @@ type Files interface {
 	Stat(path string) (FileInfo, error)      // follows links
 	Lstat(path string) (FileInfo, error)     // does not
 	RealPath(path string) (string, error)    // without links; the last part need not exist
-	ReadDir(path string) ([]FileInfo, error) // in any order
+	ReadDir(path string) ([]FileInfo, error) // in any order; ErrInvalid for one with more than can be listed
 	ReadLink(path string) (string, error)
 	Open(path string) (io.ReadSeekCloser, error)
 	Create(path string) (io.WriteCloser, error) // empties one that is there
@@ -57,6 +57,7 @@ type opened struct {
 	Files
 	uid, gid uint32
 	home     string
+	disk     int64 // of the sandbox, in bytes; 0 is no limit
 }
 
 // open opens the files of a sandbox for a call, and tells which file a caller means: a relative path begins at DefaultUser's home.
@@ -72,7 +73,7 @@ func (m *Manager) open(ctx context.Context, call policy.Call, name, p string) (*
 	if err != nil {
 		return nil, "", err
 	}
-	o := &opened{}
+	o := &opened{disk: s.Limits.Disk}
 	if o.uid, o.gid, o.home, err = b.Account(ctx, s.ID, DefaultUser); err != nil {
 		return nil, "", err
 	}

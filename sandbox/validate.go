@@ -5,7 +5,10 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 var (
@@ -85,6 +88,15 @@ func checkLabels(labels map[string]string) error {
 		}
 	}
 	return nil
+}
+
+// Shown is a name as texts show it: in quotes where it has what is no letter, such as a line feed, an escape, or a mark that
+// turns the direction of writing. Names in a sandbox are its own.
+func Shown(name string) string {
+	if utf8.ValidString(name) && !strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return name
+	}
+	return strconv.Quote(name)
 }
 
 // quote shows a word that may be very long.

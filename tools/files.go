@@ -146,14 +146,14 @@ var listFiles = define(Tool{
 		return listFilesOutput{}, Result{}, err
 	}
 	out := listFilesOutput{page.Path, page.Entries, page.Next}
-	lines := []string{page.Path + ":"}
+	lines := []string{sandbox.Shown(page.Path) + ":"}
 	for _, e := range page.Entries {
-		text := e.Path
+		text := sandbox.Shown(e.Path)
 		switch e.Type {
 		case "folder":
 			text += "/"
 		case "link":
-			text += " -> " + e.Target
+			text += " -> " + sandbox.Shown(e.Target)
 		case "file":
 			text += fmt.Sprintf(" (%d bytes)", e.Size)
 		}
@@ -176,6 +176,8 @@ type copyInput struct {
 	Direction direction `json:"direction" jsonschema:"in: from the host into the sandbox; out: the other way"`
 	HostPath  string    `json:"host_path" jsonschema:"file or folder of the machine that this server runs on; relative ones lie below the first folder that is open to sandboxes"`
 	Path      string    `json:"path" jsonschema:"in the sandbox: absolute, or below the home of pixel"`
+	MaxSize   string    `json:"max_size,omitempty" jsonschema:"most that is written, as 2GiB; default the sandbox's disk"`
+	MaxFiles  int       `json:"max_files,omitempty" jsonschema:"default 100000"`
 }
 
 type copyOutput struct {
@@ -183,7 +185,7 @@ type copyOutput struct {
 	Path     string   `json:"path"`
 	Files    int      `json:"files" jsonschema:"links counted in"`
 	Bytes    int64    `json:"bytes"`
-	Skipped  []string `json:"skipped" jsonschema:"what is neither file, folder nor link"`
+	Skipped  []string `json:"skipped" jsonschema:"no files, and links that lead out"`
 }
 
 var copyFiles = define(Tool{
@@ -194,18 +196,30 @@ var copyFiles = define(Tool{
 	if in.Direction != "in" && in.Direction != "out" {
 		return copyOutput{}, Result{}, fmt.Errorf("the argument \"direction\" is %q; give \"in\" (into the sandbox) or \"out\"", in.Direction)
 	}
-	c, err := s.Manager.CopyFiles(ctx, s.Owner, sandbox.CopyRequest{Name: in.Name, Out: in.Direction == "out", HostPath: in.HostPath, Path: in.Path})
+	var most int64
+	if in.MaxSize != "" {
+		var err error
+		if most, err = units.ParseSize(in.MaxSize); err != nil {
+			return copyOutput{}, Result{}, fmt.Errorf("the argument \"max_size\": %w", err)
+		}
+	}
+	c, err := s.Manager.CopyFiles(ctx, s.Owner, sandbox.CopyRequest{
+		Name: in.Name, Out: in.Direction == "out", HostPath: in.HostPath, Path: in.Path, MaxBytes: most, MaxFiles: in.MaxFiles,
+	})
 	if err != nil {
 		return copyOutput{}, Result{}, err
 	}
 	out := copyOutput{c.HostPath, c.Path, c.Files, c.Bytes, append([]string{}, c.Skipped...)}
-	from, to := c.HostPath, in.Name+":"+c.Path
+	from, to := sandbox.Shown(c.HostPath), in.Name+":"+sandbox.Shown(c.Path)
 	if in.Direction == "out" {
 		from, to = to, from
 	}
 	text := fmt.Sprintf("copied %s to %s: %s, %s", from, to, count(c.Files, "file", "files"), units.Size(c.Bytes))
 	if len(c.Skipped) > 0 {
-		text += "; left out, being no files: " + strings.Join(c.Skipped, ", ")
+		text += "; left out: " + strings.Join(c.Skipped, ", ")
+		if c.SkippedMore > 0 {
+			text += fmt.Sprintf(" and %d more", c.SkippedMore)
+		}
 	}
 	return out, Result{Text: text}, nil
 })

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -56,6 +58,12 @@ func (o *Operations) do(ctx context.Context, owner, tool string, work func(conte
 		defer close(op.done)
 		defer cancel()
 		defer stop()
+		defer func() { // the panic of one call ends no other
+			if p := recover(); p != nil {
+				fmt.Fprintf(os.Stderr, "%s: panic: %v\n%s", tool, p, debug.Stack())
+				op.result = failure(fmt.Errorf("%s failed by a fault of Pixels itself (%.200v); the server's log has more", tool, p))
+			}
+		}()
 		op.result = work(mine)
 	})
 	late := time.NewTimer(o.limit)

@@ -22,10 +22,10 @@ const card = "eth0"
 
 // keepAddress brings the card up whenever there is one, and keeps its address by DHCP. It calls first once, when it is
 // settled what the sandbox starts with: an address, or no card. A card may come, go and come back later.
-func keepAddress(ctx context.Context, first func(address string)) {
-	once := func(address string) {
+func keepAddress(ctx context.Context, first func()) {
+	once := func() {
 		if first != nil {
-			first(address)
+			first()
 			first = nil
 		}
 	}
@@ -38,13 +38,13 @@ func keepAddress(ctx context.Context, first func(address string)) {
 	}
 	kept, stop := 0, func() {}
 	defer func() { stop() }()
-	got := make(chan string, 1)
+	got := make(chan struct{}, 1)
 	look := func() {
 		link, err := netlink.LinkByName(card)
 		if err != nil {
 			stop()
 			kept = 0
-			once("")
+			once()
 			return
 		}
 		if index := link.Attrs().Index; index != kept {
@@ -66,8 +66,8 @@ func keepAddress(ctx context.Context, first func(address string)) {
 				continue
 			}
 			look()
-		case address := <-got:
-			once(address)
+		case <-got:
+			once()
 		}
 	}
 }
@@ -86,7 +86,7 @@ func unplug() error {
 }
 
 // lease keeps a card's address until ctx ends. got hears of each one.
-func lease(ctx context.Context, link netlink.Link, got chan<- string) {
+func lease(ctx context.Context, link netlink.Link, got chan<- struct{}) {
 	_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+card+"/accept_ra", []byte("0"), 0) // nothing here sends one
 	if err := netlink.LinkSetUp(link); err != nil {
 		fmt.Fprintln(os.Stderr, "init: bring up the card:", err)
@@ -102,7 +102,7 @@ func lease(ctx context.Context, link netlink.Link, got chan<- string) {
 			// Half of its time is when RFC 2131 has a client renew it.
 			pause = max(ack.IPAddressLeaseTime(time.Hour)/2, time.Second)
 			select {
-			case got <- ack.YourIPAddr.String():
+			case got <- struct{}{}:
 			default:
 			}
 		} else if text := err.Error(); text != last && ctx.Err() == nil {

@@ -57,18 +57,12 @@ func runExec(args []string) int {
 	var o order
 	f := flag.NewFlagSet("exec", flag.ContinueOnError)
 	o.flags(f)
-	tell := f.Bool("address", false, "begin the errors with a line that has the sandbox's address")
 	if err := f.Parse(args); err != nil {
 		return exitFailed
 	}
 	o.argv = f.Args()
-	notReady := awaitReady()
-	if *tell {
-		address, _ := os.ReadFile(ReadyMark) // nothing where there is none
-		fmt.Fprintln(os.Stderr, strings.TrimSpace(string(address)))
-	}
-	if notReady != nil {
-		fmt.Fprintln(os.Stderr, notReady)
+	if err := awaitReady(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return exitFailed
 	}
 	code, _ := o.run(os.Stdin, os.Stdout, os.Stderr, listen(), func() {})

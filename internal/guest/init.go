@@ -22,7 +22,7 @@ import (
 const Dir = "/usr/lib/pixels"
 
 // ReadyMark is the file that is there once the sandbox has its host name and its mounts, and its address when it has a
-// network card; it holds that. It lies on a file system in memory, so that neither a restart nor a copy inherits it.
+// network card. It lies on a file system in memory, so that neither a restart nor a copy inherits it.
 const ReadyMark = "/run/pixels/ready"
 
 // grace is how long processes have to end by themselves when the sandbox is stopped.
@@ -91,12 +91,12 @@ func run() error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	first := make(chan string, 1)
-	go keepAddress(ctx, func(address string) { first <- address })
+	first := make(chan struct{}, 1)
+	go keepAddress(ctx, func() { first <- struct{}{} })
 	for {
 		select {
-		case address := <-first:
-			if err := markReady(address); err != nil {
+		case <-first:
+			if err := markReady(); err != nil {
 				fmt.Fprintln(os.Stderr, "init:", err)
 			}
 		case s := <-signals:
@@ -152,13 +152,10 @@ func alone() bool {
 	return true
 }
 
-// markReady writes the ready mark, which is there with all its content or not at all.
-func markReady(address string) error {
+// markReady makes the ready mark.
+func markReady() error {
 	if err := os.MkdirAll(filepath.Dir(ReadyMark), 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(ReadyMark+".new", []byte(address+"\n"), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(ReadyMark+".new", ReadyMark)
+	return os.WriteFile(ReadyMark, nil, 0o644)
 }
