@@ -65,6 +65,8 @@ type Backend struct {
 	toppingUp  atomic.Bool
 	changing   sync.Map   // of instance IDs to the *sync.Mutex of who changes their keys
 	stopAt     func(stop) // in tests: called at each stop
+
+	poolCharges atomic.Value // of a bool: see charges
 }
 
 var _ sandbox.Backend = (*Backend)(nil)
@@ -234,7 +236,7 @@ func describe(inst *api.Instance) sandbox.Sandbox {
 	s.Lineage, s.Reach = cmp.Or(inst.Config[lineageKey], first(*inst)), mark(inst.Config)
 	s.Limits.CPU, _ = strconv.Atoi(inst.Config["limits.cpu"]) // what can't be read isn't ours, as in the next ones
 	s.Limits.Memory, _ = strconv.ParseInt(inst.Config["limits.memory"], 10, 64)
-	s.Limits.Disk, _ = strconv.ParseInt(inst.ExpandedDevices["root"]["size"], 10, 64)
+	s.Limits.Disk = diskOf(inst)
 	s.Limits.Processes, _ = strconv.Atoi(inst.Config["limits.processes"])
 	for key, value := range inst.Config {
 		if label, ok := strings.CutPrefix(key, labelKeys); ok {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/lxc/incus/v6/shared/api"
@@ -55,6 +56,7 @@ func (b *Backend) CreateCheckpoint(ctx context.Context, id, label, description s
 	if err != nil {
 		return sandbox.Checkpoint{}, b.failed(err, "look at checkpoint %s", label)
 	}
+	b.later(func(ctx context.Context) { b.noteUse(ctx, id, label) })
 	return describeCheckpoint(*snapshot), nil
 }
 
@@ -77,7 +79,22 @@ func (b *Backend) Checkpoints(ctx context.Context, id string) ([]sandbox.Checkpo
 		return nil, b.failed(err, "list checkpoints")
 	}
 	var snapshots []api.InstanceSnapshot
+	costs := !b.charges()
+	uses := map[string]int64{}
 	for _, one := range ids {
+		if costs {
+			inst, err := b.cache.instance(one)
+			if err != nil {
+				return nil, b.failed(err, "list checkpoints")
+			}
+			if inst != nil {
+				for key, value := range inst.Config {
+					if label, ok := strings.CutPrefix(key, useKeys); ok {
+						uses[label], _ = strconv.ParseInt(value, 10, 64) // it is ours
+					}
+				}
+			}
+		}
 		some, err := b.server.GetInstanceSnapshots(one)
 		if missing(err) && one != id { // a past instance without checkpoints, which has been removed just now
 			continue
@@ -90,7 +107,9 @@ func (b *Backend) Checkpoints(ctx context.Context, id string) ([]sandbox.Checkpo
 	slices.SortStableFunc(snapshots, func(a, b api.InstanceSnapshot) int { return a.CreatedAt.Compare(b.CreatedAt) })
 	out := []sandbox.Checkpoint{}
 	for _, s := range snapshots {
-		out = append(out, describeCheckpoint(s))
+		c := describeCheckpoint(s)
+		c.Cost = uses[c.Label]
+		out = append(out, c)
 	}
 	return out, nil
 }
@@ -114,10 +133,17 @@ func (b *Backend) DeleteCheckpoint(ctx context.Context, id, label string) error 
 		return b.failed(err, "delete checkpoint %s", label)
 	}
 	if holder != id {
-		b.later(func(ctx context.Context) { b.retire(ctx, holder) })
+		b.later(func(ctx context.Context) {
+			b.retire(ctx, holder)
+			_ = b.fitDisk(ctx, id) // the next checkpoint that is deleted does it again
+		})
 	}
 	// Its description would be found again by the next checkpoint of the label, which sets its own: it only takes room.
-	err = b.change(ctx, id, func(config map[string]string) error { delete(config, checkpointKeys+label); return nil }, nil)
+	err = b.change(ctx, id, func(config map[string]string) error {
+		delete(config, checkpointKeys+label)
+		delete(config, useKeys+label)
+		return nil
+	}, nil)
 	if err != nil && !missing(err) && !errors.Is(err, context.Canceled) {
 		return b.failed(err, "forget the description of checkpoint %s", label)
 	}

@@ -61,7 +61,7 @@ func (b *Backend) create(ctx context.Context, post api.InstancesPost, spec sandb
 	op, err := b.server.CreateInstance(post)
 	b.at(createCopying)
 	if _, err = finish(ctx, b.server, op, err); err != nil {
-		if spec.SourceID == "" && missing(err) {
+		if spec.SourceID == "" && strings.HasSuffix(err.Error(), "not found") {
 			err = fmt.Errorf("have a human run `pixels-mcp setup`, which makes what is missing, or look at the configured pool (%s) and network (%s): %w", b.config.Pool, b.config.Network, err)
 		}
 		return sandbox.Sandbox{}, err

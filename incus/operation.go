@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	client "github.com/lxc/incus/v6/client"
@@ -90,9 +89,10 @@ func remove(ctx context.Context, server client.InstanceServer, id string) error 
 		if err == nil {
 			_, err = wait(ctx, server, op)
 		}
-		if err == nil || missing(err) {
+		if err == nil {
 			return nil
 		}
+		// What it says is no proof, "not found" neither: the next turn looks whether it is gone.
 		if ctx.Err() == nil {
 			last = err
 		}
@@ -107,10 +107,9 @@ func remove(ctx context.Context, server client.InstanceServer, id string) error 
 	}
 }
 
-// missing tells whether Incus answered that the thing does not exist.
-func missing(err error) bool {
-	return err != nil && (api.StatusErrorCheck(err, http.StatusNotFound) || strings.HasSuffix(err.Error(), "not found"))
-}
+// missing tells whether Incus answered that the thing which was asked for does not exist. The text of an operation's error
+// tells no such thing: what is not found there may be anything.
+func missing(err error) bool { return api.StatusErrorCheck(err, http.StatusNotFound) }
 
 // unreachable turns a failure to talk with Incus into ErrUnreachable with what to do, and leaves any other error.
 func (c Config) unreachable(err error) error {

@@ -93,6 +93,21 @@ func (p *Provisioner) Pool() (*ProvisionPool, error) {
 	return out, nil
 }
 
+// NoteCharges notes at the pool whether it charges instances for what their snapshots hold. It tells whether that is new.
+func (p *Provisioner) NoteCharges(charges bool) (bool, error) {
+	pool, etag, err := p.server.GetStoragePool(p.config.Pool)
+	if err != nil {
+		return false, fmt.Errorf("look up the storage pool %q: %w", p.config.Pool, err)
+	}
+	text := strconv.FormatBool(charges)
+	if pool.Config[ChargesKey] == text {
+		return false, nil
+	}
+	put := pool.Writable()
+	put.Config[ChargesKey] = text
+	return true, p.server.UpdateStoragePool(p.config.Pool, put, etag)
+}
+
 // CreatePool makes the configured pool with driver; size in bytes is that of its loop file, and ignored by
 // the driver dir.
 func (p *Provisioner) CreatePool(driver string, size int64) error {

@@ -149,6 +149,15 @@ func (b *Backend) copyCheckpoint(ctx context.Context, old *api.Instance, holder 
 	})
 	devices := maps.Clone(old.Devices)
 	delete(devices, card)
+	maps.DeleteFunc(config, func(key, _ string) bool { return strings.HasPrefix(key, useKeys) })
+	for key := range snapshot.Config {
+		if strings.HasPrefix(key, useKeys) {
+			config[key] = ""
+		}
+	}
+	if err := b.giveRoom(ctx, old, config, devices); err != nil {
+		return err
+	}
 	device, err := b.takeWire(ctx, next, config)
 	if err != nil {
 		return err
@@ -222,8 +231,8 @@ func (b *Backend) retire(ctx context.Context, id string) {
 	case len(snapshots) == 0:
 		_ = b.remove(ctx, id)
 	case all[id].StatusCode != api.Stopped:
-		if forceStop(ctx, b.server, id) == nil {
-			_ = b.unplug(ctx, id)
+		if forceStop(ctx, b.server, id) == nil && b.unplug(ctx, id) == nil {
+			_ = b.freeGarbage(ctx, id)
 		}
 	}
 }
@@ -234,24 +243,33 @@ func (b *Backend) line(id string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	line := []api.Instance{*inst}
-	if turn(*inst) > 0 {
-		all, err := b.cache.fresh()
-		if err != nil {
-			return nil, err
-		}
-		for _, k := range all {
-			if first(k.Instance) == first(*inst) && turn(k.Instance) < turn(*inst) && k.Config[ownerKey] == inst.Config[ownerKey] {
-				line = append(line, k.Instance)
-			}
-		}
-		slices.SortFunc(line, func(a, b api.Instance) int { return turn(b) - turn(a) })
+	before, err := b.before(inst)
+	if err != nil {
+		return nil, err
 	}
-	ids := []string{}
-	for _, i := range line {
+	ids := []string{id}
+	for _, i := range before {
 		ids = append(ids, i.Name)
 	}
 	return ids, nil
+}
+
+// before returns the instances that one replaced, the newest first.
+func (b *Backend) before(inst *api.Instance) (before []api.Instance, err error) {
+	if turn(*inst) == 0 {
+		return nil, nil
+	}
+	all, err := b.cache.fresh()
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range all {
+		if first(k.Instance) == first(*inst) && turn(k.Instance) < turn(*inst) && k.Config[ownerKey] == inst.Config[ownerKey] {
+			before = append(before, k.Instance)
+		}
+	}
+	slices.SortFunc(before, func(a, b api.Instance) int { return turn(b) - turn(a) })
+	return before, nil
 }
 
 // checkpoint finds a checkpoint in a sandbox's line, and the ID of the instance that has it; sandbox.ErrNotFound.

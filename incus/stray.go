@@ -57,7 +57,7 @@ func (w *wires) busy() (bool, error) {
 }
 
 // clear makes way for the wire whose making failed because its name is taken on the host: it deletes the pair that lies
-// there, or has the number passed by from now on when it can't. It tells whether that was why, and is new.
+// there, or has the number passed by from now on when it can't, or when Incus is on another machine. It tells whether that was why, and is new.
 func (w *wires) clear(err error) bool {
 	_, text, _ := strings.Cut(err.Error(), `Failed to create the veth interfaces "`+w.ends)
 	number, rest, _ := strings.Cut(text, `"`)
@@ -65,7 +65,8 @@ func (w *wires) clear(err error) bool {
 	if e != nil || !strings.Contains(rest, "File exists") || w.blocked[n] {
 		return false
 	}
-	if deletePair(w.hostEnd(n)) != nil {
+	// Where Incus is on another machine its error says nothing of this one.
+	if !w.local || deletePair(w.hostEnd(n)) != nil {
 		if w.blocked == nil {
 			w.blocked = map[int]bool{}
 		}

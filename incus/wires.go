@@ -22,6 +22,7 @@ import (
 // which, so that any number of servers can share it. Wires are made ahead of need, and a used one is made anew.
 type wires struct {
 	server client.InstanceServer
+	local  bool   // Incus runs on this machine
 	name   string // of the gateway's instance
 	stock  stock
 	ends   string // how the names of the wires' other ends begin
@@ -333,7 +334,7 @@ func newWires(server client.InstanceServer, c Config) *wires {
 	c = c.withDefaults()
 	name := c.Gateway()
 	// There may be several gateways on a host.
-	return &wires{server: server, name: name, stock: c.stock, ending: make(chan struct{}), ends: "px" + gateway.Version([]byte(c.Project + "/" + name))[:6] + "-"}
+	return &wires{server: server, local: c.Remote == "", name: name, stock: c.stock, ending: make(chan struct{}), ends: "px" + gateway.Version([]byte(c.Project + "/" + name))[:6] + "-"}
 }
 
 // hostEnd is the name of a wire's other end while it lies on the host.

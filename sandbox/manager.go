@@ -331,7 +331,11 @@ func (m *Manager) CreateCheckpoint(ctx context.Context, owner, name, label, desc
 			return Checkpoint{}, err
 		}
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "create_checkpoint", Owner: owner, Sandbox: name, Checkpoints: 1})
+	cost, err := m.gate.backend.CheckpointCost(ctx, s.ID)
+	if err != nil {
+		return Checkpoint{}, err
+	}
+	b, err := m.vet(ctx, policy.Call{Name: "create_checkpoint", Owner: owner, Sandbox: name, Checkpoints: 1, Disk: cost})
 	if err != nil {
 		return Checkpoint{}, err
 	}

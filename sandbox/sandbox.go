@@ -72,4 +72,5 @@ type Checkpoint struct {
 	Description string    `json:"description,omitempty"`
 	CreatedAt   time.Time `json:"created_at"`
 	Size        int64     `json:"size" jsonschema:"bytes on disk that it alone holds, as far as the pool knows"`
+	Cost        int64     `json:"-"` // bytes by which it counts against the owner's quota beside its sandbox's disk
 }

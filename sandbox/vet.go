@@ -271,18 +271,24 @@ func (m *Manager) usage(ctx context.Context, c policy.Call) (u policy.Usage, err
 			add(&u, policy.Usage{Sandboxes: 1, CPU: s.Limits.CPU, Memory: s.Limits.Memory, Disk: s.Limits.Disk})
 		}
 	}
-	if c.Checkpoints == 0 {
+	costs := c.Disk > 0 && m.gate.backend.CheckpointsCost()
+	if c.Checkpoints == 0 && !costs {
 		return u, nil
 	}
 	counts, errs := make([]int, len(list)), make([]error, len(list))
+	disk := make([]int64, len(list))
 	sideBySide(len(list), parallel, func(i int) {
 		have, err := m.read.Checkpoints(ctx, list[i].ID)
+		for _, c := range have {
+			disk[i] += c.Cost
+		}
 		if counts[i] = len(have); !errors.Is(err, ErrNotFound) { // it was destroyed meanwhile
 			errs[i] = err
 		}
 	})
-	for _, n := range counts {
+	for i, n := range counts {
 		u.Checkpoints += n
+		u.Disk += disk[i]
 	}
 	return u, errors.Join(errs...)
 }

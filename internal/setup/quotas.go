@@ -95,12 +95,18 @@ func (j *job) quotas(ctx context.Context, p *incus.Provisioner) error {
 		// Now, for Incus does it with the first limit, too late for what lies there already.
 		if q.managed && quotaCall(mount, quotaControl, enableSimple, 0) == nil {
 			j.did(start, "disk quotas of the pool are on")
-			return nil
+			_, err := p.NoteCharges(true)
+			return err
 		}
 		if _, err := btrfs("quota", "enable"); err != nil {
 			return err
 		}
 		q, _ = j.quotaState(p)
+	}
+	if q, ok = j.quotaState(p); ok {
+		if _, err := p.NoteCharges(q.simple); err != nil {
+			return err
+		}
 	}
 	if q.simple {
 		// Incus asks to remove an account before its subvolume, which newer kernels refuse, and reads all for each call.

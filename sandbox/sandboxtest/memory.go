@@ -27,6 +27,8 @@ type Memory struct {
 	next  int
 	boxes map[string]*box // by ID
 
+	Cost int64 // of a checkpoint, in bytes of the owner's quota; as in pools that charge no sandbox for its checkpoints
+
 	connections chan sandbox.Connection
 }
 
@@ -66,6 +68,12 @@ func (m *Memory) List(ctx context.Context, owner string) ([]sandbox.Sandbox, err
 	slices.SortFunc(out, func(a, b sandbox.Sandbox) int { return strings.Compare(a.Name, b.Name) })
 	return out, ctx.Err()
 }
+
+// CheckpointsCost implements sandbox.Backend.
+func (m *Memory) CheckpointsCost() bool { return m.Cost > 0 }
+
+// CheckpointCost implements sandbox.Backend.
+func (m *Memory) CheckpointCost(context.Context, string) (int64, error) { return m.Cost, nil }
 
 // Relatives implements sandbox.Backend.
 func (m *Memory) Relatives(ctx context.Context, owner, lineage string) ([]sandbox.Sandbox, error) {
@@ -157,7 +165,7 @@ func (m *Memory) CreateCheckpoint(ctx context.Context, id, label, description st
 	if _, _, err := m.checkpoint(id, label); err == nil {
 		return sandbox.Checkpoint{}, fmt.Errorf("checkpoint %q of sandbox %q %w", label, b.Name, sandbox.ErrExists)
 	}
-	c := checkpoint{sandbox.Checkpoint{Label: label, Description: description, CreatedAt: time.Now()}, b.files.clone()}
+	c := checkpoint{sandbox.Checkpoint{Label: label, Description: description, CreatedAt: time.Now(), Cost: m.Cost}, b.files.clone()}
 	b.checkpoints = append(b.checkpoints, c)
 	return c.Checkpoint, ctx.Err()
 }

@@ -1,0 +1,202 @@
+package incus
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strconv"
+	"time"
+
+	"github.com/lxc/incus/v6/shared/api"
+
+	"pixels/internal/units"
+	"pixels/sandbox"
+)
+
+// A sandbox must not hold more of the pool than its disk, with all its checkpoints. Where the pool charges an instance for
+// what its snapshots hold, that is so for one instance. A restore begins another one, which has what the instances before
+// it don't hold. In other pools each checkpoint counts against the owner's quota, with the sandbox's use when it was made.
+const (
+	diskKey = "user.pixels.disk" // the sandbox's disk, in bytes, where its instance has less of it
+	useKeys = "user.pixels.use." // and a checkpoint's label: the instance's use when that was made, in bytes
+	// ChargesKey of a pool is "true" where it charges instances for what their snapshots hold; set-up notes it.
+	ChargesKey = "user.pixels.charges_snapshots"
+)
+
+// minRoom is what a restored sandbox needs, in bytes, to be of use: to delete something, above all.
+const minRoom = 64 << 20
+
+// charges tells whether the pool charges instances for what their snapshots hold.
+func (b *Backend) charges() bool {
+	if known, ok := b.poolCharges.Load().(bool); ok {
+		return known
+	}
+	pool, _, err := b.server.GetStoragePool(b.config.Pool)
+	if err != nil {
+		return false // it is asked again
+	}
+	known := pool.Config[ChargesKey] == "true"
+	b.poolCharges.Store(known)
+	return known
+}
+
+// CheckpointCost implements sandbox.Backend.
+func (b *Backend) CheckpointCost(ctx context.Context, id string) (int64, error) {
+	if b.charges() {
+		return 0, nil
+	}
+	use, err := b.use(ctx, id)
+	return use, b.failed(err, "look how much of its disk the sandbox uses")
+}
+
+// CheckpointsCost implements sandbox.Backend.
+func (b *Backend) CheckpointsCost() bool { return !b.charges() }
+
+// use is how much an instance takes of the pool, in bytes.
+func (b *Backend) use(ctx context.Context, id string) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	state, _, err := b.server.GetInstanceState(id)
+	if err != nil {
+		return 0, err
+	}
+	return max(0, state.Disk["root"].Usage), nil
+}
+
+// noteUse keeps what an instance used when a checkpoint of it was made. Where it can't, what it uses when it is asked counts.
+func (b *Backend) noteUse(ctx context.Context, id, label string) {
+	use, err := b.use(ctx, id)
+	if err == nil {
+		_ = b.change(ctx, id, func(config map[string]string) error {
+			config[useKeys+label] = strconv.FormatInt(use, 10)
+			return nil
+		}, nil)
+	}
+}
+
+// diskOf is the disk that a sandbox has altogether, in bytes; 0 is no limit.
+func diskOf(inst *api.Instance) int64 {
+	for _, text := range []string{inst.Config[diskKey], inst.ExpandedDevices["root"]["size"]} {
+		if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+			return n
+		}
+	}
+	return 0
+}
+
+// heldBy is what the checkpoints of an instance hold, in bytes, and how many there are.
+func (b *Backend) heldBy(ctx context.Context, inst *api.Instance) (held int64, last string, err error) {
+	snapshots, err := b.server.GetInstanceSnapshots(inst.Name)
+	if missing(err) || err == nil && len(snapshots) == 0 {
+		return 0, "", nil
+	}
+	if err != nil {
+		return 0, "", err
+	}
+	var at time.Time
+	for _, s := range snapshots {
+		if !s.CreatedAt.Before(at) {
+			at, last = s.CreatedAt, describeCheckpoint(s).Label
+		}
+	}
+	// It is charged for all before the last one, too.
+	if held, err := strconv.ParseInt(inst.Config[useKeys+last], 10, 64); err == nil {
+		return held, last, nil
+	}
+	held, err = b.use(ctx, inst.Name)
+	return held, last, err
+}
+
+// room is how much of its disk the latest instance of a sandbox may have, beside what those before it hold. 0 is no limit.
+func (b *Backend) room(ctx context.Context, before []api.Instance, disk int64) (int64, error) {
+	if disk == 0 || !b.charges() {
+		return disk, nil
+	}
+	room := disk
+	for _, inst := range before {
+		held, _, err := b.heldBy(ctx, &inst)
+		if err != nil {
+			return 0, err
+		}
+		room -= held
+	}
+	return room, nil
+}
+
+// giveRoom gives the instance that a restore makes its share of the sandbox's disk.
+func (b *Backend) giveRoom(ctx context.Context, old *api.Instance, config map[string]string, devices map[string]map[string]string) error {
+	disk := diskOf(old)
+	line, err := b.before(old)
+	if err != nil {
+		return err
+	}
+	room, err := b.room(ctx, append(line, *old), disk)
+	switch {
+	case err != nil:
+		return err
+	case room == disk:
+		return nil
+	case room < minRoom:
+		return fmt.Errorf("its checkpoints hold %s of its disk of %s, so that there is no room for it: delete_checkpoint those that are not needed, or clone the checkpoint, which is the %w",
+			units.Size(disk-room), units.Size(disk), sandbox.ErrState)
+	}
+	config[diskKey] = strconv.FormatInt(disk, 10)
+	devices["root"] = maps.Clone(devices["root"])
+	devices["root"]["size"] = strconv.FormatInt(room, 10)
+	return nil
+}
+
+// fitDisk gives a sandbox back what the instances before it no longer hold.
+func (b *Backend) fitDisk(ctx context.Context, id string) error {
+	inst, _, err := b.server.GetInstance(id)
+	if err != nil || inst.Config[diskKey] == "" {
+		return err
+	}
+	line, err := b.before(inst)
+	if err != nil {
+		return err
+	}
+	room, err := b.room(ctx, line, diskOf(inst))
+	if err != nil || room < minRoom {
+		return err
+	}
+	return edit(ctx, b.server, id, func(put *api.InstancePut) error {
+		if put.Devices["root"] != nil {
+			put.Devices["root"] = maps.Clone(put.Devices["root"])
+			put.Devices["root"]["size"] = strconv.FormatInt(room, 10)
+		}
+		return nil
+	})
+}
+
+// freeGarbage has an instance that was replaced hold what its checkpoints hold, and no more, where that is much: it is put
+// back to its last one. With that Incus puts back its keys, which say where it stands in its line, as they were then.
+func (b *Backend) freeGarbage(ctx context.Context, id string) error {
+	inst, _, err := b.server.GetInstance(id)
+	if err != nil || !b.charges() {
+		return err
+	}
+	held, last, err := b.heldBy(ctx, inst)
+	if err != nil || last == "" {
+		return err
+	}
+	use, err := b.use(ctx, id)
+	if err != nil || use-held < minRoom {
+		return err
+	}
+	defer b.lock(id)()
+	put := inst.Writable()
+	put.Restore = last
+	op, err := b.server.UpdateInstance(id, put, "")
+	if _, err = finish(ctx, b.server, op, err); err != nil {
+		return err
+	}
+	b.cache.touch(id)
+	return edit(ctx, b.server, id, func(put *api.InstancePut) error {
+		put.Config[replacedKey], put.Config[useKeys+last] = "true", strconv.FormatInt(held, 10)
+		put.Config["volatile.last_state.power"] = "STOPPED" // or an incusd that comes up would start it
+		delete(put.Devices, card)
+		return nil
+	})
+}
