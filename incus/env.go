@@ -22,7 +22,7 @@ func envOf(config map[string]string) map[string]string {
 	env := map[string]string{}
 	for _, prefix := range []string{hostEnvKeys, envKeys} {
 		for key, value := range config {
-			if name, ok := strings.CutPrefix(key, prefix); ok && value != "" {
+			if name, ok := strings.CutPrefix(key, prefix); ok && value != "" { // an empty key is none
 				env[name] = value
 			}
 		}
@@ -59,6 +59,8 @@ func setEnv(config, env map[string]string) {
 // inheritEnv gives the keys of a copy the environment of its source with what own adds, and none that acts on the host.
 func inheritEnv(config, source, own map[string]string) error {
 	env := envOf(source)
+	// What older versions took and this one doesn't is no reason not to copy the rest.
+	maps.DeleteFunc(env, func(name, value string) bool { return sandbox.CheckEnv(map[string]string{name: value}) != nil })
 	maps.Copy(env, own)
 	if err := sandbox.CheckEnv(env); err != nil {
 		return fmt.Errorf("with the source's environment: %w", err)

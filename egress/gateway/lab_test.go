@@ -30,12 +30,18 @@ import (
 	"pixels/internal/fakenet"
 )
 
-const asGateway = "PIXELS_TEST_GATEWAY" // in its environment the test program is a gateway with that configuration
+const (
+	asGateway     = "PIXELS_TEST_GATEWAY" // in its environment the test program is a gateway with that configuration
+	shortPatience = "PIXELS_TEST_PATIENCE"
+)
 
 func TestMain(m *testing.M) {
 	if text := os.Getenv(asGateway); text != "" {
 		var c gateway.Config
 		err := json.Unmarshal([]byte(text), &c)
+		if os.Getenv(shortPatience) != "" {
+			gateway.ShortPatience()
+		}
 		if err == nil {
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 			defer stop()
@@ -58,7 +64,9 @@ type lab struct {
 	space  *fakenet.Space // the gateway's
 	config gateway.Config
 	log    *bytes.Buffer
-	cmd    *exec.Cmd
+
+	variable string // that is set for the gateway
+	cmd      *exec.Cmd
 
 	*gateway.Client
 	mu     sync.Mutex
@@ -75,8 +83,14 @@ type box struct {
 
 func newLab(t testing.TB) *lab {
 	t.Helper()
+	return newLabWith(t, "")
+}
+
+// newLabWith is newLab whose gateway has a variable set.
+func newLabWith(t testing.TB, variable string) *lab {
+	t.Helper()
 	dir := t.TempDir()
-	l := &lab{t: t, inet: fakenet.NewInternet(t), space: fakenet.NewSpace(t), config: gateway.Config{
+	l := &lab{t: t, variable: variable, inet: fakenet.NewInternet(t), space: fakenet.NewSpace(t), config: gateway.Config{
 		Uplink: "eth0", Address: netip.MustParsePrefix("10.99.0.2/23"), Host: netip.MustParseAddr("10.99.0.1"),
 		Resolver: netip.MustParseAddrPort(fakenet.DNS + ":53"), First: netip.MustParseAddr("10.99.0.128"), Wires: 250,
 		Dir: filepath.Join(dir, "policy"), Socket: filepath.Join(dir, "control"),
@@ -100,6 +114,9 @@ func (l *lab) start() {
 	l.log = &bytes.Buffer{}
 	l.cmd = exec.Command(os.Args[0])
 	l.cmd.Env = append(os.Environ(), asGateway+"="+string(text))
+	if l.variable != "" {
+		l.cmd.Env = append(l.cmd.Env, l.variable+"=1")
+	}
 	l.cmd.Stderr = l.log
 	if err := l.space.Start(l.cmd); err != nil {
 		l.t.Fatal(err)

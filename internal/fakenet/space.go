@@ -6,6 +6,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"runtime"
 	"testing"
@@ -131,6 +132,28 @@ func (s *Space) Plug(name, bridge, end string) {
 		s.t.Fatalf("find the bridge %s: %v", bridge, err)
 	}
 	s.join(name, end, to.Attrs().Index)
+}
+
+// Down sets an interface down.
+func (s *Space) Down(name string) {
+	s.t.Helper()
+	link, err := s.LinkByName(name)
+	if err == nil {
+		err = s.LinkSetDown(link)
+	}
+	if err != nil {
+		s.t.Fatalf("set %s down: %v", name, err)
+	}
+}
+
+// Setting writes a network setting of the namespace, by its path below /proc/sys.
+func (s *Space) Setting(key, value string) {
+	s.t.Helper()
+	s.Do(func() {
+		if err := os.WriteFile("/proc/sys/"+key, []byte(value), 0); err != nil {
+			s.t.Error(err)
+		}
+	})
 }
 
 // Link joins the namespace to that of this process, which sends to the fake internet through it.
