@@ -103,7 +103,19 @@ func (b *Backend) canary(ctx context.Context) (ways []string, err error) {
 		}
 		boxes = append(boxes, box)
 	}
-	if a, err := netip.ParseAddr(boxes[1].Address); err == nil {
+	peer := boxes[1].Address
+	if b.bridged { // where no gateway gives it one
+		state, _, err := b.server.GetInstanceState(boxes[1].ID)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range state.Network[card].Addresses {
+			if a.Family == "inet" && a.Scope == "global" {
+				peer = a.Address
+			}
+		}
+	}
+	if a, err := netip.ParseAddr(peer); err == nil {
 		probe.Peers = append(probe.Peers, a)
 	}
 	ways, err = b.probe(ctx, boxes[0].ID, probe)

@@ -135,7 +135,7 @@ func (b *Backend) giveRoom(ctx context.Context, old *api.Instance, config map[st
 	switch {
 	case err != nil:
 		return err
-	case room == disk:
+	case room == disk && config[diskKey] == "":
 		return nil
 	case room < minRoom:
 		return fmt.Errorf("its checkpoints hold %s of its disk of %s, so that there is no room for it: delete_checkpoint those that are not needed, or clone the checkpoint, which is the %w",

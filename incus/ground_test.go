@@ -95,7 +95,8 @@ func (g *ground) build(join func()) {
 		if errors.Is(err, sandbox.ErrNotFound) { // of a test that failed while it made one
 			err = nil
 		}
-		if err := errors.Join(err, g.p.DeleteNetwork()); err != nil {
+		_, ruled := HostRules{Bridge: g.settings.Network}.Remove(context.Background()) // a server that a test ran made them
+		if err := errors.Join(err, ruled, g.p.DeleteNetwork()); err != nil {
 			g.keeper.Error(err)
 		}
 	})

@@ -28,7 +28,8 @@ var notInName = regexp.MustCompile(`[^A-Za-z0-9_]`)
 // table is the name of the rules' table.
 func (r HostRules) table() string { return "pixels_" + notInName.ReplaceAllString(r.Bridge, "_") }
 
-// Text is the rules in the language of nft(8). Read again, it puts them in place of what is there, in one step.
+// Text is the rules in the language of nft(8). What stays on the bridge is not forwarded by the host, though it passes its
+// rules where br_netfilter is loaded. Read again, it puts them in place of what is there, in one step.
 func (r HostRules) Text() string {
 	return fmt.Sprintf(`table inet %[1]s
 delete table inet %[1]s
@@ -43,6 +44,7 @@ table inet %[1]s {
 	chain forward {
 		type filter hook forward priority filter - 5; policy accept;
 		oifname != "%[2]s" accept
+		iifname "%[2]s" accept
 		ct direction reply accept
 		ct state related accept
 		drop
@@ -80,7 +82,7 @@ func (r HostRules) Present(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, nil // there is no such table
 	}
-	for _, rule := range []string{"hook input", "hook forward", `iifname != "` + r.Bridge + `" accept`, `oifname != "` + r.Bridge + `" accept`, "ip daddr " + r.Address.String()} {
+	for _, rule := range []string{"hook input", "hook forward", `iifname != "` + r.Bridge + `" accept`, `oifname != "` + r.Bridge + `" accept`, `iifname "` + r.Bridge + `" accept`, "ip daddr " + r.Address.String()} {
 		if !strings.Contains(have, rule) {
 			return false, nil
 		}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"pixels/internal/units"
@@ -121,7 +122,8 @@ type copying struct {
 	host     *os.Root
 	maxBytes int64
 	maxFiles int
-	read     int64  // bytes, holes among them
+	read     int64 // bytes, holes among them
+	written  int64
 	entries  int    // files, folders and links
 	top      string // what was named in the sandbox
 	result   CopyResult
@@ -320,43 +322,47 @@ func (c *copying) entryOut(from, to string, info FileInfo) error {
 	return named(from, err)
 }
 
-// block is how much is looked at for a hole at once, in bytes: what file systems have as one.
-const block = 64 << 10
+// How much is looked at for a hole at once, in bytes, and how much is read at once, which files of a sandbox make several
+// requests of.
+const (
+	block = 64 << 10
+	chunk = 1 << 20
+)
+
+var zeros [block]byte
 
 // copy copies one file within the bounds, and leaves holes where the source has zeros. It returns how long the file is.
 func (c *copying) copy(to io.Writer, from io.Reader) (n int64, err error) {
 	seek, sparse := to.(io.Seeker)
 	truncate, ok := to.(interface{ Truncate(size int64) error })
 	sparse = sparse && ok
-	buffer := make([]byte, block)
+	defer func() { c.result.Bytes += n }()
+	buffer := make([]byte, chunk)
 	hole := false
 	for {
 		if err := c.ctx.Err(); err != nil {
 			return n, err
 		}
 		got, err := io.ReadFull(from, buffer)
-		part := buffer[:got]
 		c.read += int64(got)
-		empty := sparse && got > 0 && len(bytes.TrimLeft(part, "\x00")) == 0
-		if !empty {
-			c.result.Bytes += int64(got)
-		}
-		if c.result.Bytes > c.maxBytes || c.read/holesFactor > c.maxBytes {
+		if c.read/holesFactor > c.maxBytes {
 			return n, c.tooMuch()
 		}
-		switch {
-		case empty:
-			_, e := seek.Seek(int64(got), io.SeekCurrent)
-			if hole = true; e != nil {
-				return n, e
+		for part := range slices.Chunk(buffer[:got], block) {
+			if hole = sparse && bytes.Equal(part, zeros[:len(part)]); hole {
+				if _, e := seek.Seek(int64(len(part)), io.SeekCurrent); e != nil {
+					return n, e
+				}
+			} else {
+				if c.written += int64(len(part)); c.written > c.maxBytes {
+					return n, c.tooMuch()
+				}
+				if _, e := to.Write(part); e != nil {
+					return n, e
+				}
 			}
-		case got > 0:
-			if _, e := to.Write(part); e != nil {
-				return n, e
-			}
-			hole = false
+			n += int64(len(part))
 		}
-		n += int64(got)
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			if hole {
 				return n, truncate.Truncate(n)

@@ -331,7 +331,7 @@ func (m *Manager) CreateCheckpoint(ctx context.Context, owner, name, label, desc
 			return Checkpoint{}, err
 		}
 	}
-	cost, err := m.gate.backend.CheckpointCost(ctx, s.ID)
+	cost, err := m.read.CheckpointCost(ctx, s.ID)
 	if err != nil {
 		return Checkpoint{}, err
 	}

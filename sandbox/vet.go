@@ -23,6 +23,8 @@ type reader interface {
 	Relatives(ctx context.Context, owner, lineage string) ([]Sandbox, error)
 	Get(ctx context.Context, owner, name string) (Sandbox, error)
 	Checkpoints(ctx context.Context, id string) ([]Checkpoint, error)
+	CheckpointsCost() bool
+	CheckpointCost(ctx context.Context, id string) (int64, error)
 }
 
 // gate is the way to the whole Backend, which leads through the policy.
@@ -271,7 +273,7 @@ func (m *Manager) usage(ctx context.Context, c policy.Call) (u policy.Usage, err
 			add(&u, policy.Usage{Sandboxes: 1, CPU: s.Limits.CPU, Memory: s.Limits.Memory, Disk: s.Limits.Disk})
 		}
 	}
-	costs := c.Disk > 0 && m.gate.backend.CheckpointsCost()
+	costs := c.Disk > 0 && m.read.CheckpointsCost()
 	if c.Checkpoints == 0 && !costs {
 		return u, nil
 	}

@@ -173,25 +173,25 @@ type direction string
 
 type copyInput struct {
 	Name      string    `json:"name"`
-	Direction direction `json:"direction" jsonschema:"in: from the host into the sandbox; out: the other way"`
-	HostPath  string    `json:"host_path" jsonschema:"file or folder of the machine that this server runs on; relative ones lie below the first folder that is open to sandboxes"`
-	Path      string    `json:"path" jsonschema:"in the sandbox: absolute, or below the home of pixel"`
-	MaxSize   string    `json:"max_size,omitempty" jsonschema:"most that is written, as 2GiB; default the sandbox's disk"`
+	Direction direction `json:"direction" jsonschema:"in: into the sandbox; out: to the host"`
+	HostPath  string    `json:"host_path" jsonschema:"on this server's machine; relative to the first open folder"`
+	Path      string    `json:"path" jsonschema:"in the sandbox: absolute, or below pixel's home"`
+	MaxSize   string    `json:"max_size,omitempty" jsonschema:"default its disk"`
 	MaxFiles  int       `json:"max_files,omitempty" jsonschema:"default 100000"`
 }
 
 type copyOutput struct {
 	HostPath string   `json:"host_path"`
 	Path     string   `json:"path"`
-	Files    int      `json:"files" jsonschema:"links counted in"`
+	Files    int      `json:"files"`
 	Bytes    int64    `json:"bytes"`
-	Skipped  []string `json:"skipped" jsonschema:"no files, and links that lead out"`
+	Skipped  []string `json:"skipped"`
 }
 
 var copyFiles = define(Tool{
 	Name: "copy_files", Title: "Copy files", Destructive: true, Idempotent: true, Long: true,
-	Description: "Copies a file, or a folder with all that is in it, between the host and a sandbox. What is there is written over. " +
-		"On the host only the folders that a human opened to sandboxes are in reach.",
+	Description: "Copies a file or folder between the host and a sandbox. What is there is written over; links that lead out are skipped. " +
+		"On the host only folders a human opened are in reach.",
 }, func(ctx context.Context, s Session, in copyInput) (copyOutput, Result, error) {
 	if in.Direction != "in" && in.Direction != "out" {
 		return copyOutput{}, Result{}, fmt.Errorf("the argument \"direction\" is %q; give \"in\" (into the sandbox) or \"out\"", in.Direction)

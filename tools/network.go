@@ -54,7 +54,7 @@ type egressOutput struct {
 	Mode     egress.Mode    `json:"mode"`
 	Enforced bool           `json:"enforced"`
 	Why      string         `json:"why,omitempty" jsonschema:"why it is not enforced"`
-	Missing  string         `json:"missing,omitempty" jsonschema:"what is not promised here"`
+	Missing  string         `json:"missing,omitempty"`
 	Rules    []egressRule   `json:"rules"`
 	Requests []string       `json:"requests,omitempty" jsonschema:"open ones"`
 	Denials  []egressDenial `json:"denials" jsonschema:"the latest"`

@@ -94,6 +94,13 @@ func (f forbidding) Get(ctx context.Context, owner, name string) (sandbox.Sandbo
 func (f forbidding) Checkpoints(ctx context.Context, id string) ([]sandbox.Checkpoint, error) {
 	return f.reads.Checkpoints(ctx, id)
 }
+func (f forbidding) Relatives(ctx context.Context, owner, lineage string) ([]sandbox.Sandbox, error) {
+	return f.reads.Relatives(ctx, owner, lineage)
+}
+func (f forbidding) CheckpointsCost() bool { return f.reads.CheckpointsCost() }
+func (f forbidding) CheckpointCost(ctx context.Context, id string) (int64, error) {
+	return f.reads.CheckpointCost(ctx, id)
+}
 
 // boxed is a backend with a sandbox "box" of each owner, with a checkpoint "one".
 func boxed(t *testing.T, owners ...string) *sandboxtest.Memory {

@@ -57,7 +57,7 @@ func exhaust(what, most string) (string, error) {
 		}
 		// It stays full for some seconds: what the kernel makes room for is taken again.
 		fmt.Println("full at", had)
-		for until := time.Now().Add(12 * time.Second); time.Now().Before(until); had++ {
+		for until := time.Now().Add(8 * time.Second); time.Now().Before(until); had++ {
 			a := net.IPv4(11, byte(had>>16), byte(had>>8), byte(had)).To4()
 			_ = netlink.NeighSet(&netlink.Neigh{LinkIndex: card.Attrs().Index, Family: unix.AF_INET, State: unix.NUD_REACHABLE, IP: a, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}})
 		}
