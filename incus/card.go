@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/lxc/incus/v6/shared/api"
 
@@ -217,9 +218,31 @@ func (b *Backend) SetEgress(ctx context.Context, id string, edit sandbox.EgressE
 	}, func(id string, edit editor) error {
 		n, err := b.reach(ctx, id, edit)
 		cut += n
+		if err == nil {
+			b.lookAgain(id, edit)
+		}
 		return err
 	})
 	return cut, b.failed(err, "change what the sandbox may reach")
+}
+
+// lookAgainAfter is how long Incus may take to carry out a change that it has accepted already.
+const lookAgainAfter = 200 * time.Millisecond
+
+// lookAgain makes a change once more where another one undid it that Incus had accepted before, and carried out after it: the
+// revision is an older one then.
+func (b *Backend) lookAgain(id string, edit editor) {
+	inst, _, err := b.server.GetInstance(id)
+	if err != nil {
+		return // it is gone, or another change finds what this one would
+	}
+	b.later(func(ctx context.Context) {
+		time.Sleep(lookAgainAfter)
+		now, _, err := b.server.GetInstance(id)
+		if err == nil && number(now.Config, revisionKey) < number(inst.Config, revisionKey) {
+			_, _ = b.reach(ctx, id, edit) // a sweep has the gateway enforce what the keys say
+		}
+	})
 }
 
 // reach changes the keys of one instance, and has the gateway enforce them.

@@ -56,7 +56,7 @@ func (a *allowance) Read(p []byte) (int, error) {
 
 // maxListing bounds what a folder's entries may take on their way, in bytes: with names of usual length some hundred
 // thousand of them.
-const maxListing = 24 << 20
+const maxListing = 16 << 20
 
 // Account implements sandbox.Backend.
 func (b *Backend) Account(ctx context.Context, id, user string) (uid, gid uint32, home string, err error) {

@@ -170,6 +170,7 @@ func (b *Backend) proveSource(spec sandbox.Spec) error {
 // How long a change waits for an instance that Incus is busy with. One that goes for good does not wait for long: it is
 // removed without a mark.
 const (
-	busyTime      = 60 * time.Second
-	busyTimeGoing = 5 * time.Second
+	busyTime       = 60 * time.Second
+	busyTimeGoing  = 5 * time.Second
+	busyTimeOfEdit = 2 * time.Second // of a change of a card, or of the gateway, which comes again
 )

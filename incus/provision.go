@@ -201,13 +201,11 @@ func (p *Provisioner) CreateNetwork(address string, mtu int) error {
 // amongOthers makes or deletes a network, again when another interface of the machine goes meanwhile: Incus looks at all of
 // them, and fails when one does.
 func amongOthers(do func() error) (err error) {
-	for range 20 {
-		if err = do(); err == nil || !strings.Contains(err.Error(), "does not exist") {
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		if err = do(); err == nil || !strings.Contains(err.Error(), "does not exist") || time.Now().After(end) {
 			return err
 		}
-		time.Sleep(200 * time.Millisecond)
 	}
-	return err
 }
 
 // DeleteNetwork removes the configured network, which nothing may use.

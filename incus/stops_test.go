@@ -349,3 +349,26 @@ func TestACloneUndoesNothing(t *testing.T) {
 		_ = h.do(fmt.Sprintf("destroy base-%d", i+1))
 	}
 }
+
+// A change that Incus had accepted before, and carries out afterwards, does not undo a later one.
+func TestALateChangeUndoesNothing(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	made := l.box(t, "box", egress.Allowlist, allowedName)
+	inst, _, err := l.server.GetInstance(made.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.set(t, "box", egress.None)
+	op, err := l.server.UpdateInstance(made.ID, inst.Writable(), "") // what it was before
+	if _, err := finish(t.Context(), l.server, op, err); err != nil {
+		t.Fatal(err)
+	}
+	l.background.Wait()
+	l.cache.touch(made.ID)
+	now, err := l.Get(t.Context(), made.Owner, "box")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.holds(t, "after a late change", now, false)
+}

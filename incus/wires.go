@@ -303,8 +303,9 @@ func (w *wires) seen(ctx context.Context, numbers []int) error {
 	}
 }
 
-// edit edits an instance's devices and keys, again when another server was faster.
+// edit edits an instance's devices and keys, again when another server was faster, or while Incus changes the instance.
 func edit(ctx context.Context, server client.InstanceServer, id string, edit func(*api.InstancePut) error) error {
+	patient := time.Now().Add(busyTimeOfEdit)
 	for {
 		inst, etag, err := server.GetInstance(id)
 		if err != nil {
@@ -323,7 +324,12 @@ func edit(ctx context.Context, server client.InstanceServer, id string, edit fun
 		}
 		op, err := server.UpdateInstance(id, put, etag)
 		_, err = finish(ctx, server, op, err)
-		if !api.StatusErrorCheck(err, http.StatusPreconditionFailed) || ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
+			return err
+		case busy(err) && time.Now().Before(patient):
+			time.Sleep(20 * time.Millisecond)
+		case !api.StatusErrorCheck(err, http.StatusPreconditionFailed):
 			return err
 		}
 	}
