@@ -142,7 +142,7 @@ func TestFilesThatAreNotWhatTheyAreTakenFor(t *testing.T) {
 	if _, err := b.Exec(t.Context(), made.ID, sandbox.Command{Shell: "true", User: "games"}); !errors.Is(err, sandbox.ErrNotFound) {
 		t.Errorf("with a long /etc/passwd: %v", err)
 	}
-	sh(t, b, made.ID, "mkdir /root/many; cd /root/many; seq -f '%0240.0f' 30000 | xargs touch; mkdir /root/few; touch /root/few/one")
+	sh(t, b, made.ID, "mv -f /etc/kept /etc/passwd; mkdir /root/many; cd /root/many; seq -f '%0240.0f' 30000 | xargs touch; mkdir /root/few; touch /root/few/one")
 	files, err := b.OpenFiles(t.Context(), made.ID)
 	if err != nil {
 		t.Fatal(err)

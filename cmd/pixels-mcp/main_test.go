@@ -224,7 +224,7 @@ func TestARunOutlivesItsServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	var started struct{ Operation string }
-	err = first.Call(t.Context(), "exec", map[string]any{"name": "box", "command": "for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done", "background": true}, &started)
+	err = first.Call(t.Context(), "exec", map[string]any{"name": "box", "command": "for i in 1 2 3 4 5 6; do echo $i; sleep 2; done", "background": true}, &started)
 	if err != nil {
 		t.Fatal(err)
 	}
