@@ -18,9 +18,9 @@ import (
 //   - who changes keys writes them first, and then looks for an instance that is to take over, whose ID is known;
 //   - who restores makes that instance first, and then looks at the keys that it took over.
 //
-// Whichever looks later sees what the other wrote. An instance that was replaced is marked as such before that one is
-// replaced, too: whoever has the ID of one that old is told to look the sandbox up again. Keys have a revision, which grows with every change, and an instance
-// that takes over notes the revision that it has: so nothing older overwrites what is newer.
+// Whichever looks later sees what the other wrote. Keys have a revision, which grows with every change, and an instance that
+// takes over notes the revision that it has: so nothing older overwrites what is newer. An instance that was replaced is
+// marked before the one that replaced it is replaced, too: who has an ID that old is told to look the sandbox up again.
 const (
 	revisionKey = "user.pixels.revision" // how often the keys were changed
 	seenKey     = "user.pixels.seen"     // of an instance that takes over: the revision of the other's keys that it has

@@ -264,16 +264,20 @@ func TestACloneUndoesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	mode := egress.Mode("") // that of the source; or the same, asked for
 	clone := func(n int) []sandbox.CloneResult {
 		t.Helper()
-		made, err := agent.Clone(t.Context(), owner, sandbox.CloneRequest{Source: "base:ready", Count: n})
+		made, err := agent.Clone(t.Context(), owner, sandbox.CloneRequest{Source: "base:ready", Count: n, Egress: mode})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return made
 	}
-	for _, s := range createStops {
+	for i, s := range createStops {
 		again()
+		if mode = ""; i%2 == 1 {
+			mode = egress.Allowlist
+		}
 		reached := l.once(s, func() {
 			for _, what := range []string{"deny base", "cut-lineage base"} {
 				if said := h.do(what); said != "" {

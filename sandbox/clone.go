@@ -118,7 +118,7 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 		spec.Rules = rules
 		c.Name = name
 		making <- struct{}{}
-		c.Sandbox, c.Err = m.copy(ctx, b, spec, owner, r.Source, r.Egress, give, "clone_sandbox")
+		c.Sandbox, c.Err = m.copy(ctx, b, spec, owner, r.Source, source.Egress, r.Egress, give, "clone_sandbox")
 		<-making
 		c.Sandbox.Requests = openIDs(requests)
 		if c.Err != nil || r.Command == nil {

@@ -89,6 +89,7 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sa
 		return Sandbox{}, err
 	}
 	has := r.Limits // what a copy has of its source in it
+	var was egress.Mode
 	if r.From != "" {
 		if r.Image != "" {
 			return Sandbox{}, fmt.Errorf("from and image are %w together: give one of them", ErrInvalid)
@@ -98,7 +99,7 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sa
 			return Sandbox{}, err
 		}
 		spec.from(source, label)
-		has = r.Limits.Or(source.Limits)
+		was, has = source.Egress, r.Limits.Or(source.Limits)
 	} else {
 		spec.Image = r.Image
 		if spec.Image == "" {
@@ -139,7 +140,7 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sa
 	create := func(name string) (Sandbox, error) {
 		s := spec
 		s.Name = name
-		return m.copy(ctx, b, s, owner, r.From, r.Egress, give, "create_sandbox")
+		return m.copy(ctx, b, s, owner, r.From, was, r.Egress, give, "create_sandbox")
 	}
 	if spec.Name != "" {
 		made, err := create(spec.Name)
@@ -185,9 +186,9 @@ func (s *Spec) from(source Sandbox, label string) {
 const maxCopies = 8
 
 // copy makes a sandbox of a spec, and anew when what its source may reach was changed meanwhile: so that what was taken from
-// the source is not in the copy. from is the source as it was asked for, mode the egress mode if one was asked for, and give
-// what the copy is given besides.
-func (m *Manager) copy(ctx context.Context, b *permit, spec Spec, owner, from string, mode egress.Mode, give []egress.Rule, by string) (Sandbox, error) {
+// the source is not in the copy. from is the source as it was asked for and was its mode then, mode the egress mode if one was
+// asked for, and give what the copy is given besides.
+func (m *Manager) copy(ctx context.Context, b *permit, spec Spec, owner, from string, was, mode egress.Mode, give []egress.Rule, by string) (Sandbox, error) {
 	vetted := spec.Egress
 	for try := 1; ; try++ {
 		made, err := b.create(ctx, spec)
@@ -199,6 +200,9 @@ func (m *Manager) copy(ctx context.Context, b *permit, spec Spec, owner, from st
 			return made, e
 		}
 		spec.Egress = mode
+		if source.Egress != was && source.Egress == egress.None {
+			spec.Egress = egress.None // who cut it off meant what was made of it just then, too
+		}
 		spec.from(source, label)
 		if spec.Egress != vetted && spec.Egress != egress.None { // nobody was asked whether it may
 			return made, fmt.Errorf("the egress of %s is %s now: %w; call again", from, spec.Egress, err)

@@ -37,7 +37,7 @@ func (g *Gateway) charge(w *wire, bytes int) bool {
 	return true
 }
 
-// free gives back what was charged. g.mu is held.
+// giveBack gives back what was charged. g.mu is held.
 func (g *Gateway) giveBack(w *wire, bytes int) {
 	w.bytes -= bytes
 	g.bytes -= bytes
