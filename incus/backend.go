@@ -156,12 +156,6 @@ func (b *Backend) Get(ctx context.Context, owner, name string) (sandbox.Sandbox,
 		return sandbox.Sandbox{}, b.failed(err, "find sandbox %s", name)
 	}
 	found := claimsIn(all, owner, name)
-	if len(found) == 0 { // or no event told of it yet
-		if all, err = b.cache.fresh(); err != nil {
-			return sandbox.Sandbox{}, b.failed(err, "find sandbox %s", name)
-		}
-		found = claimsIn(all, owner, name)
-	}
 	if len(found) == 0 {
 		return sandbox.Sandbox{}, fmt.Errorf("sandbox %q %w", name, sandbox.ErrNotFound)
 	}

@@ -43,9 +43,9 @@ const (
 const canaryOwner = "pixels-canary"
 
 // Canary makes two sandboxes that may reach nothing, tries in one of them the ways out that are known, as root, and returns
-// those by which something arrived at this host, or was answered. From a third, which may reach everything, it looks whether
-// the host's own rules are in place. It notes at the gateway what it found: when it is
-// anything, sandboxes are refused the modes that promise to hold them, until another canary finds nothing. An error
+// those by which something arrived at this host, or was answered. It notes at the gateway what it found: when it is
+// anything, sandboxes are refused the modes that promise to hold them, until another canary finds nothing. From a third
+// sandbox, which may reach everything, it looks whether the host's own rules are in place, and notes that, too. An error
 // means that it could not be tried.
 func Canary(ctx context.Context, c Config) (ways []string, err error) {
 	b, err := OpenBackend(c)

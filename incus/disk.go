@@ -85,7 +85,7 @@ func diskOf(inst *api.Instance) int64 {
 	return 0
 }
 
-// heldBy is what the checkpoints of an instance hold, in bytes, and how many there are.
+// heldBy is what the checkpoints of an instance hold, in bytes, and the label of the last one; without one it is empty.
 func (b *Backend) heldBy(ctx context.Context, inst *api.Instance) (held int64, last string, err error) {
 	snapshots, err := b.server.GetInstanceSnapshots(inst.Name)
 	if missing(err) || err == nil && len(snapshots) == 0 {

@@ -92,11 +92,12 @@ func (p *permit) on(ctx context.Context, s Sandbox, do func(id string) error) er
 		if !errors.Is(err, ErrNotFound) || try == 20 {
 			return err
 		}
-		now, e := p.Get(ctx, s.Owner, s.Name)
-		if e != nil || now.Lineage != s.Lineage {
+		all, e := p.Relatives(ctx, s.Owner, s.Lineage) // which no event need have told of
+		i := slices.IndexFunc(all, func(now Sandbox) bool { return now.Name == s.Name })
+		if e != nil || i < 0 {
 			return err
 		}
-		s = now
+		s = all[i]
 		time.Sleep(20 * time.Millisecond) // what is gone may be listed for a moment
 	}
 }

@@ -210,16 +210,16 @@ var copyFiles = define(Tool{
 		return copyOutput{}, Result{}, err
 	}
 	out := copyOutput{c.HostPath, c.Path, c.Files, c.Bytes, append([]string{}, c.Skipped...)}
+	if c.SkippedMore > 0 {
+		out.Skipped = append(out.Skipped, fmt.Sprintf("and %d more", c.SkippedMore))
+	}
 	from, to := sandbox.Shown(c.HostPath), in.Name+":"+sandbox.Shown(c.Path)
 	if in.Direction == "out" {
 		from, to = to, from
 	}
 	text := fmt.Sprintf("copied %s to %s: %s, %s", from, to, count(c.Files, "file", "files"), units.Size(c.Bytes))
-	if len(c.Skipped) > 0 {
-		text += "; left out: " + strings.Join(c.Skipped, ", ")
-		if c.SkippedMore > 0 {
-			text += fmt.Sprintf(" and %d more", c.SkippedMore)
-		}
+	if len(out.Skipped) > 0 {
+		text += "; left out: " + strings.Join(out.Skipped, ", ")
 	}
 	return out, Result{Text: text}, nil
 })

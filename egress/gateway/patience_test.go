@@ -1,12 +1,24 @@
 package gateway_test
 
 import (
+	"net"
 	"testing"
 	"time"
 
 	"pixels/egress"
 	"pixels/egress/gateway"
 )
+
+// deaf is a connection to a server that reads, says nothing, and never closes.
+func deaf(t *testing.T, l *lab, b *box) *net.TCPConn {
+	t.Helper()
+	conn := b.dial("allowed.example.com", 9005)
+	if _, err := conn.Write([]byte("\x00a")); err != nil {
+		t.Fatal(err)
+	}
+	l.heard("one", gateway.Allowed, "allowed.example.com", 9005)
+	return conn
+}
 
 // A connection on which nobody says anything lives as long as both ends are there, and ends when one isn't.
 func TestHowLongASilentConnectionLives(t *testing.T) {
@@ -34,11 +46,7 @@ func TestHowLongASilentConnectionLives(t *testing.T) {
 		t.Parallel()
 		l := newLabWith(t, shortPatience)
 		b := l.box("one", egress.Allowlist, "allowed.example.com:*")
-		conn := b.dial("allowed.example.com", 9005)
-		if _, err := conn.Write([]byte("\x00a")); err != nil {
-			t.Fatal(err)
-		}
-		l.heard("one", gateway.Allowed, "allowed.example.com", 9005)
+		deaf(t, l, b)
 		b.Down("eth0")
 		l.heard("one", gateway.Ended, "allowed.example.com", 9005)
 	})
@@ -47,11 +55,7 @@ func TestHowLongASilentConnectionLives(t *testing.T) {
 		l := newLabWith(t, shortPatience)
 		b := l.box("one", egress.Allowlist, "allowed.example.com:*")
 		b.Setting("net/ipv4/tcp_fin_timeout", "1")
-		conn := b.dial("allowed.example.com", 9005)
-		if _, err := conn.Write([]byte("\x00a")); err != nil {
-			t.Fatal(err)
-		}
-		l.heard("one", gateway.Allowed, "allowed.example.com", 9005)
+		conn := deaf(t, l, b)
 		_ = conn.Close()
 		l.heard("one", gateway.Ended, "allowed.example.com", 9005)
 	})
@@ -59,11 +63,7 @@ func TestHowLongASilentConnectionLives(t *testing.T) {
 		t.Parallel()
 		l := newLabWith(t, shortPatience)
 		b := l.box("one", egress.Allowlist, "allowed.example.com:*")
-		conn := b.dial("allowed.example.com", 9005)
-		if _, err := conn.Write([]byte("\x00a")); err != nil {
-			t.Fatal(err)
-		}
-		l.heard("one", gateway.Allowed, "allowed.example.com", 9005)
+		conn := deaf(t, l, b)
 		_ = conn.CloseWrite()
 		time.Sleep(6 * time.Second)
 		_ = conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
