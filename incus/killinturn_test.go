@@ -113,7 +113,7 @@ func TestKilledInTurn(t *testing.T) {
 		{"incusd-kill", func(t *testing.T) { killIncusd(t, self) }},
 		{"incusd-kill while wires are made", func(t *testing.T) {
 			done := make(chan error, 1)
-			go func() { done <- l.wires.tend(t.Context(), 1<<20, 60) }()
+			go func() { done <- l.wires.tend(t.Context(), 1<<20, 120) }()
 			made := l.hostEnds(t)
 			for end := time.Now().Add(10 * time.Second); len(l.hostEnds(t)) < len(made)+10 && time.Now().Before(end); {
 				time.Sleep(5 * time.Millisecond)

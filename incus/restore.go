@@ -209,11 +209,11 @@ func (b *Backend) takeOver(ctx context.Context, old *api.Instance, next string) 
 	return made, nil
 }
 
-// nameTaken tells whether Incus refused to make an instance because there is one of the name, or one is just being made.
+// nameTaken tells whether Incus refused to make an instance because there is one of the name, with which it may be busy: it is
+// just being made, or started.
 func nameTaken(err error) bool {
 	text := err.Error()
-	return strings.Contains(text, "already exists") || strings.Contains(text, "UNIQUE constraint failed") ||
-		strings.Contains(text, `Instance is busy running a "create" operation`)
+	return strings.Contains(text, "already exists") || strings.Contains(text, "UNIQUE constraint failed") || busy(err)
 }
 
 // retire stops an instance that was replaced, and removes it when it holds no checkpoint.
