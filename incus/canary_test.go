@@ -2,26 +2,32 @@ package incus
 
 import (
 	"errors"
+	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
 	"pixels/egress"
+	"pixels/egress/gateway"
 	"pixels/sandbox"
 )
 
 func TestTheCanaryFindsWhatGetsOut(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	if ways, err := l.canary(t.Context()); err != nil || len(ways) > 0 {
-		t.Fatalf("on wires it finds %q, %v", ways, err)
+	if found, err := l.canary(t.Context()); err != nil || len(found.Ways) > 0 {
+		t.Fatalf("on wires it finds %+v, %v", found, err)
 	}
 	l.bridged = true
-	ways, err := l.canary(t.Context())
+	found, err := l.canary(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := strings.Join(ways, "\n")
+	all := strings.Join(found.Ways, "\n")
 	for _, want := range []string{"TCP reaches " + l.host() + ":", "UDP reaches the host", "a frame to ", l.host() + " answers ping", "another sandbox, ", "the DNS at " + l.host() + ":53 answers by itself"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("on a bridge it does not find %q among:\n%s", want, all)
@@ -41,8 +47,72 @@ func TestTheCanaryFindsWhatGetsOut(t *testing.T) {
 	if e, err := l.Egress(t.Context(), open.ID); err != nil || e.Enforced || !strings.Contains(e.Why, "answers ping") {
 		t.Errorf("its egress shows as %+v, %v", e, err)
 	}
-	if ways, err := l.canary(t.Context()); err != nil || len(ways) > 0 {
-		t.Fatalf("on wires again: %q, %v", ways, err)
+	if found, err := l.canary(t.Context()); err != nil || len(found.Ways) > 0 {
+		t.Fatalf("on wires again: %+v, %v", found, err)
 	}
 	l.box(t, "held", egress.Agent)
+}
+
+// What the gateway can't hold by itself, or not by a rule of the moment, the canary tries, too.
+func TestTheCanaryTriesTheEdges(t *testing.T) {
+	t.Parallel()
+	l := newRoutedLab(t)
+	rules := HostRules{Bridge: l.settings.Network, Address: netip.MustParseAddr(l.host())}
+	open := l.box(t, "open", egress.Unrestricted)
+	gap := func() string {
+		t.Helper()
+		e, err := l.Egress(t.Context(), open.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e.Gap
+	}
+	finds := func(when string, gaps, ways []string) {
+		t.Helper()
+		found, err := l.canary(t.Context())
+		if err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		for what, pair := range map[string][2][]string{"gaps": {gaps, found.Gaps}, "ways": {ways, found.Ways}} {
+			all := strings.Join(pair[1], "\n")
+			for _, want := range pair[0] {
+				if !strings.Contains(all, want) {
+					t.Errorf("%s it finds no %q among the %s:\n%s", when, want, what, all)
+				}
+			}
+			if len(pair[0]) == 0 && all != "" {
+				t.Errorf("%s it finds the %s:\n%s", when, what, all)
+			}
+		}
+		if len(found.Untried) > 0 && l.weakened == "" {
+			t.Errorf("%s it could not try %q", when, found.Untried)
+		}
+		if said := gap(); (said != "") != (len(gaps) > 0) || len(gaps) > 0 && !strings.Contains(said, gaps[0]) {
+			t.Errorf("%s the egress says that this is missing: %q", when, said)
+		}
+	}
+	const forwards = "what this machine forwards from its other networks reaches sandboxes"
+	finds("without rules", []string{forwards, "of the host's addresses these answer: ", l.host()}, nil)
+	if _, err := rules.Ensure(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	finds("with rules", nil, nil)
+	const half = "this machine may forget the gateway's hardware address"
+	link, err := netlink.LinkByName(l.settings.Network)
+	if err == nil {
+		err = netlink.NeighDel(&netlink.Neigh{LinkIndex: link.Attrs().Index, Family: unix.AF_INET, IP: net.ParseIP(l.gatewayAddress()).To4()})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	finds("without an entry for the gateway", []string{half}, nil)
+	if err := l.p.keepNeighbour(); err != nil {
+		t.Fatal(err)
+	}
+	l.weaken(t, gateway.ProtectChanges)
+	finds("with a gateway that cuts nothing", nil, []string{"hears a connection from before the mode was narrowed", "is heard over a connection from before the mode was narrowed"})
+	left, err := nft(t.Context(), "", "list", "tables", "ip")
+	if err != nil || strings.Contains(left, leftTables(rules)) {
+		t.Errorf("it leaves %s, %v", left, err)
+	}
 }

@@ -12,6 +12,8 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/lxc/incus/v6/shared/api"
+
 	"pixels/egress/gateway"
 	"pixels/internal/neighbour"
 )
@@ -101,6 +103,11 @@ func (r HostRules) Ensure(ctx context.Context) (there bool, err error) {
 
 // Remove removes the rules. It tells whether there were any.
 func (r HostRules) Remove(ctx context.Context) (bool, error) {
+	if err := removeLeftTables(ctx, r); errors.Is(err, errNoNFT) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
 	if _, err := nft(ctx, "", "list", "table", "inet", r.table()); err != nil {
 		return false, nil
 	}
@@ -149,11 +156,11 @@ func (p *Provisioner) keepNeighbour() error {
 	if err != nil {
 		return err
 	}
-	var place gateway.Config
-	hardware, err := net.ParseMAC(inst.Config["volatile.eth0.hwaddr"])
-	if err == nil {
-		err = json.Unmarshal([]byte(inst.Config["environment."+gateway.Environment]), &place)
+	place, err := placeOf(inst)
+	if err != nil {
+		return err
 	}
+	hardware, err := net.ParseMAC(inst.Config["volatile.eth0.hwaddr"])
 	if err == nil {
 		err = neighbour.Keep(link.Index, place.Address.Addr().AsSlice(), hardware)
 	}
@@ -161,4 +168,12 @@ func (p *Provisioner) keepNeighbour() error {
 		return fmt.Errorf("keep the gateway's hardware address: %w", err)
 	}
 	return nil
+}
+
+// placeOf is what a gateway was told about where it is.
+func placeOf(inst *api.Instance) (c gateway.Config, err error) {
+	if err = json.Unmarshal([]byte(inst.Config["environment."+gateway.Environment]), &c); err != nil {
+		err = fmt.Errorf("read what the gateway %s was told: %w", inst.Name, err)
+	}
+	return c, err
 }

@@ -43,10 +43,15 @@ func newLab(t *testing.T) *lab {
 	return labOn(t, takeGround(t))
 }
 
-// newRoutedLab makes a lab whose internet is behind this machine and its NAT, as the real one is.
+// routed is held by the one lab that has the networks of newRoutedLab.
+var routed sync.Mutex
+
+// newRoutedLab makes a lab whose internet is behind this machine and its NAT, as the real one is. There is one at a time.
 func newRoutedLab(t *testing.T) *lab {
 	t.Helper()
 	realBackend(t)
+	routed.Lock()
+	t.Cleanup(routed.Unlock)
 	g := newGround(t, mostGrounds)
 	t.Cleanup(g.keeper.close)
 	g.place = func(*gateway.Config) {}

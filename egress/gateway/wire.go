@@ -126,8 +126,8 @@ func (w *wire) remember(e Event) {
 // wirePrefix is how the names of wires begin; a number follows.
 const wirePrefix = "w"
 
-// router is the gateway's address on every wire. It is link-local, so that it means nothing elsewhere.
-var router = netip.AddrFrom4([4]byte{169, 254, 1, 1})
+// Router is the gateway's address on every wire. It is link-local, so that it means nothing elsewhere.
+var Router = netip.AddrFrom4([4]byte{169, 254, 1, 1})
 
 // Interface is the name of the gateway's interface to a wire.
 func Interface(number int) string { return wirePrefix + strconv.Itoa(number) }
@@ -229,7 +229,7 @@ func bringUp(link netlink.Link, w *wire) error {
 	if err := setting("ipv6/conf/"+w.name()+"/disable_ipv6", "1"); err != nil {
 		return err
 	}
-	own := &net.IPNet{IP: router.AsSlice(), Mask: net.CIDRMask(32, 32)}
+	own := &net.IPNet{IP: Router.AsSlice(), Mask: net.CIDRMask(32, 32)}
 	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: own, Scope: unix.RT_SCOPE_LINK}); err != nil {
 		return fmt.Errorf("give it an address: %w", err)
 	}
@@ -237,7 +237,7 @@ func bringUp(link netlink.Link, w *wire) error {
 		return fmt.Errorf("set it up: %w", err)
 	}
 	to := &net.IPNet{IP: w.address.AsSlice(), Mask: net.CIDRMask(32, 32)}
-	if err := netlink.RouteReplace(&netlink.Route{LinkIndex: w.index, Dst: to, Scope: netlink.SCOPE_LINK, Src: router.AsSlice()}); err != nil {
+	if err := netlink.RouteReplace(&netlink.Route{LinkIndex: w.index, Dst: to, Scope: netlink.SCOPE_LINK, Src: Router.AsSlice()}); err != nil {
 		return fmt.Errorf("route to %s: %w", w.address, err)
 	}
 	return nil

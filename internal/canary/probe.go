@@ -15,6 +15,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"pixels/internal/neighbour"
 	"pixels/internal/rawnet"
 )
 
@@ -25,8 +26,11 @@ type Probe struct {
 	MACs  []string         `json:"macs,omitempty"`  // hardware addresses of the host's ends of networks
 	Peers []netip.Addr     `json:"peers,omitempty"` // other sandboxes
 	Names netip.Prefix     `json:"names"`           // where the gateway's answers to questions for names lie
-	// Edge are addresses of the host that nothing on the bridge is to reach. With them nothing else is tried.
-	Edge []netip.AddrPort `json:"edge,omitempty"`
+
+	// Each of these is a probe of its own, with which nothing else is tried.
+	Edge       []netip.AddrPort `json:"edge,omitempty"`       // addresses of the host that nothing on the bridge is to reach
+	Hold       *Hold            `json:"hold,omitempty"`       // connections that are to be cut
+	Neighbours []netip.Addr     `json:"neighbours,omitempty"` // whose hardware addresses the kernel is to keep
 }
 
 // probeWait is how long an answer is waited for.
@@ -36,18 +40,15 @@ const probeWait = 300 * time.Millisecond
 const card = "eth0"
 
 // Run tries the ways out that a sandbox might have, as root, and prints those over which something came back, a line
-// each. What gets out without an answer, they see who listen where it knocks.
-func (p Probe) Run(out io.Writer) error {
-	if len(p.Edge) > 0 {
-		for _, host := range p.Edge {
-			conn, err := net.DialTimeout("tcp4", host.String(), probeWait)
-			if err == nil {
-				_ = conn.Close()
-			}
-			if err == nil || errors.Is(err, syscall.ECONNREFUSED) { // that nobody listens is an answer
-				fmt.Fprintf(out, "%s answers\n", host.Addr())
-			}
-		}
+// each. What gets out without an answer, they see who listen where it knocks. The end of in ends what goes on until then.
+func (p Probe) Run(in io.Reader, out io.Writer) error {
+	switch {
+	case p.Hold != nil:
+		return p.Hold.run(p.Word, in, out)
+	case len(p.Neighbours) > 0:
+		return neighbours(p.Neighbours, out)
+	case len(p.Edge) > 0:
+		edge(p.Edge, out)
 		return nil
 	}
 	link, err := net.InterfaceByName(card)
@@ -105,12 +106,39 @@ func (p Probe) Run(out io.Writer) error {
 	return nil
 }
 
+// edge prints which addresses answer.
+func edge(hosts []netip.AddrPort, out io.Writer) {
+	for _, host := range hosts {
+		conn, err := net.DialTimeout("tcp4", host.String(), probeWait)
+		if err == nil {
+			_ = conn.Close()
+		}
+		if err == nil || errors.Is(err, syscall.ECONNREFUSED) { // that nobody listens is an answer
+			fmt.Fprintln(out, host.Addr())
+		}
+	}
+}
+
+// neighbours prints whose hardware address is not kept.
+func neighbours(addresses []netip.Addr, out io.Writer) error {
+	for _, a := range addresses {
+		kept, err := neighbour.Kept(a.AsSlice())
+		if err != nil {
+			return err
+		}
+		if !kept {
+			fmt.Fprintln(out, a)
+		}
+	}
+	return nil
+}
+
 // Main runs the probe that stdin describes in JSON, and returns the exit code.
 func Main() int {
 	var p Probe
 	err := json.NewDecoder(os.Stdin).Decode(&p)
 	if err == nil {
-		err = p.Run(os.Stdout)
+		err = p.Run(os.Stdin, os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "probe:", err)

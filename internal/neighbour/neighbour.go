@@ -33,7 +33,7 @@ func KeepKnown(index int, address net.IP) (bool, error) {
 		if !n.IP.Equal(address) || len(n.HardwareAddr) != 6 {
 			continue
 		}
-		if n.Flags&unix.NTF_EXT_LEARNED != 0 || n.State&unix.NUD_PERMANENT != 0 {
+		if kept(n) {
 			return true, nil
 		}
 		return true, Keep(index, address, n.HardwareAddr)
@@ -41,10 +41,37 @@ func KeepKnown(index int, address net.IP) (bool, error) {
 	return false, nil
 }
 
+// Kept tells whether the kernel has a neighbour's hardware address, on some interface, and keeps it whatever else comes into
+// the table.
+func Kept(address net.IP) (bool, error) {
+	all, err := netlink.NeighList(0, unix.AF_INET)
+	if err != nil {
+		return false, err
+	}
+	for _, n := range all {
+		if n.IP.Equal(address) && len(n.HardwareAddr) == 6 && kept(n) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// kept holds for entries that count for no limit and are not collected.
+func kept(n netlink.Neigh) bool {
+	return n.Flags&unix.NTF_EXT_LEARNED != 0 || n.State&unix.NUD_PERMANENT != 0
+}
+
 // Ask has the kernel ask for a neighbour's hardware address.
 func Ask(index int, address net.IP) error {
 	return netlink.NeighSet(&netlink.Neigh{LinkIndex: index, Family: unix.AF_INET, Flags: unix.NTF_USE, IP: address.To4()})
 }
+
+// Limit is how many entries the table is to have room for (gc_thresh3 of arp(7), 1024 as delivered), because one sandbox can
+// fill that. The number is the one that Incus advises for production.
+const Limit = 131072
+
+// LimitPath is where the kernel tells its limit, on a machine itself and not in its containers.
+const LimitPath = "/proc/sys/net/ipv4/neigh/default/gc_thresh3"
 
 // RouterOption is an option of DHCP, of those for private use (RFC 3942), by which a gateway tells its hardware address.
 const RouterOption = 224

@@ -24,17 +24,32 @@ func (j *job) canary(ctx context.Context, p *incus.Provisioner) error {
 		j.had(start, "canary: nothing gets past the gateway")
 		return nil
 	}
-	ways, err := incus.Canary(ctx, p.Config())
+	found, err := incus.Canary(ctx, p.Config())
 	if err != nil {
 		return err
 	}
-	if len(ways) > 0 {
+	j.canaryGaps(found)
+	if len(found.Ways) > 0 {
 		j.warn("look at the firewall and the networks of this machine, then run `pixels-mcp doctor`",
-			"canary: %s; sandboxes are refused the modes that would not hold, agent and allowlist", strings.Join(ways, "; "))
+			"canary: %s; sandboxes are refused the modes that would not hold, agent and allowlist", strings.Join(found.Ways, "; "))
 		return nil
 	}
 	j.did(start, "canary: nothing gets past the gateway")
 	return nil
+}
+
+// canaryGaps says what a canary found at the host, and what it could not try.
+func (j *job) canaryGaps(found incus.CanaryFound) {
+	fix := setUp + " as root"
+	if !j.local() {
+		fix = "have root put the rules that `pixels-mcp doctor` prints in place on the machine of the bridge, then run doctor again"
+	}
+	for _, gap := range found.Gaps {
+		j.warn(fix, "canary: %s", gap)
+	}
+	for _, untried := range found.Untried {
+		j.note("canary: not tried from here: %s", untried)
+	}
 }
 
 // checkGateway looks whether the one way out is there, and whether it is the only one.
@@ -59,13 +74,14 @@ func (j *job) checkGateway(ctx context.Context, p *incus.Provisioner) {
 		j.good("gateway: %s, current", have.Name)
 	}
 	start := time.Now()
-	ways, err := incus.Canary(ctx, p.Config())
+	found, err := incus.Canary(ctx, p.Config())
+	j.canaryGaps(found)
 	switch {
 	case err != nil:
 		j.fail("", "canary: %v", err)
-	case len(ways) > 0:
+	case len(found.Ways) > 0:
 		j.fail("look at the firewall and the networks of this machine; until it finds nothing, sandboxes are refused the modes agent and allowlist",
-			"canary: something gets past the gateway: %s", strings.Join(ways, "; "))
+			"canary: something gets past the gateway: %s", strings.Join(found.Ways, "; "))
 	default:
 		j.good("canary: nothing gets past the gateway (%s)", took(start))
 	}

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"pixels/internal/neighbour"
 )
 
 // kernelLimits are those that all sandboxes of a machine share, with the least that many of them need. With the usual 128
@@ -21,9 +23,9 @@ var kernelLimits = []struct {
 	{"kernel.keys.maxkeys", 2000},
 	{"kernel.keys.maxbytes", 2000000},
 	// All network namespaces share one table of neighbours, the 1024 of which one sandbox can fill.
-	{"net.ipv4.neigh.default.gc_thresh3", 131072},
-	{"net.ipv4.neigh.default.gc_thresh2", 65536},
-	{"net.ipv4.neigh.default.gc_thresh1", 16384},
+	{"net.ipv4.neigh.default.gc_thresh3", neighbour.Limit},
+	{"net.ipv4.neigh.default.gc_thresh2", neighbour.Limit / 2},
+	{"net.ipv4.neigh.default.gc_thresh1", neighbour.Limit / 8},
 }
 
 // limitsFile makes the limits last over a reboot.
