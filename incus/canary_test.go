@@ -109,6 +109,9 @@ func TestTheCanaryTriesTheEdges(t *testing.T) {
 	if err := l.p.keepNeighbour(); err != nil {
 		t.Fatal(err)
 	}
+	l.config.Image += "-systemd"
+	finds("with systemd", nil, nil)
+	l.config.Image = strings.TrimSuffix(l.config.Image, "-systemd")
 	l.weaken(t, gateway.ProtectChanges)
 	finds("with a gateway that cuts nothing", nil, []string{"hears a connection from before the mode was narrowed", "is heard over a connection from before the mode was narrowed"})
 	left, err := nft(t.Context(), "", "list", "tables", "ip")

@@ -71,7 +71,7 @@ func (e *edges) forgotten(ctx context.Context, found *CanaryFound) error {
 	if err != nil {
 		return fmt.Errorf("the address of the canary's sandbox: %w", err)
 	}
-	lost, err := e.Backend.probe(ctx, e.box.ID, canary.Probe{Neighbours: []netip.Addr{gateway.Router}})
+	lost, err := e.Backend.probe(ctx, e.box.ID, canary.Probe{Neighbours: []netip.Addr{neighbour.Router}})
 	if err != nil {
 		return err
 	}

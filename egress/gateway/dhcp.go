@@ -40,7 +40,7 @@ func (g *Gateway) serveDHCP(ctx context.Context) error {
 			continue
 		}
 		to := &net.UDPAddr{IP: net.IPv4bcast, Port: 68}
-		_, _ = packets.WriteTo(reply.ToBytes(), &ipv4.ControlMessage{IfIndex: index, Src: Router.AsSlice()}, to) // it asks again
+		_, _ = packets.WriteTo(reply.ToBytes(), &ipv4.ControlMessage{IfIndex: index, Src: neighbour.Router.AsSlice()}, to) // it asks again
 	}
 }
 
@@ -73,7 +73,7 @@ func (g *Gateway) lease(packet []byte, control *ipv4.ControlMessage) (*dhcpv4.DH
 	if kind == dhcpv4.MessageTypeAck && len(wanted.To4()) == 4 && !wanted.IsUnspecified() && !wanted.Equal(address.AsSlice()) {
 		kind = dhcpv4.MessageTypeNak // a clone that asks for its source's address
 	}
-	router := net.IP(Router.AsSlice())
+	router := net.IP(neighbour.Router.AsSlice())
 	options := []dhcpv4.Modifier{dhcpv4.WithMessageType(kind), dhcpv4.WithServerIP(router), dhcpv4.WithOption(dhcpv4.OptServerIdentifier(router)), dhcpv4.WithBroadcast(true)}
 	if kind != dhcpv4.MessageTypeNak {
 		_, all, _ := net.ParseCIDR("0.0.0.0/0")
@@ -83,9 +83,6 @@ func (g *Gateway) lease(packet []byte, control *ipv4.ControlMessage) (*dhcpv4.DH
 			dhcpv4.WithOption(dhcpv4.OptClasslessStaticRoute(
 				&dhcpv4.Route{Dest: &net.IPNet{IP: router, Mask: net.CIDRMask(32, 32)}, Router: net.IPv4zero},
 				&dhcpv4.Route{Dest: all, Router: router})))
-	}
-	if own, err := net.InterfaceByIndex(control.IfIndex); err == nil {
-		options = append(options, dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(neighbour.RouterOption), own.HardwareAddr)))
 	}
 	reply, err := dhcpv4.NewReplyFromRequest(request, options...)
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"pixels/internal/neighbour"
 )
 
 // proxyPort is where nftables sends all TCP of sandboxes.
@@ -71,7 +73,7 @@ func (f *filter) chains(conn *nftables.Conn, table *nftables.Table, c Config) {
 	if off(ProtectRedirects) {
 		nat(wire, verdict(expr.VerdictReturn))
 	}
-	nat(wire, onlyIPv4(), sourceIn(f.opened), destination(Router, expr.CmpOpNeq), verdict(expr.VerdictReturn))
+	nat(wire, onlyIPv4(), sourceIn(f.opened), destination(neighbour.Router, expr.CmpOpNeq), verdict(expr.VerdictReturn))
 	nat(wire, onlyIPv4(), protocol(unix.IPPROTO_UDP), port(53), redirect(53))
 	nat(wire, onlyIPv4(), protocol(unix.IPPROTO_TCP), port(53), redirect(53))
 	nat(wire, onlyIPv4(), protocol(unix.IPPROTO_TCP), redirect(proxyPort))
@@ -85,7 +87,7 @@ func (f *filter) chains(conn *nftables.Conn, table *nftables.Table, c Config) {
 	input(wire, onlyIPv4(), protocol(unix.IPPROTO_UDP), port(53), verdict(expr.VerdictAccept))
 	input(wire, onlyIPv4(), protocol(unix.IPPROTO_UDP), port(67), verdict(expr.VerdictAccept))
 	input(wire, onlyIPv4(), protocol(unix.IPPROTO_TCP), destinationChanged(), port(53), verdict(expr.VerdictAccept))
-	input(wire, onlyIPv4(), protocol(unix.IPPROTO_TCP), destination(Router, expr.CmpOpEq), port(53), verdict(expr.VerdictAccept))
+	input(wire, onlyIPv4(), protocol(unix.IPPROTO_TCP), destination(neighbour.Router, expr.CmpOpEq), port(53), verdict(expr.VerdictAccept))
 	input(wire, onlyIPv4(), protocol(unix.IPPROTO_TCP), destinationChanged(), port(proxyPort), verdict(expr.VerdictAccept))
 	input(wire, onlyIPv4(), reject())
 	input(up, established(), verdict(expr.VerdictAccept))

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -126,9 +127,6 @@ func (w *wire) remember(e Event) {
 // wirePrefix is how the names of wires begin; a number follows.
 const wirePrefix = "w"
 
-// Router is the gateway's address on every wire. It is link-local, so that it means nothing elsewhere.
-var Router = netip.AddrFrom4([4]byte{169, 254, 1, 1})
-
 // Interface is the name of the gateway's interface to a wire.
 func Interface(number int) string { return wirePrefix + strconv.Itoa(number) }
 
@@ -224,12 +222,21 @@ func (g *Gateway) forget(w *wire) {
 	delete(g.wires, w.number)
 }
 
-// bringUp gives an interface the router's address and a route to the sandbox's, and no IPv6.
+// bringUp gives an interface the router's addresses and a route to the sandbox's, and no IPv6.
 func bringUp(link netlink.Link, w *wire) error {
 	if err := setting("ipv6/conf/"+w.name()+"/disable_ipv6", "1"); err != nil {
 		return err
 	}
-	own := &net.IPNet{IP: Router.AsSlice(), Mask: net.CIDRMask(32, 32)}
+	if !bytes.Equal(link.Attrs().HardwareAddr, neighbour.RouterHardware) {
+		// A sandbox that has another one still, from a gateway of an older version, is told.
+		if err := setting("ipv4/conf/"+w.name()+"/arp_notify", "1"); err != nil {
+			return err
+		}
+		if err := netlink.LinkSetHardwareAddr(link, neighbour.RouterHardware); err != nil {
+			return fmt.Errorf("give it a hardware address: %w", err)
+		}
+	}
+	own := &net.IPNet{IP: neighbour.Router.AsSlice(), Mask: net.CIDRMask(32, 32)}
 	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: own, Scope: unix.RT_SCOPE_LINK}); err != nil {
 		return fmt.Errorf("give it an address: %w", err)
 	}
@@ -237,7 +244,7 @@ func bringUp(link netlink.Link, w *wire) error {
 		return fmt.Errorf("set it up: %w", err)
 	}
 	to := &net.IPNet{IP: w.address.AsSlice(), Mask: net.CIDRMask(32, 32)}
-	if err := netlink.RouteReplace(&netlink.Route{LinkIndex: w.index, Dst: to, Scope: netlink.SCOPE_LINK, Src: Router.AsSlice()}); err != nil {
+	if err := netlink.RouteReplace(&netlink.Route{LinkIndex: w.index, Dst: to, Scope: netlink.SCOPE_LINK, Src: neighbour.Router.AsSlice()}); err != nil {
 		return fmt.Errorf("route to %s: %w", w.address, err)
 	}
 	return nil

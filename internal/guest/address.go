@@ -125,7 +125,7 @@ func ask(ctx context.Context) (*dhcpv4.DHCPv4, error) {
 	defer client.Close()
 	name, _ := os.Hostname()
 	lease, err := client.Request(ctx, dhcpv4.WithOption(dhcpv4.OptHostName(name)), dhcpv4.WithRequestedOptions(
-		dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer, dhcpv4.OptionDomainName, dhcpv4.OptionInterfaceMTU, dhcpv4.GenericOptionCode(neighbour.RouterOption)))
+		dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer, dhcpv4.OptionDomainName, dhcpv4.OptionInterfaceMTU))
 	if err != nil {
 		return nil, err
 	}
@@ -165,8 +165,8 @@ func use(link netlink.Link, ack *dhcpv4.DHCPv4) error {
 		if err := netlink.RouteReplace(route); err != nil {
 			return fmt.Errorf("set the default route by %s: %w", routers[0], err)
 		}
-		if hardware := ack.GetOneOption(dhcpv4.GenericOptionCode(neighbour.RouterOption)); len(hardware) == 6 {
-			_ = neighbour.Keep(link.Attrs().Index, routers[0], hardware) // else the kernel asks for it
+		if routers[0].Equal(neighbour.Router.AsSlice()) {
+			_ = neighbour.Keep(link.Attrs().Index, routers[0], neighbour.RouterHardware) // else the kernel asks for it
 		}
 	}
 	return resolver(ack)

@@ -4,6 +4,7 @@ package neighbour
 
 import (
 	"net"
+	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -73,5 +74,9 @@ const Limit = 131072
 // LimitPath is where the kernel tells its limit, on a machine itself and not in its containers.
 const LimitPath = "/proc/sys/net/ipv4/neigh/default/gc_thresh3"
 
-// RouterOption is an option of DHCP, of those for private use (RFC 3942), by which a gateway tells its hardware address.
-const RouterOption = 224
+// Router is the gateway's address on every wire. It is link-local, so that it means nothing elsewhere.
+var Router = netip.AddrFrom4([4]byte{169, 254, 1, 1})
+
+// RouterHardware is the gateway's hardware address on every wire, which has two ends only: so nobody has to ask for it. It is
+// one of those that are administered locally (IEEE 802), and the image with systemd has it in its network's file.
+var RouterHardware = net.HardwareAddr{0x02, 'p', 'i', 'x', 0, 1}

@@ -33,6 +33,11 @@ ClientIdentifier=mac
 UseDNS=yes
 UseDomains=yes
 UseHostname=no
+
+# The gateway of a wire, so that nobody has to ask for its hardware address.
+[Neighbor]
+Address=169.254.1.1
+LinkLayerAddress=02:70:69:78:00:01
 END
 
 	# A sandbox must be usable a moment after its start, so what only serves long-lived machines does not run.
