@@ -10,9 +10,11 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	client "github.com/lxc/incus/v6/client"
@@ -33,9 +35,11 @@ const (
 	canaryFine = "nothing got out"
 )
 
-// edgeKey, on the gateway's instance, is what a canary found that the host lacks: edgeClosed, or the gaps.
+// edgeKey, on the gateway's instance, is what a canary found that the host lacks: edgeClosed, or the gaps. edgeRunKey is the
+// run of the host that it holds for, because what the host has does not outlast that.
 const (
 	edgeKey    = "user.pixels.canary_host"
+	edgeRunKey = "user.pixels.canary_host_run"
 	edgeClosed = "nothing is missing"
 )
 
@@ -133,10 +137,30 @@ func (b *Backend) canary(ctx context.Context) (found CanaryFound, err error) {
 	}
 	slices.Sort(found.Ways)
 	found.Ways = slices.Compact(found.Ways)
+	inst, err := b.gateway()
+	if err != nil {
+		return found, err
+	}
+	run, err := edgeRun(b.config, inst)
+	if err != nil {
+		return found, err
+	}
 	return found, edit(ctx, b.server, b.wires.name, func(put *api.InstancePut) error {
-		put.Config[canaryKey], put.Config[edgeKey] = orElse(found.Ways, canaryFine), orElse(found.Gaps, edgeClosed)
+		put.Config[canaryKey], put.Config[edgeKey], put.Config[edgeRunKey] = orElse(found.Ways, canaryFine), orElse(found.Gaps, edgeClosed), run
 		return nil
 	})
+}
+
+// gateway returns the gateway's instance.
+func (b *Backend) gateway() (*api.Instance, error) {
+	k, err := b.cache.instance(b.wires.name)
+	if err == nil && k == nil {
+		err = fmt.Errorf("there is no gateway %s: a human runs `pixels-mcp setup`", b.wires.name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &k.Instance, nil
 }
 
 // orElse is a list as one text, and what stands for an empty one.
@@ -213,16 +237,47 @@ func leaky(found string) string {
 // openEdge says which promise is missing where the host lacks what the gateway can't do for it.
 func (b *Backend) openEdge(w *wires) string {
 	k, err := b.cache.instance(w.name)
-	if err != nil || k == nil || k.Config[edgeKey] == edgeClosed {
+	if err != nil || k == nil {
 		return ""
 	}
-	found := k.Config[edgeKey]
+	found := edgeGap(b.config, &k.Instance)
 	if found == "" {
-		found = "nobody has looked yet"
+		return ""
 	}
 	return "the host is not known to be closed: without rules of its own for the bridge an allowed name that leads to one of its addresses reaches its services, " +
 		"and what it forwards may reach sandboxes (" + found + "); a human runs `sudo pixels-mcp setup`, and `pixels-mcp doctor` where Incus is on another machine"
 }
+
+// edgeGap is what a canary noted at a gateway that the host lacks, or that none has looked; empty when nothing is missing.
+func edgeGap(c Config, gateway *api.Instance) string {
+	run, err := edgeRun(c, gateway)
+	switch found := gateway.Config[edgeKey]; {
+	case found == "":
+		return "nobody has looked yet"
+	case err != nil:
+		return err.Error()
+	case gateway.Config[edgeRunKey] != run:
+		return "nobody has looked since it was started"
+	case found != edgeClosed:
+		return found
+	}
+	return ""
+}
+
+// edgeRun names the present run of the machine of the bridge: by Linux's name for it where that is this machine, else by the
+// start of the gateway, which does not outlast the machine's.
+func edgeRun(c Config, gateway *api.Instance) (string, error) {
+	if c.Remote == "" {
+		return bootID()
+	}
+	return gateway.LastUsedAt.UTC().Format(time.RFC3339Nano), nil
+}
+
+// bootID is random for each run of this machine's kernel; see proc_sys_kernel(5).
+var bootID = sync.OnceValues(func() (string, error) {
+	text, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(text)), err
+})
 
 // leaks returns what a canary found, when it found anything.
 func (b *Backend) leaks(w *wires) string {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lxc/incus/v6/shared/api"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -97,6 +98,18 @@ func TestTheCanaryTriesTheEdges(t *testing.T) {
 		t.Fatal(err)
 	}
 	finds("with rules", nil, nil)
+	err := edit(t.Context(), l.server, l.p.config.Gateway(), func(put *api.InstancePut) error {
+		put.Config[edgeRunKey] = "an earlier one"
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "what was found before the machine started counts for nothing", func() bool { return strings.Contains(gap(), "since it was started") })
+	if err := EnsureHostRules(t.Context(), l.settings); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "a server that is root puts the rules in place, and says so", func() bool { return gap() == "" })
 	const half = "this machine may forget the gateway's hardware address"
 	link, err := netlink.LinkByName(l.settings.Network)
 	if err == nil {

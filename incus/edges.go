@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -100,25 +99,21 @@ func (e *edges) forgotten(ctx context.Context, found *CanaryFound) error {
 	if !kept {
 		gap("this machine may forget the gateway's hardware address when a sandbox fills the table of neighbours")
 	}
-	text, err := os.ReadFile(neighbour.LimitPath)
-	if limit, e := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && e == nil && limit < neighbour.Limit {
+	if limit := neighbour.Short(); limit != 0 {
 		gap("the table of neighbours of this machine has room for %d only, which one sandbox can fill", limit)
 	}
-	return nil // a machine that is a container itself does not see the limit
+	return nil
 }
 
 // place is what the gateway was told about where it is, and whether it has the program of this version.
 func (e *edges) place() (c gateway.Config, current bool, err error) {
-	inst, err := e.cache.instance(e.wires.name)
+	inst, err := e.gateway()
 	if err != nil {
 		return c, false, err
 	}
-	if inst == nil {
-		return c, false, errors.New("there is no gateway")
-	}
 	_, version, err := guestbin.Gateway()
 	if err == nil {
-		c, err = placeOf(&inst.Instance)
+		c, err = placeOf(inst)
 	}
 	return c, inst.Config[gatewayKey] == version, err
 }

@@ -139,7 +139,28 @@ func EnsureHostRules(ctx context.Context, c Config) error {
 	if err == nil && ok {
 		_, err = r.Ensure(ctx)
 	}
-	return errors.Join(err, p.keepNeighbour())
+	if err = errors.Join(err, p.keepNeighbour()); err == nil && ok {
+		err = p.noteRun(ctx)
+	}
+	return err
+}
+
+// noteRun notes that what a canary found in an earlier run of this machine holds for this one, too, because the host has what it had.
+func (p *Provisioner) noteRun(ctx context.Context) error {
+	boot, err := bootID()
+	if err != nil || neighbour.Short() != 0 {
+		return err
+	}
+	err = edit(ctx, p.server, p.config.Gateway(), func(put *api.InstancePut) error {
+		if put.Config[edgeKey] == edgeClosed {
+			put.Config[edgeRunKey] = boot
+		}
+		return nil
+	})
+	if missing(err) {
+		return nil
+	}
+	return err
 }
 
 // keepNeighbour has this machine keep the gateway's hardware address, whatever a sandbox does to the table of neighbours,

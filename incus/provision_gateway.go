@@ -66,7 +66,7 @@ type ProvisionGateway struct {
 	Placed  bool // it is configured for the network as it is now
 	Current bool // its program is that of this version of pixels
 	Held    bool // a canary found no way past it, and it has the same program since
-	Edge    bool // a canary found that the host's own rules are in place
+	Edge    bool // a canary found that the host lacks nothing, since the host was started
 }
 
 // Gateway returns the gateway's instance, or nil when there is none.
@@ -93,7 +93,7 @@ func (p *Provisioner) Gateway() (*ProvisionGateway, error) {
 	return &ProvisionGateway{
 		Name: name, Running: inst.StatusCode == api.Running,
 		Placed: inst.Config["environment."+gateway.Environment] == config, Current: inst.Config[gatewayKey] == version,
-		Held: inst.Config[canaryKey] == canaryFine, Edge: inst.Config[edgeKey] == edgeClosed,
+		Held: inst.Config[canaryKey] == canaryFine, Edge: edgeGap(p.config, inst) == "",
 	}, nil
 }
 

@@ -5,6 +5,9 @@ package neighbour
 import (
 	"net"
 	"net/netip"
+	"os"
+	"strconv"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -71,8 +74,21 @@ func Ask(index int, address net.IP) error {
 // fill that. The number is the one that Incus advises for production.
 const Limit = 131072
 
-// LimitPath is where the kernel tells its limit, on a machine itself and not in its containers.
-const LimitPath = "/proc/sys/net/ipv4/neigh/default/gc_thresh3"
+// limitPath is where the kernel tells its limit, on a machine itself and not in its containers.
+const limitPath = "/proc/sys/net/ipv4/neigh/default/gc_thresh3"
+
+// Short returns the limit where it is lower than Limit, and else 0, also where it is not to be seen.
+func Short() int {
+	text, err := os.ReadFile(limitPath)
+	if err != nil {
+		return 0
+	}
+	limit, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || limit >= Limit {
+		return 0
+	}
+	return limit
+}
 
 // Router is the gateway's address on every wire. It is link-local, so that it means nothing elsewhere.
 var Router = netip.AddrFrom4([4]byte{169, 254, 1, 1})
