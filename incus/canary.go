@@ -146,7 +146,7 @@ func (b *Backend) canary(ctx context.Context) (found CanaryFound, err error) {
 		return found, err
 	}
 	return found, edit(ctx, b.server, b.wires.name, func(put *api.InstancePut) error {
-		put.Config[canaryKey], put.Config[edgeKey], put.Config[edgeRunKey] = orElse(found.Ways, canaryFine), orElse(found.Gaps, edgeClosed), run
+		put.Config[canaryKey], put.Config[edgeKey], put.Config[edgeRunKey] = orElse(found.Ways, canaryFine), orElse(found.Gaps, edgeClosed), strings.Join(run, " ")
 		return nil
 	})
 }
@@ -256,7 +256,7 @@ func edgeGap(c Config, gateway *api.Instance) string {
 		return "nobody has looked yet"
 	case err != nil:
 		return err.Error()
-	case gateway.Config[edgeRunKey] != run:
+	case !slices.ContainsFunc(run, func(name string) bool { return strings.Contains(gateway.Config[edgeRunKey], name) }):
 		return "nobody has looked since it was started"
 	case found != edgeClosed:
 		return found
@@ -264,13 +264,18 @@ func edgeGap(c Config, gateway *api.Instance) string {
 	return ""
 }
 
-// edgeRun names the present run of the machine of the bridge: by Linux's name for it where that is this machine, else by the
-// start of the gateway, which does not outlast the machine's.
-func edgeRun(c Config, gateway *api.Instance) (string, error) {
+// edgeRun names the present run of the machine of the bridge, in as many ways as can be seen from here: by the start of the
+// gateway, which does not outlast the machine's run, and by Linux's name for it where that is this machine.
+func edgeRun(c Config, gateway *api.Instance) (names []string, err error) {
+	names = []string{gateway.LastUsedAt.UTC().Format(time.RFC3339Nano)}
 	if c.Remote == "" {
-		return bootID()
+		boot, err := bootID()
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, boot)
 	}
-	return gateway.LastUsedAt.UTC().Format(time.RFC3339Nano), nil
+	return names, nil
 }
 
 // bootID is random for each run of this machine's kernel; see proc_sys_kernel(5).

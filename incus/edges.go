@@ -2,6 +2,7 @@ package incus
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -145,7 +146,7 @@ func (e *edges) outliving(ctx context.Context, beyond *elsewhere, found *CanaryF
 	defer stop.Close()
 	said := bufio.NewScanner(lines)
 	if !said.Scan() || said.Text() != canary.Ready {
-		return errors.Join(said.Err(), errors.New("the canary's program did not begin"))
+		return cmp.Or(said.Err(), errors.New("the canary's program did not begin"))
 	}
 	if beyond != nil {
 		at := net.JoinHostPort(e.box.Address, strconv.Itoa(holdPort))
