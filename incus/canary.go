@@ -244,24 +244,24 @@ func (b *Backend) openEdge(w *wires) string {
 	if found == "" {
 		return ""
 	}
-	return "the host is not known to be closed: without rules of its own for the bridge an allowed name that leads to one of its addresses reaches its services, " +
-		"and what it forwards may reach sandboxes (" + found + "); a human runs `sudo pixels-mcp setup`, and `pixels-mcp doctor` where Incus is on another machine"
+	return found + "; a human runs `sudo pixels-mcp setup`, and `pixels-mcp doctor` where Incus is on another machine"
 }
 
 // edgeGap is what a canary noted at a gateway that the host lacks, or that none has looked; empty when nothing is missing.
 func edgeGap(c Config, gateway *api.Instance) string {
 	run, err := edgeRun(c, gateway)
-	switch found := gateway.Config[edgeKey]; {
-	case found == "":
-		return "nobody has looked yet"
+	since := func(name string) bool { return strings.Contains(gateway.Config[edgeRunKey], name) }
+	found := gateway.Config[edgeKey]
+	switch {
 	case err != nil:
-		return err.Error()
-	case !slices.ContainsFunc(run, func(name string) bool { return strings.Contains(gateway.Config[edgeRunKey], name) }):
-		return "nobody has looked since it was started"
-	case found != edgeClosed:
+		return "it can't be told whether the host is closed: " + err.Error()
+	case found == edgeClosed && slices.ContainsFunc(run, since):
+		return ""
+	case found != "" && found != edgeClosed:
 		return found
 	}
-	return ""
+	return "nobody has looked since the host was started whether it is closed: without rules of its own for the bridge an allowed name that leads to one of its " +
+		"addresses reaches its services, and what it forwards may reach sandboxes"
 }
 
 // edgeRun names the present run of the machine of the bridge, in as many ways as can be seen from here: by the start of the

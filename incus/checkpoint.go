@@ -29,11 +29,22 @@ func (b *Backend) CreateCheckpoint(ctx context.Context, id, label, description s
 	} else if !errors.Is(err, sandbox.ErrNotFound) {
 		return sandbox.Checkpoint{}, b.failed(err, "checkpoint %s", label)
 	}
-	if inst.Config[checkpointKeys+label] != description {
+	use := ""
+	if !b.charges() { // afterwards the snapshot shares what was the instance's alone
+		n, err := b.use(ctx, id)
+		if err != nil {
+			return sandbox.Checkpoint{}, b.failed(err, "look what checkpoint %s takes", label)
+		}
+		use = strconv.FormatInt(n, 10)
+	}
+	if inst.Config[checkpointKeys+label] != description || use != "" {
 		err := b.change(ctx, id, func(config map[string]string) error {
 			delete(config, checkpointKeys+label)
 			if description != "" {
 				config[checkpointKeys+label] = description
+			}
+			if use != "" {
+				config[useKeys+label] = use
 			}
 			return nil
 		}, nil)
@@ -56,7 +67,9 @@ func (b *Backend) CreateCheckpoint(ctx context.Context, id, label, description s
 	if err != nil {
 		return sandbox.Checkpoint{}, b.failed(err, "look at checkpoint %s", label)
 	}
-	b.later(func(ctx context.Context) { b.noteUse(ctx, id, label) })
+	if use == "" {
+		b.later(func(ctx context.Context) { b.noteUse(ctx, id, label) })
+	}
 	return describeCheckpoint(*snapshot), nil
 }
 
@@ -78,39 +91,26 @@ func (b *Backend) Checkpoints(ctx context.Context, id string) ([]sandbox.Checkpo
 	if err != nil {
 		return nil, b.failed(err, "list checkpoints")
 	}
-	var snapshots []api.InstanceSnapshot
-	costs := !b.charges()
-	uses := map[string]int64{}
+	out := []sandbox.Checkpoint{}
 	for _, one := range ids {
-		if costs {
-			inst, err := b.cache.instance(one)
-			if err != nil {
-				return nil, b.failed(err, "list checkpoints")
-			}
-			if inst != nil {
-				for key, value := range inst.Config {
-					if label, ok := strings.CutPrefix(key, useKeys); ok {
-						uses[label], _ = strconv.ParseInt(value, 10, 64) // it is ours
-					}
-				}
-			}
-		}
-		some, err := b.server.GetInstanceSnapshots(one)
+		snapshots, err := b.server.GetInstanceSnapshots(one)
 		if missing(err) && one != id { // a past instance without checkpoints, which has been removed just now
 			continue
 		}
 		if err != nil {
 			return nil, b.failed(err, "list checkpoints")
 		}
-		snapshots = append(snapshots, some...)
+		for _, s := range snapshots {
+			c := describeCheckpoint(s)
+			if !b.charges() {
+				if c.Cost, err = b.costOf(ctx, one, c.Label); err != nil {
+					return nil, b.failed(err, "look what the checkpoint %s takes", c.Label)
+				}
+			}
+			out = append(out, c)
+		}
 	}
-	slices.SortStableFunc(snapshots, func(a, b api.InstanceSnapshot) int { return a.CreatedAt.Compare(b.CreatedAt) })
-	out := []sandbox.Checkpoint{}
-	for _, s := range snapshots {
-		c := describeCheckpoint(s)
-		c.Cost = uses[c.Label]
-		out = append(out, c)
-	}
+	slices.SortStableFunc(out, func(a, b sandbox.Checkpoint) int { return a.CreatedAt.Compare(b.CreatedAt) })
 	return out, nil
 }
 
@@ -127,6 +127,12 @@ func (b *Backend) DeleteCheckpoint(ctx context.Context, id, label string) error 
 	holder, _, err := b.checkpoint(id, label)
 	if err != nil {
 		return b.failed(err, "delete checkpoint %s", label)
+	}
+	if holder != id { // it may have been put back to this one, which is garbage then
+		err := b.change(ctx, holder, func(config map[string]string) error { config[replacedKey] = "true"; return nil }, nil)
+		if err != nil && !missing(err) {
+			return b.failed(err, "delete checkpoint %s", label)
+		}
 	}
 	op, err := b.server.DeleteInstanceSnapshot(holder, label)
 	if _, err = finish(ctx, b.server, op, err); err != nil {

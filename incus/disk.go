@@ -40,7 +40,7 @@ func (b *Backend) charges() bool {
 	return known
 }
 
-// CheckpointCost implements sandbox.Backend.
+// CheckpointCost implements sandbox.Backend. Where the pool doesn't tell what a sandbox uses, that is all of its disk.
 func (b *Backend) CheckpointCost(ctx context.Context, id string) (int64, error) {
 	if b.charges() {
 		return 0, nil
@@ -52,7 +52,7 @@ func (b *Backend) CheckpointCost(ctx context.Context, id string) (int64, error) 
 // CheckpointsCost implements sandbox.Backend.
 func (b *Backend) CheckpointsCost() bool { return !b.charges() }
 
-// use is how much an instance takes of the pool, in bytes.
+// use is how much an instance takes of the pool, in bytes; all of its disk where the pool doesn't tell, as one of folders.
 func (b *Backend) use(ctx context.Context, id string) (int64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
@@ -61,10 +61,36 @@ func (b *Backend) use(ctx context.Context, id string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return max(0, state.Disk["root"].Usage), nil
+	if used := state.Disk["root"].Usage; used > 0 {
+		return used, nil
+	}
+	inst, err := b.cache.instance(id)
+	if err != nil || inst == nil {
+		return 0, err
+	}
+	return diskOf(&inst.Instance), nil
 }
 
-// noteUse keeps what an instance used when a checkpoint of it was made. Where it can't, what it uses when it is asked counts.
+// costOf is what a checkpoint of an instance takes, in a pool that doesn't charge for it: what the instance used when that was
+// made, or uses now where it isn't noted.
+func (b *Backend) costOf(ctx context.Context, id, label string) (int64, error) {
+	inst, err := b.cache.instance(id)
+	if err != nil {
+		return 0, err
+	}
+	if inst != nil {
+		if noted, err := strconv.ParseInt(inst.Config[useKeys+label], 10, 64); err == nil {
+			return noted, nil
+		}
+	}
+	use, err := b.use(ctx, id)
+	if missing(err) { // it was removed just now
+		return 0, nil
+	}
+	return use, err
+}
+
+// noteUse keeps what an instance is charged with once a checkpoint of it was made.
 func (b *Backend) noteUse(ctx context.Context, id, label string) {
 	use, err := b.use(ctx, id)
 	if err == nil {
@@ -170,19 +196,19 @@ func (b *Backend) fitDisk(ctx context.Context, id string) error {
 	})
 }
 
-// freeGarbage has an instance that was replaced hold what its checkpoints hold, and no more, where that is much: it is put
-// back to its last one. With that Incus puts back its keys, which say where it stands in its line, as they were then.
+// tidied is what the key says of an instance that was replaced and holds no garbage.
+const tidied = "tidied"
+
+// freeGarbage has an instance that was replaced hold what its checkpoints hold, and no more: it is put back to its last one.
+// How much there is to free can't be seen, for what was just written may not be counted yet. With that Incus puts
+// back its keys, which say where it stands in its line, as they were then.
 func (b *Backend) freeGarbage(ctx context.Context, id string) error {
 	inst, _, err := b.server.GetInstance(id)
-	if err != nil || !b.charges() {
+	if err != nil {
 		return err
 	}
 	held, last, err := b.heldBy(ctx, inst)
 	if err != nil || last == "" {
-		return err
-	}
-	use, err := b.use(ctx, id)
-	if err != nil || use-held < minRoom {
 		return err
 	}
 	defer b.lock(id)()
@@ -194,7 +220,7 @@ func (b *Backend) freeGarbage(ctx context.Context, id string) error {
 	}
 	b.cache.touch(id)
 	return edit(ctx, b.server, id, func(put *api.InstancePut) error {
-		put.Config[replacedKey], put.Config[useKeys+last] = "true", strconv.FormatInt(held, 10)
+		put.Config[replacedKey], put.Config[useKeys+last] = tidied, strconv.FormatInt(held, 10)
 		put.Config["volatile.last_state.power"] = "STOPPED" // or an incusd that comes up would start it
 		delete(put.Devices, card)
 		return nil

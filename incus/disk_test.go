@@ -1,13 +1,21 @@
 package incus
 
 import (
+	"bytes"
+	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	client "github.com/lxc/incus/v6/client"
+	"github.com/lxc/incus/v6/shared/api"
 
 	"pixels/egress"
 	"pixels/sandbox"
@@ -24,17 +32,13 @@ func holdsOf(t *testing.T, b *Backend, lineage string) (bytes int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	prefix := ""
-	if b.config.Project != "default" {
-		prefix = b.config.Project + "_"
-	}
 	for line := range strings.Lines(string(out)) {
 		f := strings.Fields(line)
 		if len(f) < 4 {
 			continue
 		}
 		for id, k := range all {
-			if first(k.Instance) == lineage && (strings.HasSuffix(f[3], "/"+prefix+id) || strings.Contains(f[3], "/"+prefix+id+"/")) {
+			if first(k.Instance) == lineage && (strings.HasSuffix(f[3], "/"+inProject(b, id)) || strings.Contains(f[3], "/"+inProject(b, id)+"/")) {
 				n, _ := strconv.ParseInt(f[1], 10, 64)
 				bytes += n
 			}
@@ -110,4 +114,158 @@ func TestASandboxHoldsNoMoreThanItsDisk(t *testing.T) {
 		t.Error(err)
 	}
 	b.background.Wait()
+}
+
+// What a sandbox that was replaced holds beside its checkpoints counts for nobody, so that it goes, however it came there.
+func TestNoGarbageOutlivesARestore(t *testing.T) {
+	t.Parallel()
+	b := realBackend(t)
+	if !b.charges() {
+		t.Skip("the pool charges no instance for its snapshots")
+	}
+	const much, disk = 200 << 20, 2 << 30
+	fill := func(id string) { sh(t, b, id, "head -c 200M /dev/urandom >/root/fill; sync") }
+	keep := func(id, label string) {
+		t.Helper()
+		if _, err := b.CreateCheckpoint(t.Context(), id, label, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, fillOld := range map[string]func(t *testing.T, id string){
+		"stopped": func(t *testing.T, id string) {
+			fill(id)
+			if err := b.SetState(t.Context(), id, sandbox.Stopped); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"in a checkpoint that is deleted": func(t *testing.T, id string) {
+			fill(id)
+			keep(id, "full")
+		},
+		"left by a server that was killed": func(*testing.T, string) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			made := boxOf(t, b, sandbox.Spec{Name: "old", Egress: egress.None, Limits: sandbox.Limits{Disk: disk}})
+			keep(made.ID, "empty")
+			fillOld(t, made.ID)
+			b.background.Wait()
+			now, err := b.Restore(t.Context(), made.ID, "empty")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := b.Destroy(context.Background(), now.ID); err != nil {
+					t.Error(err)
+				}
+				b.background.Wait()
+			}()
+			b.background.Wait()
+			switch name {
+			case "in a checkpoint that is deleted":
+				if err := b.DeleteCheckpoint(t.Context(), now.ID, "full"); err != nil {
+					t.Fatal(err)
+				}
+			case "left by a server that was killed":
+				content := make([]byte, much)
+				_, _ = rand.Read(content) // it never fails
+				err := b.server.CreateInstanceFile(made.ID, "/root/fill", client.InstanceFileArgs{Type: "file", Mode: 0o600, Content: bytes.NewReader(content)})
+				if err == nil {
+					err = edit(t.Context(), b.server, made.ID, func(put *api.InstancePut) error { put.Config[replacedKey] = "true"; return nil })
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				soon(t, "it is known", func() bool { k, err := b.cache.instance(made.ID); return err == nil && k.Config[replacedKey] == "true" })
+				if _, err := b.Sweep(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+			b.background.Wait()
+			held := int64(0)
+			soon(t, "the garbage is gone", func() bool {
+				if held, err = b.use(t.Context(), made.ID); err != nil {
+					t.Fatal(err)
+				}
+				return held < much/2
+			})
+		})
+	}
+}
+
+// Where a pool charges nothing for checkpoints, each counts with what its sandbox used; with all of its disk where the pool
+// doesn't tell that either.
+func TestCheckpointsInPoolsThatDoNotCharge(t *testing.T) {
+	t.Parallel()
+	real := realBackend(t)
+	for driver, told := range map[string]bool{"dir": false, "btrfs": true} {
+		t.Run(driver, func(t *testing.T) {
+			t.Parallel()
+			c := real.config
+			c.Pool = fmt.Sprintf("pixels-%s-%d", driver, os.Getpid())
+			p, err := OpenProvisioner(t.Context(), c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := p.CreatePool(driver, 1<<30); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := deletePool(p.server, c.Pool); err != nil {
+					t.Error(err)
+				}
+			})
+			b := secondBackend(t, c)
+			const disk = 600 << 20
+			made := boxOf(t, b, sandbox.Spec{Name: "kept-" + driver, Egress: egress.None, Limits: sandbox.Limits{Disk: disk}})
+			cost := func() int64 {
+				t.Helper()
+				n, err := b.CheckpointCost(t.Context(), made.ID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return n
+			}
+			fits := func(n int64) bool { return n == disk && !told || told && n > 50<<20 && n < disk }
+			sh(t, b, made.ID, "head -c 60M /dev/urandom >/root/fill; sync")
+			if !b.CheckpointsCost() || !fits(cost()) {
+				t.Errorf("a checkpoint would take %d", cost())
+			}
+			if _, err := b.CreateCheckpoint(t.Context(), made.ID, "one", ""); err != nil {
+				t.Fatal(err)
+			}
+			for _, when := range []string{"at once", "later"} {
+				all, err := b.Checkpoints(t.Context(), made.ID)
+				if err != nil || len(all) != 1 || !fits(all[0].Cost) {
+					t.Errorf("%s its checkpoints are %+v, %v", when, all, err)
+				}
+				b.background.Wait()
+			}
+			// What was replaced holds its checkpoint, and no garbage beside it that counts for nobody.
+			sh(t, b, made.ID, "head -c 200M /dev/urandom >/root/garbage; sync")
+			now, err := b.Restore(t.Context(), made.ID, "one")
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.background.Wait()
+			root := filepath.Join("/var/lib/incus/storage-pools", c.Pool, "containers")
+			for file, want := range map[string]bool{"fill": true, "garbage": false} {
+				_, err := os.Stat(filepath.Join(root, inProject(b, made.ID), "rootfs/root", file))
+				if (err == nil) != want {
+					t.Errorf("what was replaced: %s: %v", file, err)
+				}
+			}
+			if err := b.Destroy(t.Context(), now.ID); err != nil {
+				t.Error(err)
+			}
+			b.background.Wait()
+		})
+	}
+}
+
+// inProject is an instance's name as Incus has it among those of all projects.
+func inProject(b *Backend, id string) string {
+	if b.config.Project == "default" {
+		return id
+	}
+	return b.config.Project + "_" + id
 }

@@ -97,6 +97,13 @@ func (e *ears) heard() []string {
 	return slices.Clone(e.arrived)
 }
 
+// holding tells whether a connection is held.
+func (e *ears) holding() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.held) > 0
+}
+
 // speak says the word over all connections that are held.
 func (e *ears) speak() {
 	e.mu.Lock()

@@ -42,7 +42,7 @@ func (e *edges) try(ctx context.Context, found *CanaryFound) error {
 		return err
 	}
 	if len(answering) > 0 {
-		found.Gaps = append(found.Gaps, "of the host's addresses these answer: "+strings.Join(answering, ", "))
+		found.Gaps = append(found.Gaps, "the host answers at "+strings.Join(answering, ", ")+", so that an allowed name that leads there reaches its services")
 	}
 	if err := e.forgotten(ctx, found); err != nil {
 		return err
@@ -143,6 +143,7 @@ func (e *edges) outliving(ctx context.Context, beyond *elsewhere, found *CanaryF
 		err := e.runProbe(ctx, e.box.ID, path.Join(guest.Dir, "probe"), canary.Probe{Word: e.probe.Word, Hold: hold}, in, out)
 		_ = out.CloseWithError(err) // nil is an end
 	}()
+	defer lines.Close()
 	defer stop.Close()
 	said := bufio.NewScanner(lines)
 	if !said.Scan() || said.Text() != canary.Ready {
@@ -162,6 +163,9 @@ func (e *edges) outliving(ctx context.Context, beyond *elsewhere, found *CanaryF
 		if err != nil {
 			return err
 		}
+	}
+	if !slices.ContainsFunc(hearing, (*ears).holding) {
+		found.Untried = append(found.Untried, "connections from before a mode was narrowed: none could be opened")
 	}
 	_, err = e.SetEgress(ctx, e.box.ID, func(egress.Mode, []egress.Grant) (egress.Mode, []egress.Grant, error) {
 		return egress.Allowlist, nil, nil

@@ -1,6 +1,7 @@
 package incus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ import (
 const (
 	revisionKey = "user.pixels.revision" // how often the keys were changed
 	seenKey     = "user.pixels.seen"     // of an instance that takes over: the revision of the other's keys that it has
-	replacedKey = "user.pixels.replaced" // "true" once another instance is the sandbox
+	replacedKey = "user.pixels.replaced" // "true" once another instance is the sandbox, and then tidied
 )
 
 // takenOver are the keys that can change while a sandbox is restored.
@@ -101,7 +102,10 @@ func (b *Backend) passOn(ctx context.Context, written map[string]string, next st
 // markReplaced marks an instance as replaced. That a full disk is an error of the change, which is made all the same, is none
 // of this.
 func (b *Backend) markReplaced(ctx context.Context, id string) error {
-	err := b.change(ctx, id, func(config map[string]string) error { config[replacedKey] = "true"; return nil }, nil)
+	err := b.change(ctx, id, func(config map[string]string) error {
+		config[replacedKey] = cmp.Or(config[replacedKey], "true")
+		return nil
+	}, nil)
 	if err == nil || missing(err) {
 		return nil
 	}

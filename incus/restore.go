@@ -234,6 +234,8 @@ func (b *Backend) retire(ctx context.Context, id string) {
 		if forceStop(ctx, b.server, id) == nil && b.unplug(ctx, id) == nil {
 			_ = b.freeGarbage(ctx, id)
 		}
+	case all[id].Config[replacedKey] != tidied: // it was stopped before, or not by a call that came so far
+		_ = b.freeGarbage(ctx, id)
 	}
 }
 
