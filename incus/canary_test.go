@@ -4,6 +4,9 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -130,5 +133,48 @@ func TestTheCanaryTriesTheEdges(t *testing.T) {
 	left, err := nft(t.Context(), "", "list", "tables", "ip")
 	if err != nil || strings.Contains(left, leftTables(rules)) {
 		t.Errorf("it leaves %s, %v", left, err)
+	}
+}
+
+// What could not be made whole leaves nothing, and what a process that is gone has left is removed.
+func TestElsewhereLeavesNothing(t *testing.T) {
+	t.Parallel()
+	realBackend(t)
+	rules := HostRules{Bridge: "pxnone" + strconv.Itoa(os.Getpid())}
+	gone := exec.Command("true")
+	if err := gone.Run(); err != nil {
+		t.Fatal(err)
+	}
+	left := leftTables(rules) + strconv.Itoa(gone.Process.Pid) + "_00"
+	if _, err := nft(t.Context(), "add table ip "+left+"\n", "-f", "-"); err != nil {
+		t.Fatal(err)
+	}
+	tables := func() string {
+		t.Helper()
+		all, err := nft(t.Context(), "", "list", "tables", "ip")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	e, err := openElsewhere(t.Context(), rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all := tables(); strings.Contains(all, left) || !strings.Contains(all, e.table) {
+		t.Errorf("beside %s there are %s", e.table, all)
+	}
+	if err := e.close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if all := tables(); strings.Contains(all, leftTables(rules)) {
+		t.Errorf("it leaves %s", all)
+	}
+	if _, err := netlink.LinkByIndex(e.cable.Attrs().Index); err == nil {
+		t.Error("it leaves its cable")
+	}
+	rules.Bridge = `no"bridge`
+	if e, err := openElsewhere(t.Context(), rules); err == nil || e != nil {
+		t.Errorf("beside no bridge there is %+v", e)
 	}
 }

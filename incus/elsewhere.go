@@ -31,7 +31,7 @@ type elsewhere struct {
 var elsewhereNet = netip.MustParsePrefix("192.0.2.0/24")
 
 // openElsewhere makes one beside a bridge of this machine. It takes root.
-func openElsewhere(ctx context.Context, r HostRules) (e *elsewhere, err error) {
+func openElsewhere(ctx context.Context, r HostRules) (_ *elsewhere, err error) {
 	if err := removeLeftTables(ctx, r); err != nil {
 		return nil, err
 	}
@@ -41,7 +41,7 @@ func openElsewhere(ctx context.Context, r HostRules) (e *elsewhere, err error) {
 	base[3] = random[0] &^ 3
 	base[3]++
 	own := netip.AddrFrom4(base)
-	e = &elsewhere{namespace: netns.None(), address: own.Next()}
+	e := &elsewhere{namespace: netns.None(), address: own.Next()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.close(context.WithoutCancel(ctx)))
