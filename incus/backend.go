@@ -297,10 +297,13 @@ func (b *Backend) change(ctx context.Context, id string, edit func(config map[st
 		aside.Wait()
 		b.cache.touch(id)
 		switch {
-		case err == nil:
+		case err == nil || full(err):
 			now, _, e := b.server.GetInstance(id)
 			if e != nil || holds(now.Config, before, put.Config) {
 				return e
+			}
+			if err != nil {
+				return err
 			}
 		case busy(err):
 			select {
@@ -320,6 +323,12 @@ func (b *Backend) change(ctx context.Context, id string, edit func(config map[st
 // busy tells whether Incus refused a change because it does something else with the instance.
 func busy(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "Instance is busy running a")
+}
+
+// full tells whether Incus failed to write its copy of an instance's settings, which it keeps on the instance's disk. It has
+// made the change by then, as a rule.
+func full(err error) bool {
+	return err != nil && (strings.Contains(err.Error(), "backup file") || strings.Contains(err.Error(), "backup.yaml"))
 }
 
 // holds tells whether what differs between before and wanted is in config as wanted.

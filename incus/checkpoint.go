@@ -129,13 +129,17 @@ func (b *Backend) DeleteCheckpoint(ctx context.Context, id, label string) error 
 		return b.failed(err, "delete checkpoint %s", label)
 	}
 	if holder != id { // it may have been put back to this one, which is garbage then
-		err := b.change(ctx, holder, func(config map[string]string) error { config[replacedKey] = "true"; return nil }, nil)
-		if err != nil && !missing(err) {
+		if err := b.setReplaced(ctx, holder, func(string) string { return "true" }); err != nil {
 			return b.failed(err, "delete checkpoint %s", label)
 		}
 	}
 	op, err := b.server.DeleteInstanceSnapshot(holder, label)
-	if _, err = finish(ctx, b.server, op, err); err != nil {
+	if _, err = finish(ctx, b.server, op, err); full(err) {
+		if _, _, e := b.server.GetInstanceSnapshot(holder, label); missing(e) {
+			err = nil
+		}
+	}
+	if err != nil {
 		return b.failed(err, "delete checkpoint %s", label)
 	}
 	if holder != id {

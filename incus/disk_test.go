@@ -269,3 +269,61 @@ func inProject(b *Backend, id string) string {
 	}
 	return b.config.Project + "_" + id
 }
+
+// Who fills a sandbox's disk, on which Incus keeps a copy of its settings, keeps nobody from changing them.
+func TestAFullDiskKeepsNobodyFromChanges(t *testing.T) {
+	t.Parallel()
+	b := realBackend(t)
+	made := boxOf(t, b, sandbox.Spec{Name: "full", Egress: egress.Unrestricted, Limits: sandbox.Limits{Disk: 300 << 20}})
+	id := made.ID
+	fill := func() {
+		t.Helper()
+		sh(t, b, id, "head -c 400M /dev/urandom >/root/rest 2>/dev/null; sync; for n in $(seq 500); do echo $n >/root/more$n; done 2>/dev/null; sync; true")
+	}
+	if _, err := b.CreateCheckpoint(t.Context(), id, "before", "it was filled"); err != nil {
+		t.Fatal(err)
+	}
+	b.background.Wait()
+	fill()
+	set := func(mode egress.Mode, rules ...string) {
+		t.Helper()
+		_, err := b.SetEgress(t.Context(), id, func(egress.Mode, []egress.Grant) (egress.Mode, []egress.Grant, error) {
+			return mode, grantsOf(t, rules...), nil
+		})
+		if err != nil {
+			t.Errorf("set the egress %s: %v", mode, err)
+			return
+		}
+		if e, err := b.Egress(t.Context(), id); err != nil || e.Mode != mode || !e.Enforced || len(e.Rules) != len(rules) {
+			t.Errorf("after it was set to %s its egress is %+v, %v", mode, e, err)
+		}
+	}
+	set(egress.Allowlist)
+	set(egress.Allowlist, "example.com")
+	set(egress.None)
+	later := time.Now().Add(3 * time.Hour)
+	if err := b.SetExpiry(t.Context(), id, later); err != nil {
+		t.Errorf("extend it: %v", err)
+	}
+	if now, err := b.Get(t.Context(), made.Owner, "full"); err != nil || now.ExpiresAt.Sub(later).Abs() > time.Minute {
+		t.Errorf("extended, it is %+v, %v", now, err)
+	}
+	set(egress.Allowlist)
+	now, err := b.Restore(t.Context(), id, "before")
+	if err != nil {
+		t.Fatalf("restore it: %v", err)
+	}
+	b.background.Wait()
+	id = now.ID
+	fill()
+	if err := b.DeleteCheckpoint(t.Context(), id, "before"); err != nil {
+		t.Errorf("delete its checkpoint: %v", err)
+	}
+	fill()
+	if err := b.SetState(t.Context(), id, sandbox.Stopped); err != nil {
+		t.Errorf("stop it: %v", err)
+	}
+	if err := b.Destroy(t.Context(), id); err != nil {
+		t.Errorf("destroy it: %v", err)
+	}
+}

@@ -99,17 +99,18 @@ func (b *Backend) passOn(ctx context.Context, written map[string]string, next st
 	return took, err
 }
 
-// markReplaced marks an instance as replaced. That a full disk is an error of the change, which is made all the same, is none
-// of this.
+// markReplaced marks an instance as replaced.
 func (b *Backend) markReplaced(ctx context.Context, id string) error {
+	return b.setReplaced(ctx, id, func(now string) string { return cmp.Or(now, "true") })
+}
+
+// setReplaced changes the mark of an instance that was replaced.
+func (b *Backend) setReplaced(ctx context.Context, id string, change func(now string) string) error {
 	err := b.change(ctx, id, func(config map[string]string) error {
-		config[replacedKey] = cmp.Or(config[replacedKey], "true")
+		config[replacedKey] = change(config[replacedKey])
 		return nil
 	}, nil)
-	if err == nil || missing(err) {
-		return nil
-	}
-	if inst, _, e := b.server.GetInstance(id); missing(e) || e == nil && inst.Config[replacedKey] != "" {
+	if missing(err) {
 		return nil
 	}
 	return err

@@ -325,6 +325,12 @@ func edit(ctx context.Context, server client.InstanceServer, id string, edit fun
 		op, err := server.UpdateInstance(id, put, etag)
 		_, err = finish(ctx, server, op, err)
 		switch {
+		case full(err):
+			now, _, e := server.GetInstance(id)
+			if e == nil && !(maps.EqualFunc(put.Devices, now.Devices, maps.Equal) && holds(now.Config, inst.Config, put.Config)) {
+				e = err
+			}
+			return e
 		case ctx.Err() != nil:
 			return err
 		case busy(err) && time.Now().Before(patient):
