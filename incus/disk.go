@@ -2,9 +2,14 @@ package incus
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"path"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/lxc/incus/v6/shared/api"
@@ -142,12 +147,22 @@ func (b *Backend) room(ctx context.Context, before []api.Instance, disk int64) (
 	room := disk
 	for _, inst := range before {
 		held, _, err := b.heldBy(ctx, &inst)
+		if err == nil && untidy(&inst) {
+			var use int64
+			use, err = b.use(ctx, inst.Name)
+			held = max(held, use)
+		}
 		if err != nil {
 			return 0, err
 		}
 		room -= held
 	}
 	return room, nil
+}
+
+// untidy tells of an instance whether it was replaced and may hold garbage still.
+func untidy(inst *api.Instance) bool {
+	return inst.Config[replacedKey] != "" && inst.Config[replacedKey] != tidied
 }
 
 // giveRoom gives the instance that a restore makes its share of the sandbox's disk.
@@ -158,6 +173,14 @@ func (b *Backend) giveRoom(ctx context.Context, old *api.Instance, config map[st
 		return err
 	}
 	room, err := b.room(ctx, append(line, *old), disk)
+	if err == nil && room < minRoom && slices.ContainsFunc(line, func(inst api.Instance) bool { return untidy(&inst) }) {
+		for _, inst := range line {
+			b.retire(ctx, inst.Name)
+		}
+		if line, err = b.before(old); err == nil {
+			room, err = b.room(ctx, append(line, *old), disk)
+		}
+	}
 	switch {
 	case err != nil:
 		return err
@@ -215,7 +238,12 @@ func (b *Backend) freeGarbage(ctx context.Context, id string) error {
 	put := inst.Writable()
 	put.Restore = last
 	op, err := b.server.UpdateInstance(id, put, "")
-	if _, err = finish(ctx, b.server, op, err); err != nil {
+	_, err = finish(ctx, b.server, op, err)
+	if err != nil && strings.HasSuffix(err.Error(), "In use") {
+		// On a full disk Incus can't end an instance's stop, and holds on to it until Incus itself is started again.
+		err = b.emptyOut(ctx, id)
+	}
+	if err != nil {
 		return err
 	}
 	b.cache.touch(id)
@@ -225,4 +253,33 @@ func (b *Backend) freeGarbage(ctx context.Context, id string) error {
 		delete(put.Devices, card)
 		return nil
 	})
+}
+
+// emptyOut removes all files of a stopped instance. Its checkpoints have theirs.
+func (b *Backend) emptyOut(ctx context.Context, id string) (err error) {
+	f, err := b.OpenFiles(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return removeAllIn(f, "/")
+}
+
+func removeAllIn(f sandbox.Files, dir string) error {
+	list, err := f.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, file := range list {
+		at := path.Join(dir, file.Name)
+		if file.Mode.IsDir() {
+			if err := removeAllIn(f, at); err != nil {
+				return err
+			}
+		}
+		if err := f.Remove(at); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }

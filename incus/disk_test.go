@@ -274,7 +274,8 @@ func inProject(b *Backend, id string) string {
 func TestAFullDiskKeepsNobodyFromChanges(t *testing.T) {
 	t.Parallel()
 	b := realBackend(t)
-	made := boxOf(t, b, sandbox.Spec{Name: "full", Egress: egress.Unrestricted, Limits: sandbox.Limits{Disk: 300 << 20}})
+	const disk = 300 << 20
+	made := boxOf(t, b, sandbox.Spec{Name: "full", Egress: egress.Unrestricted, Limits: sandbox.Limits{Disk: disk}})
 	id := made.ID
 	fill := func() {
 		t.Helper()
@@ -314,6 +315,13 @@ func TestAFullDiskKeepsNobodyFromChanges(t *testing.T) {
 		t.Fatalf("restore it: %v", err)
 	}
 	b.background.Wait()
+	soon(t, "what was replaced holds no garbage", func() bool {
+		use, err := b.use(t.Context(), id)
+		return err == nil && use < 100<<20
+	})
+	if inst, _, err := b.server.GetInstance(id); err != nil || inst.Devices["root"]["size"] != strconv.Itoa(disk) {
+		t.Errorf("what was replaced has a disk of %s, %v", inst.Devices["root"]["size"], err)
+	}
 	id = now.ID
 	fill()
 	if err := b.DeleteCheckpoint(t.Context(), id, "before"); err != nil {

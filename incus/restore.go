@@ -231,7 +231,12 @@ func (b *Backend) retire(ctx context.Context, id string) {
 	case len(snapshots) == 0:
 		_ = b.remove(ctx, id)
 	case all[id].StatusCode != api.Stopped:
-		if forceStop(ctx, b.server, id) == nil && b.unplug(ctx, id) == nil {
+		if err := forceStop(ctx, b.server, id); err != nil {
+			if inst, _, e := b.server.GetInstance(id); e != nil || inst.StatusCode != api.Stopped { // else it has stopped all the same
+				return
+			}
+		}
+		if b.unplug(ctx, id) == nil {
 			_ = b.freeGarbage(ctx, id)
 		}
 	case all[id].Config[replacedKey] != tidied: // it was stopped before, or not by a call that came so far
