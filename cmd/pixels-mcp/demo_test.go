@@ -80,7 +80,7 @@ func TestAnInterruptedDemoLeavesNothing(t *testing.T) {
 	demos.Lock()
 	defer demos.Unlock()
 	path := self(t)
-	for _, words := range []string{"create the sandbox", "write a file", "clone it", "destroy all"} {
+	for _, words := range []string{"create the sandbox", "write a file", "clone it 3", "clone it, with nothing", "destroy all"} {
 		cmd, out := startDemo(t, path, words)
 		time.Sleep(200 * time.Millisecond) // somewhere in the midst of it, for the next words may come much later
 		if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGINT); err != nil {

@@ -142,7 +142,8 @@ func (d *Demo) job(ctx context.Context) (err error) {
 			}
 		}
 		err = d.client.Call(ctx, "wait", map[string]any{"ids": []string{started.Operation}}, &got)
-		if err == nil && (len(got.Operations) != 1 || got.Operations[0].State != "ended" || strings.TrimSpace(got.Operations[0].Exec.Stdout) != "17984") {
+		operation, err := one(got.Operations, err)
+		if err == nil && (operation.State != "ended" || strings.TrimSpace(operation.Exec.Stdout) != "17984") {
 			err = fmt.Errorf("it is %+v, and there are 17984 primes below 200000", got)
 		}
 		return started.Operation + ": 17984 primes up to 200000", err

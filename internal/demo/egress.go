@@ -2,6 +2,7 @@ package demo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -27,12 +28,16 @@ func (d *Demo) egress(ctx context.Context) error {
 			}
 		}
 		err := d.client.Call(ctx, "clone_sandbox", map[string]any{"source": "base:ready", "names": []string{fetch}, "egress": "allowlist", "command": source}, &got)
-		if err != nil || got.Clones[0].Error != "" {
-			return "", fmt.Errorf("%v%s", err, got.Clones[0].Error)
+		clone, err := one(got.Clones, err)
+		if err == nil && clone.Error != "" {
+			err = errors.New(clone.Error)
 		}
-		found := sourceRule.FindStringSubmatch(got.Clones[0].Exec.Stdout)
+		if err != nil {
+			return "", err
+		}
+		found := sourceRule.FindStringSubmatch(clone.Exec.Stdout)
 		if found == nil {
-			return "", fmt.Errorf("it has no package source: %q", got.Clones[0].Exec.Stdout)
+			return "", fmt.Errorf("it has no package source: %q", clone.Exec.Stdout)
 		}
 		file, err = url.Parse(strings.TrimSuffix(found[1], "/") + "/dists/" + found[2] + "/InRelease")
 		return fetch + ": egress allowlist, which is empty", err
@@ -89,11 +94,13 @@ func (d *Demo) egress(ctx context.Context) error {
 			return "", err
 		}
 		var ended struct{ Operations []struct{ State string } }
-		if err := d.client.Call(ctx, "wait", map[string]any{"ids": []string{held.Operation}, "timeout": 10}, &ended); err != nil {
+		err = d.client.Call(ctx, "wait", map[string]any{"ids": []string{held.Operation}, "timeout": 10}, &ended)
+		operation, err := one(ended.Operations, err)
+		if err != nil {
 			return "", err
 		}
-		if change.Cut == 0 || ended.Operations[0].State != "ended" {
-			return "", fmt.Errorf("%d connections were cut, and the command that held one is %s", change.Cut, ended.Operations[0].State)
+		if change.Cut == 0 || operation.State != "ended" {
+			return "", fmt.Errorf("%d connections were cut, and the command that held one is %s", change.Cut, operation.State)
 		}
 		ran, err := get()
 		if err == nil && ran.ExitCode == 0 {
@@ -101,4 +108,15 @@ func (d *Demo) egress(ctx context.Context) error {
 		}
 		return fmt.Sprintf("%d cut, and denied again", change.Cut), err
 	})
+}
+
+// one is the one element of a list that a call which may have failed returned.
+func one[T any](list []T, err error) (first T, _ error) {
+	switch {
+	case err != nil:
+		return first, err
+	case len(list) != 1:
+		return first, fmt.Errorf("there is not one answer but %d: %+v", len(list), list)
+	}
+	return list[0], nil
 }

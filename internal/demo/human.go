@@ -87,10 +87,12 @@ func (d *Demo) held(ctx context.Context, file *url.URL, get func() (exec, error)
 			Exec  exec
 		}
 	}
-	if err := d.client.Call(ctx, "wait", map[string]any{"ids": []string{began.Operation}, "timeout": 1}, &got); err != nil {
+	err = d.client.Call(ctx, "wait", map[string]any{"ids": []string{began.Operation}, "timeout": 1}, &got)
+	operation, err := one(got.Operations, err)
+	if err != nil {
 		return "", false, err
 	}
-	if got.Operations[0].State != "running" {
+	if operation.State != "running" {
 		return "", false, fmt.Errorf("it was not held: %+v", got)
 	}
 	if err := d.human(ctx, &r, "requests", "show", r.ID, "--json"); err != nil {
@@ -100,12 +102,13 @@ func (d *Demo) held(ctx context.Context, file *url.URL, get func() (exec, error)
 		return "", false, err
 	}
 	took := time.Since(start)
-	if err := d.client.Call(ctx, "wait", map[string]any{"ids": []string{began.Operation}, "timeout": 20}, &got); err != nil {
+	err = d.client.Call(ctx, "wait", map[string]any{"ids": []string{began.Operation}, "timeout": 20}, &got)
+	if operation, err = one(got.Operations, err); err != nil {
 		return "", false, err
 	}
-	ran := got.Operations[0].Exec
+	ran := operation.Exec
 	switch {
-	case got.Operations[0].State != "ended":
+	case operation.State != "ended":
 		return "", false, fmt.Errorf("it is held still, after its approval")
 	case ran.ExitCode == 0:
 		return fmt.Sprintf("held for %.1f s: %s wants %s (process %s)\napproved by another process, and fetched %s", took.Seconds(), r.ID, r.Rule, orUnknown(r.Process), file), true, nil
@@ -126,24 +129,25 @@ func orUnknown(process string) string {
 func (d *Demo) refused(ctx context.Context) (string, error) {
 	var asked struct{ Requests []request }
 	ask := map[string]any{"name": fetch, "domains": []string{"somewhere.example.com"}, "reason": "to see what is there"}
-	if err := d.client.Call(ctx, "allow_domain", ask, &asked); err != nil {
+	err := d.client.Call(ctx, "allow_domain", ask, &asked)
+	r, err := one(asked.Requests, err)
+	if err != nil {
 		return "", err
 	}
-	if len(asked.Requests) != 1 {
-		return "", fmt.Errorf("nobody was asked: %+v", asked)
-	}
-	id := asked.Requests[0].ID
+	id := r.ID
 	// What an earlier demo was refused still is.
-	if asked.Requests[0].State == "open" {
+	if r.State == "open" {
 		if err := d.human(ctx, nil, "requests", "deny", id, "--answer", "not in a demo"); err != nil {
 			return "", err
 		}
 	}
 	var waited struct{ Operations []struct{ Result request } }
-	if err := d.client.Call(ctx, "wait", map[string]any{"ids": []string{id}, "timeout": 10}, &waited); err != nil {
+	err = d.client.Call(ctx, "wait", map[string]any{"ids": []string{id}, "timeout": 10}, &waited)
+	operation, err := one(waited.Operations, err)
+	if err != nil {
 		return "", err
 	}
-	r := waited.Operations[0].Result
+	r = operation.Result
 	if r.State != "denied" {
 		return "", fmt.Errorf("the request is %s after its denial", r.State)
 	}
