@@ -24,19 +24,24 @@ const Held = "held "
 // Ready is the first line that Hold prints.
 const Ready = "ready"
 
+// openWait is how long a connection may take to open.
+const openWait = time.Second
+
 // holdPause is the time between two words over a held connection.
 const holdPause = 50 * time.Millisecond
 
 func (h *Hold) run(word string, in io.Reader, out io.Writer) error {
 	var mu sync.Mutex
 	var held []net.Conn
-	var holding sync.WaitGroup
-	for _, to := range h.To {
-		conn, err := net.DialTimeout("tcp4", to.String(), probeWait)
+	var opening, holding sync.WaitGroup
+	hold := func(to netip.AddrPort) {
+		conn, err := net.DialTimeout("tcp4", to.String(), openWait)
 		if err != nil {
-			continue
+			return
 		}
+		mu.Lock()
 		held = append(held, conn)
+		mu.Unlock()
 		holding.Go(func() {
 			for {
 				if _, err := io.WriteString(conn, Held+word+"\n"); err != nil {
@@ -54,6 +59,10 @@ func (h *Hold) run(word string, in io.Reader, out io.Writer) error {
 			}
 		})
 	}
+	for _, to := range h.To {
+		opening.Go(func() { hold(to) })
+	}
+	opening.Wait()
 	listener, err := net.Listen("tcp4", fmt.Sprintf(":%d", h.Port))
 	if err == nil {
 		mu.Lock()

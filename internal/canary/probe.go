@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -108,12 +109,20 @@ func (p Probe) Run(in io.Reader, out io.Writer) error {
 
 // edge prints which addresses answer.
 func edge(hosts []netip.AddrPort, out io.Writer) {
-	for _, host := range hosts {
-		conn, err := net.DialTimeout("tcp4", host.String(), probeWait)
-		if err == nil {
-			_ = conn.Close()
-		}
-		if err == nil || errors.Is(err, syscall.ECONNREFUSED) { // that nobody listens is an answer
+	answers := make([]bool, len(hosts))
+	var dialling sync.WaitGroup
+	for i, host := range hosts {
+		dialling.Go(func() {
+			conn, err := net.DialTimeout("tcp4", host.String(), openWait)
+			if err == nil {
+				_ = conn.Close()
+			}
+			answers[i] = err == nil || errors.Is(err, syscall.ECONNREFUSED) // that nobody listens is an answer
+		})
+	}
+	dialling.Wait()
+	for i, host := range hosts {
+		if answers[i] {
 			fmt.Fprintln(out, host.Addr())
 		}
 	}
