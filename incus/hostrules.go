@@ -147,16 +147,20 @@ func EnsureHostRules(ctx context.Context, c Config) error {
 
 // noteRun notes that what a canary found in an earlier run of this machine holds for this one, too, because the host has what it had.
 func (p *Provisioner) noteRun(ctx context.Context) error {
-	boot, err := bootID()
-	if err != nil || neighbour.Short() != 0 {
-		return err
-	}
-	err = edit(ctx, p.server, p.config.Gateway(), func(put *api.InstancePut) error {
-		if put.Config[edgeKey] == edgeClosed {
-			put.Config[edgeRunKey] = boot
-		}
+	if neighbour.Short() != 0 {
 		return nil
-	})
+	}
+	inst, _, err := p.server.GetInstance(p.config.Gateway())
+	if err == nil && inst.Config[edgeKey] == edgeClosed {
+		var run []string
+		if run, err = edgeRun(p.config, inst); err != nil {
+			return err
+		}
+		err = edit(ctx, p.server, inst.Name, func(put *api.InstancePut) error {
+			put.Config[edgeRunKey] = strings.Join(run, " ")
+			return nil
+		})
+	}
 	if missing(err) {
 		return nil
 	}
