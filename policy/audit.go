@@ -87,6 +87,9 @@ func (s *Store) Add(r Record) {
 	for _, text := range []*string{&r.Owner, &r.Sandbox, &r.Call, &r.Tool, &r.Rule, &r.Target, &r.Detail, &r.Process} {
 		*text = line(*text, longest)
 	}
+	if r.Kind == Decided {
+		s.owners.Store(r.Owner, true)
+	}
 	select {
 	case s.records <- r:
 	default:

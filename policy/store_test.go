@@ -291,3 +291,37 @@ func BenchmarkAdd(b *testing.B) {
 	slices.Sort(took)
 	b.ReportMetric(took[len(took)*99/100].Seconds()*1000, "p99-ms")
 }
+
+// Whose connections are this store's business is known once a call of theirs was decided, here at once, and elsewhere when it
+// was written down.
+func TestAnOwnerIsKnownFromTheFirstCallOn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pixels.db")
+	s, _ := openStore(t, path)
+	elsewhere, _ := openStore(t, path)
+	knows := func(s *Store, owner string) bool {
+		t.Helper()
+		known, err := s.Knows(owner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return known
+	}
+	for n := range 20 {
+		owner := fmt.Sprintf("owner%d", n)
+		if knows(s, owner) {
+			t.Errorf("%s is known beforehand", owner)
+		}
+		s.Add(Record{Kind: Connected, Owner: owner})
+		if knows(s, owner) {
+			t.Errorf("%s is known for a connection", owner)
+		}
+		s.Add(Record{Kind: Decided, Owner: owner, Tool: "create_sandbox", Verdict: "allow"})
+		if !knows(s, owner) {
+			t.Errorf("%s is not known", owner)
+		}
+	}
+	records(t, s, Query{Kind: Decided}, 20)
+	if !knows(elsewhere, "owner19") {
+		t.Error("another process does not know who is on record")
+	}
+}
