@@ -48,6 +48,7 @@ type Demo struct {
 
 	client *server.Client
 	steps  []step
+	began  time.Time
 }
 
 type step struct {
@@ -65,6 +66,7 @@ func (d *Demo) Run(ctx context.Context) error {
 	if err := d.removeAll(ctx, "remove what an earlier demo left"); err != nil {
 		return err
 	}
+	d.began = time.Now().Truncate(time.Millisecond) // as the times of requests are
 	err = d.job(ctx)
 	if err != nil {
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)

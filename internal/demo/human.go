@@ -15,6 +15,7 @@ import (
 type request struct {
 	ID, State, Rule, Process, Answer string
 	Count                            int
+	At                               time.Time
 }
 
 // human runs the program as a human does, and reads the JSON that it prints into out, unless that is nil.
@@ -55,7 +56,8 @@ func (d *Demo) held(ctx context.Context, file *url.URL, get func() (exec, error)
 		defer close(asked)
 		for text := bufio.NewScanner(lines); text.Scan(); {
 			var r request
-			if json.Unmarshal(text.Bytes(), &r) == nil && r.Rule == file.Hostname() && r.State == "open" {
+			// A demo that was interrupted may have left one of a sandbox that is gone.
+			if json.Unmarshal(text.Bytes(), &r) == nil && r.Rule == file.Hostname() && r.State == "open" && !r.At.Before(d.began) {
 				asked <- r
 			}
 		}
