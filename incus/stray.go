@@ -18,6 +18,7 @@ import (
 // deleteStrays deletes those of the gateway's interfaces that are no devices of it, unless Incus is at work on it just now
 // and may be about to write them down. One with a sandbox on it serves until that has gone.
 func (w *wires) deleteStrays(ctx context.Context, all []gateway.Wire) error {
+	pairs := w.pairs() // before the look at what Incus does, so that none of them is of what it begins later
 	busy, err := w.busy()
 	if busy || err != nil {
 		return err
@@ -34,7 +35,29 @@ func (w *wires) deleteStrays(ctx context.Context, all []gateway.Wire) error {
 			return fmt.Errorf("delete wire %d, which is no device of the gateway: %w", wire.Number, err)
 		}
 	}
+	for name, number := range pairs {
+		if inst.Devices[gateway.Interface(number)] == nil {
+			_ = deletePair(name) // else clear does, or passes it by, should its number be needed
+		}
+	}
 	return nil
+}
+
+// pairs are the wires that lie on this host with both ends, by the name of one, with their numbers.
+func (w *wires) pairs() map[string]int {
+	found := map[string]int{}
+	if !w.local {
+		return found
+	}
+	links, _ := netlink.LinkList() // what can't be listed can't be deleted either
+	for _, link := range links {
+		digits, ours := strings.CutPrefix(link.Attrs().Name, w.ends)
+		number, err := strconv.Atoi(digits)
+		if ours && err == nil && bothEndsHere(link) {
+			found[link.Attrs().Name] = number
+		}
+	}
+	return found
 }
 
 // busy tells whether Incus is at work on the gateway's instance.
@@ -81,8 +104,10 @@ func deletePair(name string) error {
 	if err != nil {
 		return err
 	}
-	if link.Type() != "veth" || link.Attrs().NetNsID >= 0 {
+	if !bothEndsHere(link) {
 		return fmt.Errorf("%s is not of a pair with both ends here", name)
 	}
 	return netlink.LinkDel(link)
 }
+
+func bothEndsHere(link netlink.Link) bool { return link.Type() == "veth" && link.Attrs().NetNsID < 0 }

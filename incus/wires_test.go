@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -354,12 +355,13 @@ func TestStraysAreDeleted(t *testing.T) {
 		}
 		t.Cleanup(func() { _ = exec.Command("ip", "link", "delete", l.wires.hostEnd(number)).Run() })
 	}
-	taken, free, pair, foreign := next, next+1, next+2, next+3
+	taken, free, pair, foreign, far := next, next+1, next+2, next+3, next+50
 	before := len(list())
 	link(taken, "veth", "peer", "name", gateway.Interface(taken), "netns", pid)
 	link(free, "veth", "peer", "name", gateway.Interface(free), "netns", pid)
 	link(pair, "veth")
 	link(foreign, "bridge")
+	link(far, "veth") // its number is not needed
 	soon(t, "the gateway sees them", func() bool { return len(list()) == before+2 })
 	for number := range before { // so that a sandbox gets a stray one
 		if _, err := l.wires.ask(t.Context(), gateway.Request{Op: gateway.Take, Sandbox: strconv.Itoa(number), Policy: &egress.Policy{}}); err != nil {
@@ -380,6 +382,12 @@ func TestStraysAreDeleted(t *testing.T) {
 	now := list()
 	if now[free].Index == was.Index || now[pair].State != gateway.Free {
 		t.Errorf("what was left is %+v and %+v", now[free], now[pair])
+	}
+	if _, err := net.InterfaceByName(l.wires.hostEnd(far)); err == nil {
+		t.Error("a pair that never came to be a wire lies on the host still")
+	}
+	if _, err := net.InterfaceByName(l.wires.hostEnd(foreign)); err != nil {
+		t.Error("a foreign interface was deleted")
 	}
 	if _, there := now[foreign]; there {
 		t.Error("the name of a foreign interface is taken")
