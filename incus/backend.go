@@ -312,6 +312,9 @@ func (b *Backend) change(ctx context.Context, id string, edit func(config map[st
 			case <-time.After(20 * time.Millisecond):
 			}
 		case !api.StatusErrorCheck(err, http.StatusPreconditionFailed):
+			if _, _, e := b.server.GetInstance(id); missing(e) { // it went meanwhile, whatever the error says
+				return e
+			}
 			return err
 		}
 		if ctx.Err() != nil {
