@@ -63,6 +63,7 @@ type Backend struct {
 	mending    sync.Mutex // of wires: one at a time is enough
 	programs   sync.Map   // of IDs of the instances that have our program
 	toppingUp  atomic.Bool
+	tidying    sync.Map   // of IDs of replaced instances from which a sweep has garbage removed just now
 	changing   sync.Map   // of instance IDs to the *sync.Mutex of who changes their keys
 	stopAt     func(stop) // in tests: called at each stop
 

@@ -327,6 +327,7 @@ func TestAFullDiskKeepsNobodyFromChanges(t *testing.T) {
 	if err := b.DeleteCheckpoint(t.Context(), id, "before"); err != nil {
 		t.Errorf("delete its checkpoint: %v", err)
 	}
+	b.background.Wait() // Incus refuses to stop what is just being changed
 	fill()
 	if err := b.SetState(t.Context(), id, sandbox.Stopped); err != nil {
 		t.Errorf("stop it: %v", err)

@@ -79,8 +79,7 @@ func (e *edges) forgotten(ctx context.Context, found *CanaryFound) error {
 		gap("sandboxes of the image %s may lose their way out when another one fills the table of neighbours", e.config.Image)
 	}
 	if current {
-		var out heard
-		out.most = saidMost
+		out := heard{most: saidMost}
 		if err := e.runProbe(ctx, e.wires.name, gatewayProgram, canary.Probe{Neighbours: []netip.Addr{own, place.Host}}, nil, &out); err != nil {
 			return err
 		}

@@ -216,32 +216,51 @@ func nameTaken(err error) bool {
 	return strings.Contains(text, "already exists") || strings.Contains(text, "UNIQUE constraint failed") || busy(err)
 }
 
-// retire stops an instance that was replaced, and removes it when it holds no checkpoint.
+// retire stops an instance that was replaced, and removes it when it holds no checkpoint; else what it holds beside those.
 func (b *Backend) retire(ctx context.Context, id string) {
-	all, err := b.cache.fresh()
-	if err != nil || all[id] == nil || !replaced(all[id].Instance, all) {
+	if b.settle(ctx, id) {
+		_ = b.freeGarbage(ctx, id) // the next sweep tries again, as with all that fails here
+	}
+}
+
+// retireAside is retire for a sweep: what may take long, for it depends on what a sandbox holds, holds up no other's end.
+func (b *Backend) retireAside(ctx context.Context, id string) {
+	if !b.settle(ctx, id) {
 		return
 	}
+	if _, underWay := b.tidying.LoadOrStore(id, true); !underWay {
+		b.later(func(ctx context.Context) {
+			defer b.tidying.Delete(id)
+			_ = b.freeGarbage(ctx, id)
+		})
+	}
+}
+
+// settle is retire without the garbage. It tells whether there may be some.
+func (b *Backend) settle(ctx context.Context, id string) (untidied bool) {
+	all, err := b.cache.fresh()
+	if err != nil || all[id] == nil || !replaced(all[id].Instance, all) {
+		return false
+	}
 	if b.markReplaced(ctx, id) != nil {
-		return
+		return false
 	}
 	snapshots, err := b.server.GetInstanceSnapshotNames(id)
 	switch {
-	case err != nil: // the next sweep tries again, as with all that fails here
+	case err != nil:
+		return false
 	case len(snapshots) == 0:
 		_ = b.remove(ctx, id)
-	case all[id].StatusCode != api.Stopped:
-		if err := forceStop(ctx, b.server, id); err != nil {
-			if inst, _, e := b.server.GetInstance(id); e != nil || inst.StatusCode != api.Stopped { // else it has stopped all the same
-				return
-			}
-		}
-		if b.unplug(ctx, id) == nil {
-			_ = b.freeGarbage(ctx, id)
-		}
-	case all[id].Config[replacedKey] != tidied: // it was stopped before, or not by a call that came so far
-		_ = b.freeGarbage(ctx, id)
+		return false
+	case all[id].StatusCode == api.Stopped:
+		return all[id].Config[replacedKey] != tidied
 	}
+	if err := forceStop(ctx, b.server, id); err != nil {
+		if inst, _, e := b.server.GetInstance(id); e != nil || inst.StatusCode != api.Stopped { // else it has stopped all the same
+			return false
+		}
+	}
+	return b.unplug(ctx, id) == nil
 }
 
 // line returns the IDs of an instance and of those of its line that it replaced, the newest first.

@@ -160,7 +160,7 @@ func (b *Backend) sweep(ctx context.Context, owner string) (expired []sandbox.Sa
 				err = nil
 			}
 		case replaced(inst, all):
-			b.retire(ctx, inst.Name)
+			b.retireAside(ctx, inst.Name)
 		case shown(inst, all) && b.now().Sub(inst.CreatedAt) >= b.stale && claimsIn(all, inst.Config[ownerKey], inst.Config[nameKey])[0].Name != inst.Name:
 			// Another one has the name, and the creation that should have given way was killed.
 			if err = b.remove(ctx, inst.Name); errors.Is(err, sandbox.ErrNotFound) {
