@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,18 +9,18 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"sync"
+	"slices"
+	"time"
 
 	"github.com/alexedwards/argon2id"
 	"github.com/go-webauthn/webauthn/webauthn"
+	"golang.org/x/sys/unix"
 )
 
 // Approver is what proves that the human approves: a passphrase, as its hash, and passkeys. It is one file, which only
-// the user that servers run under may read or write.
-type Approver struct {
-	path string
-	mu   sync.Mutex
-}
+// the user that servers run under may read or write. Whatever changes it, or tries a passphrase, does so alone among all
+// processes. A second file says that it was set up once: where it is lost then, nothing is approved.
+type Approver struct{ path string }
 
 // approver is the file.
 type approver struct {
@@ -34,6 +35,8 @@ var (
 	ErrProof = errors.New("not proven")
 	// ErrNoProofYet means that there is nothing yet that could be shown.
 	ErrNoProofYet = errors.New("nothing is set up that could prove it")
+	// ErrProofLost means that what was set up is gone, so that nothing can be approved.
+	ErrProofLost = errors.New("what proves an approval was set up, and is lost: set it up anew with `pixels-mcp approval passphrase`")
 )
 
 // shortest is how many characters a passphrase has at least.
@@ -50,57 +53,99 @@ func (s *Store) Approver() *Approver {
 	return &Approver{path: filepath.Join(filepath.Dir(s.path), "approver.json")}
 }
 
+func (a *Approver) marker() string { return a.path + ".set-up" }
+
 func (a *Approver) load() (f approver, err error) {
+	if a.path == "" {
+		return f, nil
+	}
 	b, err := os.ReadFile(a.path)
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(a.marker()); err == nil {
+			return f, fmt.Errorf("%w (%s is not there)", ErrProofLost, a.path)
+		}
 		return f, nil
 	}
 	if err == nil {
 		err = json.Unmarshal(b, &f)
 	}
 	if err != nil {
-		return f, fmt.Errorf("what proves an approval, in %s: %w", a.path, err)
+		return f, fmt.Errorf("%w (%s: %w)", ErrProofLost, a.path, err)
 	}
 	return f, nil
 }
 
-func (a *Approver) save(f approver) error {
-	b, err := json.MarshalIndent(f, "", "  ")
+// lockWait is how long one waits for others who have the file: a try of a passphrase takes a moment.
+const lockWait = 30 * time.Second
+
+// alone calls do while no other process, and nobody else here, does.
+func (a *Approver) alone(do func() error) error {
+	f, err := os.OpenFile(a.path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(a.path+".new", b, 0o600); err != nil {
-		return err
+	defer f.Close() // which gives the lock back
+	for end := time.Now().Add(lockWait); ; time.Sleep(20 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return do()
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%w: too many try at once; try again", ErrProof)
+		}
 	}
-	return os.Rename(a.path+".new", a.path)
 }
 
-// SetPassphrase sets the passphrase. Where there is one, it must be shown.
+// change changes the file. With anew, one that is lost is begun anew.
+func (a *Approver) change(anew bool, do func(*approver) error) error {
+	return a.alone(func() error {
+		f, err := a.load()
+		if anew && errors.Is(err, ErrProofLost) {
+			f, err = approver{}, nil
+		}
+		if err == nil {
+			err = do(&f)
+		}
+		if err != nil {
+			return err
+		}
+		b, err := json.MarshalIndent(f, "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(a.path+".new", b, 0o600); err != nil {
+			return err
+		}
+		if err := os.Rename(a.path+".new", a.path); err != nil {
+			return err
+		}
+		if f.Passphrase == "" && len(f.Passkeys) == 0 {
+			return nil
+		}
+		return os.WriteFile(a.marker(), nil, 0o600)
+	})
+}
+
+// SetPassphrase sets the passphrase. Where there is one, it must be shown; where what there was is lost, it is set up anew.
 func (a *Approver) SetPassphrase(was, next string) error {
 	if len([]rune(next)) < shortest {
 		return fmt.Errorf("that passphrase is too short: use %d characters or more, such as four words", shortest)
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	f, err := a.load()
-	if err != nil {
-		return err
-	}
-	if f.Passphrase != "" {
-		if err := f.check(was); err != nil {
-			return fmt.Errorf("the passphrase that there is: %w", err)
+	return a.change(true, func(f *approver) (err error) {
+		if f.Passphrase != "" {
+			if err := f.check(was); err != nil {
+				return fmt.Errorf("the passphrase that there is: %w", err)
+			}
 		}
-	}
-	if f.Passphrase, err = argon2id.CreateHash(next, hashing); err != nil {
+		f.Passphrase, err = argon2id.CreateHash(next, hashing)
 		return err
-	}
-	return a.save(f)
+	})
 }
 
 func (f approver) check(passphrase string) error {
-	if f.Passphrase == "" {
-		return fmt.Errorf("%w: set a passphrase with `pixels-mcp approval passphrase`", ErrNoProofYet)
-	}
 	ok, err := argon2id.ComparePasswordAndHash(passphrase, f.Passphrase)
 	if err != nil {
 		return err
@@ -111,15 +156,16 @@ func (f approver) check(passphrase string) error {
 	return nil
 }
 
-// CheckPassphrase returns nil when a passphrase is the one that was set; ErrProof, ErrNoProofYet.
+// CheckPassphrase returns nil when a passphrase is the one that was set; ErrProof, ErrNoProofYet, ErrProofLost.
 func (a *Approver) CheckPassphrase(passphrase string) error {
-	a.mu.Lock() // one at a time: each takes much memory
-	defer a.mu.Unlock()
 	f, err := a.load()
 	if err != nil {
 		return err
 	}
-	return f.check(passphrase)
+	if f.Passphrase == "" {
+		return fmt.Errorf("%w: set a passphrase with `pixels-mcp approval passphrase`", ErrNoProofYet)
+	}
+	return a.alone(func() error { return f.check(passphrase) }) // one at a time: each takes much memory
 }
 
 // Set tells whether there is a passphrase, and how many passkeys there are.
@@ -154,30 +200,41 @@ func (u *User) WebAuthnCredentials() []webauthn.Credential { return u.f.Passkeys
 
 // Enrol makes sure that there is an ID of the human, before a passkey is made for it.
 func (a *Approver) Enrol(id []byte) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	f, err := a.load()
-	if err != nil || len(f.UserID) > 0 {
-		return err
-	}
-	f.UserID = id
-	return a.save(f)
+	return a.change(false, func(f *approver) error {
+		if len(f.UserID) == 0 {
+			f.UserID = id
+		}
+		return nil
+	})
 }
 
-// KeepPasskey adds a passkey, or puts its counter where it is now.
-func (a *Approver) KeepPasskey(c webauthn.Credential) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	f, err := a.load()
-	if err != nil {
-		return err
-	}
-	for i := range f.Passkeys {
-		if string(f.Passkeys[i].ID) == string(c.ID) {
-			f.Passkeys[i] = c
-			return a.save(f)
+// AddPasskey adds a passkey. The first one needs no proof where there is no passphrase; each other needs one, which
+// proven says was shown.
+func (a *Approver) AddPasskey(c webauthn.Credential, proven bool) error {
+	return a.change(false, func(f *approver) error {
+		if !proven && (f.Passphrase != "" || len(f.Passkeys) > 0) {
+			return fmt.Errorf("%w: to add another passkey, set a passphrase first (`pixels-mcp approval passphrase`)", ErrProof)
 		}
-	}
-	f.Passkeys = append(f.Passkeys, c)
-	return a.save(f)
+		if slices.ContainsFunc(f.Passkeys, func(k webauthn.Credential) bool { return bytes.Equal(k.ID, c.ID) }) {
+			return fmt.Errorf("%w: that passkey is there already", ErrProof)
+		}
+		f.Passkeys = append(f.Passkeys, c)
+		return nil
+	})
+}
+
+// UsedPasskey puts the counter of a passkey where it is now; ErrProof when it is no longer there, or another use of it
+// was put down meanwhile.
+func (a *Approver) UsedPasskey(c webauthn.Credential) error {
+	return a.change(false, func(f *approver) error {
+		i := slices.IndexFunc(f.Passkeys, func(k webauthn.Credential) bool { return bytes.Equal(k.ID, c.ID) })
+		if i < 0 {
+			return fmt.Errorf("%w: that passkey is no longer there", ErrProof)
+		}
+		if was := f.Passkeys[i].Authenticator.SignCount; was > 0 && c.Authenticator.SignCount <= was {
+			return fmt.Errorf("%w: that passkey was used meanwhile; approve again", ErrProof)
+		}
+		f.Passkeys[i] = c
+		return nil
+	})
 }

@@ -2,9 +2,14 @@ package policy
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
+
+	"github.com/go-webauthn/webauthn/webauthn"
 )
 
 func TestThePassphrase(t *testing.T) {
@@ -40,7 +45,82 @@ func TestThePassphrase(t *testing.T) {
 	if err := os.WriteFile(a.path, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.CheckPassphrase("another passphrase"); err == nil {
-		t.Error("a broken file proves it")
+	if err := a.CheckPassphrase("another passphrase"); !errors.Is(err, ErrProofLost) {
+		t.Errorf("a broken file: %v", err)
+	}
+}
+
+func TestALostProofApprovesNothing(t *testing.T) {
+	s := newStore(t)
+	if err := s.Approver().SetPassphrase("", "correct horse battery"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(s.Approver().path); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Approver().CheckPassphrase("correct horse battery"); !errors.Is(err, ErrProofLost) {
+		t.Errorf("it is checked: %v", err)
+	}
+	if err := s.Approver().AddPasskey(webauthn.Credential{ID: []byte("a")}, true); !errors.Is(err, ErrProofLost) {
+		t.Errorf("a passkey is added: %v", err)
+	}
+	if err := s.Approver().Enrol([]byte("me")); !errors.Is(err, ErrProofLost) {
+		t.Errorf("somebody is enrolled: %v", err)
+	}
+	if err := s.Approver().SetPassphrase("", "another passphrase"); err != nil || s.Approver().CheckPassphrase("another passphrase") != nil {
+		t.Errorf("its owner can't set it up anew: %v", err)
+	}
+}
+
+func TestNoPasskeyIsLost(t *testing.T) {
+	s := newStore(t)
+	var all sync.WaitGroup
+	for i := range 30 {
+		all.Go(func() {
+			if err := s.Approver().AddPasskey(webauthn.Credential{ID: fmt.Append(nil, i)}, true); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if _, n, err := s.Approver().Set(); err != nil || n != 30 {
+		t.Errorf("%d, %v", n, err)
+	}
+	if err := s.Approver().AddPasskey(webauthn.Credential{ID: []byte("late")}, false); !errors.Is(err, ErrProof) {
+		t.Errorf("one more without a proof: %v", err)
+	}
+	if err := s.Approver().UsedPasskey(webauthn.Credential{ID: []byte("late")}); !errors.Is(err, ErrProof) {
+		t.Errorf("one that is not there was used: %v", err)
+	}
+	used := webauthn.Credential{ID: []byte("7"), Authenticator: webauthn.Authenticator{SignCount: 5}}
+	if err := s.Approver().UsedPasskey(used); err != nil {
+		t.Error(err)
+	}
+	if err := s.Approver().UsedPasskey(used); !errors.Is(err, ErrProof) {
+		t.Errorf("the same use twice: %v", err)
+	}
+}
+
+// Each try takes 64 MiB: however many come at once, by however many callers, one is under way.
+func TestPassphrasesAreTriedOneAtATime(t *testing.T) {
+	s := newStore(t)
+	if err := s.Approver().SetPassphrase("", "correct horse battery"); err != nil {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	var all sync.WaitGroup
+	for range 12 {
+		all.Go(func() {
+			if err := s.Approver().CheckPassphrase("wrong"); !errors.Is(err, ErrProof) {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapSys) - int64(before.HeapSys); grown > 320<<20 {
+		t.Errorf("the heap grew by %d MiB", grown>>20)
 	}
 }

@@ -26,8 +26,8 @@ type lineage struct {
 	Boxes        []sandbox.Sandbox
 }
 
-func (s *Server) showSandboxes(w http.ResponseWriter, r *http.Request, mine *session) {
-	p := sandboxesPage{page: page{Title: "Sandboxes", Session: mine, Said: r.FormValue("said"), Bad: r.FormValue("bad") != ""}}
+func (s *Server) showSandboxes(w http.ResponseWriter, r *http.Request, _ *session) {
+	p := sandboxesPage{page: page{Title: "Sandboxes"}}
 	p.Open = s.open()
 	boxes, err := s.manager.Everybodys(r.Context())
 	if err != nil {
@@ -61,9 +61,9 @@ func (s *Server) open() int {
 	return len(list)
 }
 
-func (s *Server) panic(w http.ResponseWriter, r *http.Request, mine *session) {
+func (s *Server) panic(w http.ResponseWriter, r *http.Request, _ *session) {
 	names, err := s.manager.Panic(r.Context(), r.PostFormValue("owner"), r.PostFormValue("name"), r.PostFormValue("lineage") != "")
-	s.answer(w, r, "Cut off: "+strings.Join(names, ", ")+". The egress is none until somebody sets it again.", err)
+	s.answer(w, "Cut off: "+strings.Join(names, ", ")+". The egress is none until somebody sets it again.", err)
 }
 
 type auditPage struct {
@@ -78,8 +78,8 @@ type auditPage struct {
 // shownRecords is how many lines of the record are shown.
 const shownRecords = 300
 
-func (s *Server) showAudit(w http.ResponseWriter, r *http.Request, mine *session) {
-	p := auditPage{page: page{Title: "Record", Session: mine}, Kinds: policy.Kinds, Since: r.FormValue("since"), Limit: shownRecords}
+func (s *Server) showAudit(w http.ResponseWriter, r *http.Request, _ *session) {
+	p := auditPage{page: page{Title: "Record"}, Kinds: policy.Kinds, Since: r.FormValue("since"), Limit: shownRecords}
 	p.Open = s.open()
 	p.Query = policy.Query{
 		Kind: policy.Kind(r.FormValue("kind")), Owner: r.FormValue("owner"), Sandbox: r.FormValue("sandbox"), Verdict: r.FormValue("verdict"),
@@ -88,7 +88,7 @@ func (s *Server) showAudit(w http.ResponseWriter, r *http.Request, mine *session
 	if p.Since != "" {
 		d, err := units.ParseDuration(p.Since)
 		if err != nil {
-			p.Said, p.Bad = "Since: "+err.Error(), true
+			p.Wrong = "Since: " + err.Error()
 		}
 		p.Query.Since = time.Now().Add(-d)
 	}
@@ -111,7 +111,7 @@ const (
 
 // events is a stream that says whenever requests change. While it is open a human counts as there: connections are held
 // for an answer.
-func (s *Server) events(w http.ResponseWriter, r *http.Request, mine *session) {
+func (s *Server) events(w http.ResponseWriter, r *http.Request, _ *session) {
 	leave, err := s.manager.Present(r.Context(), fmt.Sprintf("web-%d-%s", os.Getpid(), rand.Text()[:8]), presentFor)
 	if err != nil {
 		s.log(err)

@@ -16,17 +16,14 @@ import (
 
 // page is what every page has.
 type page struct {
-	Title   string
-	Session *session
-	Open    int    // requests
-	Said    string // what came of what was done, or went wrong
-	Bad     bool
+	Title string
+	Open  int    // requests
+	Wrong string // what went wrong
 }
 
 // card is a request as it is shown.
 type card struct {
 	policy.Request
-	CSRF   string
 	Level  policy.Approval // what an approval wants
 	Clones int             // sandboxes that an approval for the lineage is for
 	Lasts  []choice        // how long a grant may last
@@ -51,12 +48,12 @@ const (
 	shownRequests = 1000
 )
 
-func (s *Server) showRequests(w http.ResponseWriter, r *http.Request, mine *session) {
-	p := requestsPage{page: page{Title: "Requests", Session: mine, Said: r.FormValue("said"), Bad: r.FormValue("bad") != ""}}
+func (s *Server) showRequests(w http.ResponseWriter, r *http.Request, _ *session) {
+	p := requestsPage{page: page{Title: "Requests"}}
 	open, err := s.manager.Requests("", shownRequests, policy.RequestOpen, policy.RequestGranting)
 	if err == nil {
 		p.Open = len(open)
-		p.Cards, err = s.cards(r, mine, open)
+		p.Cards, err = s.cards(r, open)
 	}
 	if err == nil {
 		p.Decided, err = s.manager.Requests("", shownDecided, policy.RequestGranted, policy.RequestDenied, policy.RequestExpired, policy.RequestWithdrawn)
@@ -73,11 +70,11 @@ func (s *Server) showRequests(w http.ResponseWriter, r *http.Request, mine *sess
 	s.render(w, http.StatusOK, name, p)
 }
 
-func (s *Server) showRequest(w http.ResponseWriter, r *http.Request, mine *session) {
-	p := requestsPage{page: page{Title: "Request", Session: mine, Said: r.FormValue("said"), Bad: r.FormValue("bad") != ""}, Only: true}
+func (s *Server) showRequest(w http.ResponseWriter, r *http.Request, _ *session) {
+	p := requestsPage{page: page{Title: "Request", Open: s.open()}, Only: true}
 	one, err := s.manager.Request(r.PathValue("id"))
 	if errors.Is(err, policy.ErrNoRequest) {
-		p.Said, p.Bad = "There is no such request, or its record was pruned.", true
+		p.Wrong = "There is no such request, or its record was pruned."
 		s.render(w, http.StatusNotFound, "requests.html", p)
 		return
 	}
@@ -85,7 +82,7 @@ func (s *Server) showRequest(w http.ResponseWriter, r *http.Request, mine *sessi
 		if one.State.Ended() {
 			p.Decided = []policy.Request{one}
 		} else {
-			p.Cards, err = s.cards(r, mine, []policy.Request{one})
+			p.Cards, err = s.cards(r, []policy.Request{one})
 		}
 	}
 	if err != nil {
@@ -96,7 +93,7 @@ func (s *Server) showRequest(w http.ResponseWriter, r *http.Request, mine *sessi
 }
 
 // cards are requests with how many sandboxes each is for. Where the backend can't be reached there are none.
-func (s *Server) cards(r *http.Request, mine *session, open []policy.Request) ([]card, error) {
+func (s *Server) cards(r *http.Request, open []policy.Request) ([]card, error) {
 	clones := map[string]int{}
 	if len(open) > 0 {
 		boxes, err := s.manager.Everybodys(r.Context())
@@ -114,7 +111,7 @@ func (s *Server) cards(r *http.Request, mine *session, open []policy.Request) ([
 		if lasts[key] == nil {
 			lasts[key] = s.lasts(each)
 		}
-		out = append(out, card{Request: each, CSRF: mine.CSRF, Level: s.manager.Approval(), Clones: clones[each.Owner+" "+each.Lineage], Lasts: lasts[key]})
+		out = append(out, card{Request: each, Level: s.manager.Approval(), Clones: clones[each.Owner+" "+each.Lineage], Lasts: lasts[key]})
 	}
 	return out, nil
 }
@@ -156,13 +153,11 @@ func (s *Server) proven(r *http.Request, mine *session, a sandbox.Approval, rule
 		}
 		return s.manager.Proven(), nil
 	}
-	if s.manager.Approval() == policy.Passphrase && s.sessions.throttled() {
-		return nil, fmt.Errorf("%w: too many wrong passphrases; wait a minute", policy.ErrProof)
-	}
-	m, err := s.manager.Prove(r.PostFormValue("passphrase"))
-	if errors.Is(err, policy.ErrProof) {
-		s.sessions.wrong()
-	}
+	var m *sandbox.Manager
+	err := s.tries.check(r, mine, func() (err error) {
+		m, err = s.manager.Prove(r.PostFormValue("passphrase"))
+		return err
+	})
 	return m, err
 }
 
@@ -177,7 +172,7 @@ func (s *Server) approve(w http.ResponseWriter, r *http.Request, mine *session) 
 		}
 	}
 	said := fmt.Sprintf("%s is in reach of %s until %s.", got.Rule, reach(got, n), clock(got.Until))
-	s.answer(w, r, said, err)
+	s.answer(w, said, err)
 }
 
 func reach(r policy.Request, n int) string {
@@ -192,50 +187,47 @@ func reach(r policy.Request, n int) string {
 
 func (s *Server) deny(w http.ResponseWriter, r *http.Request, mine *session) {
 	got, err := s.manager.Refuse(r.Context(), r.PathValue("id"), "web", r.PostFormValue("answer"))
-	s.answer(w, r, fmt.Sprintf("%s is denied to %s.", got.Rule, got.Sandbox), err)
+	s.answer(w, fmt.Sprintf("%s is denied to %s.", got.Rule, got.Sandbox), err)
 }
 
-// answer says what came of a form: in a line to the script of the page, else by showing the page it came from again.
-func (s *Server) answer(w http.ResponseWriter, r *http.Request, said string, err error) {
-	status, bad := http.StatusOK, ""
+// answer says in a line what came of a form.
+func (s *Server) answer(w http.ResponseWriter, said string, err error) {
+	status := http.StatusOK
 	if err != nil {
-		said, bad = err.Error(), "&bad=1"
-		switch {
-		case errors.Is(err, policy.ErrDecided):
-			status = http.StatusConflict
-		case errors.Is(err, policy.ErrProof), errors.Is(err, policy.ErrNoProofYet):
-			status = http.StatusForbidden
-		case errors.Is(err, policy.ErrNoRequest), errors.Is(err, sandbox.ErrNotFound):
-			status = http.StatusNotFound
-		case errors.Is(err, sandbox.ErrInvalid), errors.Is(err, sandbox.ErrDenied), errors.Is(err, sandbox.ErrState):
-			status = http.StatusUnprocessableEntity
-		default:
-			status = http.StatusInternalServerError
+		if status, said = statusOf(err), err.Error(); status == http.StatusInternalServerError {
 			s.log(err)
 		}
 	}
-	if r.Header.Get("X-Requested-With") != "" {
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		w.WriteHeader(status)
-		_, _ = fmt.Fprint(w, said)
-		return
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = fmt.Fprint(w, said)
+}
+
+// statusOf is the status of an answer that is an error.
+func statusOf(err error) int {
+	is := func(errs ...error) bool {
+		return slices.ContainsFunc(errs, func(e error) bool { return errors.Is(err, e) })
 	}
-	back := r.PostFormValue("back")
-	if !local(back) {
-		back = "/"
+	switch {
+	case is(policy.ErrDecided):
+		return http.StatusConflict
+	case is(policy.ErrProof, policy.ErrNoProofYet, policy.ErrProofLost):
+		return http.StatusForbidden
+	case is(policy.ErrNoRequest, sandbox.ErrNotFound):
+		return http.StatusNotFound
+	case is(sandbox.ErrInvalid, sandbox.ErrDenied, sandbox.ErrState):
+		return http.StatusUnprocessableEntity
+	case is(sandbox.ErrUnavailable):
+		return http.StatusServiceUnavailable
 	}
-	http.Redirect(w, r, back+"?said="+template.URLQueryEscaper(said)+bad, http.StatusSeeOther)
+	return http.StatusInternalServerError
 }
 
 // failed shows that a page can't be had.
 func (s *Server) failed(w http.ResponseWriter, p *page, err error) {
 	s.log(err)
-	p.Said, p.Bad = err.Error(), true
-	status := http.StatusInternalServerError
-	if errors.Is(err, sandbox.ErrUnavailable) {
-		status = http.StatusServiceUnavailable
-	}
-	s.render(w, status, "error.html", p)
+	p.Wrong = err.Error()
+	s.render(w, statusOf(err), "error.html", p)
 }
 
 func clock(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }

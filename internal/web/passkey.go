@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -25,6 +24,7 @@ const ceremonyTime = 2 * time.Minute
 type ceremony struct {
 	data    webauthn.SessionData
 	digest  [sha256.Size]byte // of what is approved
+	proven  bool              // by the passphrase, of a key that is made
 	expires time.Time
 }
 
@@ -63,8 +63,8 @@ func (s *Server) parties(r *http.Request) (*webauthn.WebAuthn, *policy.User, err
 	return party, user, err
 }
 
-func (s *Server) showPasskeys(w http.ResponseWriter, r *http.Request, mine *session) {
-	p := passkeysPage{page: page{Title: "Passkeys", Session: mine, Open: s.open(), Said: r.FormValue("said"), Bad: r.FormValue("bad") != ""}, Level: s.manager.Approval()}
+func (s *Server) showPasskeys(w http.ResponseWriter, r *http.Request, _ *session) {
+	p := passkeysPage{page: page{Title: "Passkeys", Open: s.open()}, Level: s.manager.Approval()}
 	var err error
 	if p.Passphrase, p.Count, err = s.manager.Approver().Set(); err != nil {
 		s.failed(w, &p.page, err)
@@ -93,7 +93,8 @@ func (s *Server) beginPasskey(w http.ResponseWriter, r *http.Request, mine *sess
 		case err != nil:
 			return nil, err
 		case set:
-			if err := s.manager.Approver().CheckPassphrase(r.PostFormValue("passphrase")); err != nil {
+			err := s.tries.check(r, mine, func() error { return s.manager.Approver().CheckPassphrase(r.PostFormValue("passphrase")) })
+			if err != nil {
 				return nil, err
 			}
 		case keys > 0:
@@ -116,7 +117,7 @@ func (s *Server) beginPasskey(w http.ResponseWriter, r *http.Request, mine *sess
 		if err != nil {
 			return nil, err
 		}
-		s.sessions.begun(mine, &ceremony{data: *data, expires: time.Now().Add(ceremonyTime)})
+		s.sessions.begun(mine, &ceremony{data: *data, proven: set, expires: time.Now().Add(ceremonyTime)})
 		return options, nil
 	}()
 	s.json(w, options, err)
@@ -140,9 +141,9 @@ func (s *Server) finishPasskey(w http.ResponseWriter, r *http.Request, mine *ses
 		if err != nil {
 			return fmt.Errorf("%w: %w", policy.ErrProof, err)
 		}
-		return s.manager.Approver().KeepPasskey(*made)
+		return s.manager.Approver().AddPasskey(*made, c.proven)
 	}()
-	s.answer(w, r, "The passkey is kept. Approvals want it once the policy has approval = \"passkey\".", err)
+	s.answer(w, "The passkey is kept. Approvals want it once the policy has approval = \"passkey\".", err)
 }
 
 // challenge begins an approval by passkey: what the key signs is made of all that the approval decides.
@@ -194,17 +195,13 @@ func (s *Server) signed(r *http.Request, mine *session, a sandbox.Approval, rule
 	if used.Authenticator.CloneWarning {
 		return fmt.Errorf("%w: that passkey seems to be a copy, for its counter went back", policy.ErrProof)
 	}
-	return s.manager.Approver().KeepPasskey(*used)
+	return s.manager.Approver().UsedPasskey(*used)
 }
 
 // json answers a script.
 func (s *Server) json(w http.ResponseWriter, v any, err error) {
 	if err != nil {
-		status := http.StatusForbidden
-		if !errors.Is(err, policy.ErrProof) && !errors.Is(err, policy.ErrNoProofYet) {
-			status = http.StatusUnprocessableEntity
-		}
-		http.Error(w, err.Error(), status)
+		http.Error(w, err.Error(), statusOf(err))
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

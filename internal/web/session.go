@@ -2,68 +2,64 @@ package web
 
 import (
 	"crypto/rand"
-	"crypto/subtle"
+	"errors"
+	"fmt"
 	"net/http"
-	"net/url"
 	"sync"
 	"time"
+
+	"pixels/policy"
 )
 
-// cookie names the cookie of a session. It has no prefix that needs HTTPS: on this machine the page has none.
-const cookie = "pixels_session"
+// sessionHeader carries the secret of a session. The browser keeps it in sessionStorage, which belongs to one origin: a
+// cookie would go to every port of the host, and so to every program that listens on this machine.
+const sessionHeader = "X-Pixels-Session"
 
-// How long a session lasts without use, how many there are at most, and how often a wrong token may be tried.
+// How long a session lasts without use, and how many there are at most.
 const (
-	sessionLife  = 12 * time.Hour
-	maxSessions  = 50
-	wrongTries   = 10
-	wrongsWithin = time.Minute
+	sessionLife = 12 * time.Hour
+	maxSessions = 50
 )
 
 // session is one browser that is signed in.
 type session struct {
-	id   string
-	CSRF string // what its forms must bring along
-	last time.Time
+	secret string
+	last   time.Time
 
-	ceremony *ceremony // the use of a passkey that was begun, guarded as sessions are
+	ceremony *ceremony     // the use of a passkey that was begun, guarded as sessions are
+	trying   chan struct{} // full while a proof of this session is checked: one after another
 }
 
 // sessions are in memory: who restarts the server signs in anew.
 type sessions struct {
-	mu     sync.Mutex
-	byID   map[string]*session
-	wrongs []time.Time
+	mu       sync.Mutex
+	bySecret map[string]*session
 }
 
 func (s *sessions) begin() *session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.byID == nil {
-		s.byID = map[string]*session{}
+	if s.bySecret == nil {
+		s.bySecret = map[string]*session{}
 	}
 	var oldest *session
-	for _, each := range s.byID {
+	for _, each := range s.bySecret {
 		if oldest == nil || each.last.Before(oldest.last) {
 			oldest = each
 		}
 	}
-	if len(s.byID) >= maxSessions {
-		delete(s.byID, oldest.id)
+	if len(s.bySecret) >= maxSessions {
+		delete(s.bySecret, oldest.secret)
 	}
-	made := &session{id: rand.Text(), CSRF: rand.Text(), last: time.Now()}
-	s.byID[made.id] = made
+	made := &session{secret: rand.Text(), last: time.Now(), trying: make(chan struct{}, 1)}
+	s.bySecret[made.secret] = made
 	return made
 }
 
 func (s *sessions) find(r *http.Request) *session {
-	c, err := r.Cookie(cookie)
-	if err != nil {
-		return nil
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found := s.byID[c.Value]
+	found := s.bySecret[r.Header.Get(sessionHeader)]
 	if found == nil || time.Since(found.last) > sessionLife {
 		return nil
 	}
@@ -90,77 +86,58 @@ func (s *sessions) take(mine *session) *ceremony {
 	return c
 }
 
-func (s *sessions) end(id string) {
+func (s *sessions) end(secret string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.byID, id)
+	delete(s.bySecret, secret)
 }
 
-// throttled tells whether too many wrong tokens were tried of late; wrong counts one more.
-func (s *sessions) throttled() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for len(s.wrongs) > 0 && time.Since(s.wrongs[0]) > wrongsWithin {
-		s.wrongs = s.wrongs[1:]
-	}
-	return len(s.wrongs) >= wrongTries
-}
-
-func (s *sessions) wrong() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.wrongs = append(s.wrongs, time.Now())
-}
-
-// login is what the page for signing in shows.
-type login struct {
-	Title, Wrong, Next string
-	Session            *session // none
-}
-
-func (s *Server) showLogin(w http.ResponseWriter, r *http.Request) {
-	s.render(w, http.StatusOK, "login.html", login{Title: "Sign in", Next: r.FormValue("next")})
-}
-
+// login answers a token with the secret of a new session.
 func (s *Server) login(w http.ResponseWriter, r *http.Request) {
-	page := login{Title: "Sign in", Next: r.PostFormValue("next")}
-	if s.sessions.throttled() {
-		page.Wrong = "Too many wrong tokens. Wait a minute, then try again."
-		s.render(w, http.StatusTooManyRequests, "login.html", page)
+	if r.Header.Get(sessionHeader) == "" { // a form that no script sent would show the secret
+		http.Error(w, "this page needs its script", http.StatusBadRequest)
 		return
 	}
-	if !s.right(r.PostFormValue("token")) {
-		s.sessions.wrong()
-		page.Wrong = "That is not the token. “pixels-mcp web --token” shows it."
-		s.render(w, http.StatusForbidden, "login.html", page)
+	err := s.tries.check(r, nil, func() error {
+		if !s.right(r.PostFormValue("token")) {
+			return fmt.Errorf("%w: that is not the token", policy.ErrProof)
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, policy.ErrProof):
+		http.Error(w, "That is not the token. “pixels-mcp web --token” shows it.", http.StatusForbidden)
+		return
+	case err != nil:
+		http.Error(w, err.Error(), statusOf(err))
 		return
 	}
-	made := s.sessions.begin()
-	http.SetCookie(w, &http.Cookie{Name: cookie, Value: made.id, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil, MaxAge: int(sessionLife.Seconds())})
-	next := page.Next
-	if !local(next) {
-		next = "/"
-	}
-	http.Redirect(w, r, next, http.StatusSeeOther)
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = fmt.Fprint(w, s.sessions.begin().secret)
 }
 
-func (s *Server) logout(w http.ResponseWriter, r *http.Request, mine *session) {
-	s.sessions.end(mine.id)
-	http.SetCookie(w, &http.Cookie{Name: cookie, Path: "/", MaxAge: -1})
-	http.Redirect(w, r, "/login", http.StatusSeeOther)
+func (s *Server) logout(w http.ResponseWriter, _ *http.Request, mine *session) {
+	s.sessions.end(mine.secret)
+	w.WriteHeader(http.StatusNoContent)
 }
 
-// signedIn lets only who is signed in through, and of what changes something only what comes from the page's own forms.
+// shell is a page as everybody gets it who opens its address: without anything to know, and with the script that asks for
+// the rest.
+func (s *Server) shell(w http.ResponseWriter, _ *http.Request) {
+	s.render(w, http.StatusOK, "shell.html", nil)
+}
+
+var errSignIn = errors.New("sign in first")
+
+// signedIn lets only who shows the secret of a session through. Who opens an address in the browser gets the shell.
 func (s *Server) signedIn(handle func(http.ResponseWriter, *http.Request, *session)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		mine := s.sessions.find(r)
 		switch {
-		case mine == nil && r.Method == http.MethodGet && r.Header.Get("X-Requested-With") == "":
-			http.Redirect(w, r, "/login?next="+url.QueryEscape(r.URL.RequestURI()), http.StatusSeeOther)
+		case mine == nil && r.Method == http.MethodGet && r.Header.Get(sessionHeader) == "" && r.URL.Path != "/events":
+			s.shell(w, r)
 		case mine == nil:
-			http.Error(w, "sign in first", http.StatusUnauthorized)
-		case r.Method != http.MethodGet && subtle.ConstantTimeCompare([]byte(r.PostFormValue("csrf")), []byte(mine.CSRF)) != 1:
-			http.Error(w, "this form is not of the page, or of an earlier session: load the page again", http.StatusForbidden)
+			http.Error(w, errSignIn.Error(), http.StatusUnauthorized)
 		default:
 			handle(w, r, mine)
 		}

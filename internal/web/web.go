@@ -13,7 +13,6 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +30,7 @@ type Server struct {
 	hosts    []string // names that the page may be called by
 	pages    *template.Template
 	sessions sessions
+	tries    tries
 	handler  http.Handler
 	log      func(error)
 }
@@ -52,7 +52,6 @@ func New(m *sandbox.Manager, token string, hosts []string, log func(error)) (*Se
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /static/", http.StripPrefix("/static/", http.FileServerFS(static)))
-	mux.HandleFunc("GET /login", s.showLogin)
 	mux.HandleFunc("POST /login", s.login)
 	for pattern, handle := range map[string]func(http.ResponseWriter, *http.Request, *session){
 		"GET /{$}": s.showRequests, "GET /requests/{id}": s.showRequest, "POST /requests/{id}/approve": s.approve, "POST /requests/{id}/deny": s.deny,
@@ -126,12 +125,6 @@ func (s *Server) guard(next http.Handler) http.Handler {
 func (s *Server) right(token string) bool {
 	given := sha256.Sum256([]byte(strings.TrimSpace(token)))
 	return subtle.ConstantTimeCompare(given[:], s.token[:]) == 1
-}
-
-// local tells whether a path leads to this page, and not to another site.
-func local(path string) bool {
-	u, err := url.Parse(path)
-	return err == nil && u.Scheme == "" && u.Host == "" && strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "//") && !strings.ContainsAny(path, "\\\r\n")
 }
 
 // render writes a page.

@@ -6,11 +6,11 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/cookiejar"
+	"net/http/httptest"
 	"net/url"
 	"path/filepath"
-	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -103,15 +103,12 @@ func (s *site) state(t testing.TB, id string) policy.RequestState {
 // visitor is a browser without a script.
 type visitor struct {
 	*http.Client
-	site *site
+	site   *site
+	secret string // of its session
 }
 
-func (s *site) visitor(t testing.TB) *visitor {
-	jar, err := cookiejar.New(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &visitor{&http.Client{Jar: jar, Timeout: 20 * time.Second}, s}
+func (s *site) visitor(testing.TB) *visitor {
+	return &visitor{Client: &http.Client{Timeout: 20 * time.Second}, site: s}
 }
 
 func (v *visitor) do(t testing.TB, method, path string, form url.Values, header ...string) (int, string) {
@@ -126,6 +123,9 @@ func (v *visitor) do(t testing.TB, method, path string, form url.Values, header 
 	}
 	if form != nil {
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	if v.secret != "" {
+		r.Header.Set(sessionHeader, v.secret)
 	}
 	for i := 0; i+1 < len(header); i += 2 {
 		if r.Header.Set(header[i], header[i+1]); header[i] == "Host" {
@@ -144,17 +144,14 @@ func (v *visitor) do(t testing.TB, method, path string, form url.Values, header 
 	return resp.StatusCode, string(b)
 }
 
-var csrfRule = regexp.MustCompile(`name="csrf" value="([^"]+)"`)
-
-// signIn signs in, and returns what forms must bring along.
-func (v *visitor) signIn(t testing.TB) (csrf string) {
+// signIn signs in.
+func (v *visitor) signIn(t testing.TB) {
 	t.Helper()
-	status, body := v.do(t, "POST", "/login", url.Values{"token": {token}})
-	found := csrfRule.FindStringSubmatch(body)
-	if status != http.StatusOK || found == nil {
+	status, body := v.do(t, "POST", "/login", url.Values{"token": {token}}, sessionHeader, "none")
+	if status != http.StatusOK || len(body) < 20 {
 		t.Fatalf("%d %s", status, body)
 	}
-	return found[1]
+	v.secret = body
 }
 
 func TestOnlyWhoSignedInSeesAndDecides(t *testing.T) {
@@ -162,28 +159,28 @@ func TestOnlyWhoSignedInSeesAndDecides(t *testing.T) {
 	r := s.ask(t, "example.com", "to read the docs")
 	stranger := s.visitor(t)
 	for _, path := range []string{"/", "/requests/" + r.ID, "/sandboxes", "/audit"} {
-		if _, body := stranger.do(t, "GET", path, nil); !strings.Contains(body, "Sign in") || strings.Contains(body, "example.com") {
+		if _, body := stranger.do(t, "GET", path, nil); !strings.Contains(body, "Sign in") || strings.Contains(body, "example.com") || strings.Contains(body, r.ID) {
 			t.Errorf("%s shows %s", path, body)
 		}
 	}
 	for _, path := range []string{"/requests/" + r.ID + "/approve", "/panic", "/logout"} {
-		if status, _ := stranger.do(t, "POST", path, url.Values{"for": {"1h"}, "csrf": {""}}); status != http.StatusUnauthorized {
+		if status, _ := stranger.do(t, "POST", path, url.Values{"for": {"1h"}}); status != http.StatusUnauthorized {
 			t.Errorf("%s: %d", path, status)
 		}
 	}
-	if status, _ := stranger.do(t, "GET", "/events", nil, "X-Requested-With", "page"); status != http.StatusUnauthorized {
+	if status, _ := stranger.do(t, "GET", "/events", nil); status != http.StatusUnauthorized {
 		t.Errorf("events: %d", status)
 	}
 	v := s.visitor(t)
-	csrf := v.signIn(t)
-	approve := url.Values{"for": {"1h"}, "scope": {"lineage"}, "csrf": {csrf}}
+	v.signIn(t)
+	approve := url.Values{"for": {"1h"}, "scope": {"lineage"}}
 	for what, c := range map[string]struct {
 		form   url.Values
 		header []string
 		status int
 	}{
-		"without the form's secret":   {url.Values{"for": {"1h"}}, nil, http.StatusForbidden},
-		"with another's":              {url.Values{"for": {"1h"}, "csrf": {"AAAAAAAAAAAAAAAAAAAAAAAAAA"}}, nil, http.StatusForbidden},
+		"without the secret":          {approve, []string{sessionHeader, ""}, http.StatusUnauthorized},
+		"with another":                {approve, []string{sessionHeader, "AAAAAAAAAAAAAAAAAAAAAAAAAA"}, http.StatusUnauthorized},
 		"from another site":           {approve, []string{"Origin", "https://evil.example"}, http.StatusForbidden},
 		"cross-site, as browsers say": {approve, []string{"Sec-Fetch-Site", "cross-site"}, http.StatusForbidden},
 		"by another name":             {approve, []string{"Host", "evil.example"}, http.StatusMisdirectedRequest},
@@ -200,47 +197,96 @@ func TestOnlyWhoSignedInSeesAndDecides(t *testing.T) {
 	if status != http.StatusOK || s.state(t, r.ID) != policy.RequestGranted || !strings.Contains(body, "example.com is in reach of 3 sandboxes") {
 		t.Errorf("%d %s", status, body)
 	}
-	if status, body := v.do(t, "POST", "/requests/"+r.ID+"/approve", approve, "X-Requested-With", "page"); status != http.StatusConflict || !strings.Contains(body, "decided already") {
+	if status, body := v.do(t, "POST", "/requests/"+r.ID+"/approve", approve); status != http.StatusConflict || !strings.Contains(body, "decided already") {
 		t.Errorf("twice: %d %s", status, body)
 	}
 	no := s.ask(t, "other.example.com", "")
-	if status, _ := v.do(t, "POST", "/requests/"+no.ID+"/deny", url.Values{"answer": {"no"}, "csrf": {csrf}}); status != http.StatusOK || s.state(t, no.ID) != policy.RequestDenied {
+	if status, _ := v.do(t, "POST", "/requests/"+no.ID+"/deny", url.Values{"answer": {"no"}}); status != http.StatusOK || s.state(t, no.ID) != policy.RequestDenied {
 		t.Errorf("deny: %d", status)
 	}
-	if status, body := v.do(t, "POST", "/requests/"+no.ID+"/approve", url.Values{"for": {"9000h"}, "csrf": {csrf}}, "X-Requested-With", "page"); status != http.StatusUnprocessableEntity {
+	if status, body := v.do(t, "POST", "/requests/"+no.ID+"/approve", url.Values{"for": {"9000h"}}); status != http.StatusUnprocessableEntity {
 		t.Errorf("too long: %d %s", status, body)
 	}
 	if status, _ := v.do(t, "GET", "/requests/req-none", nil); status != http.StatusNotFound {
 		t.Errorf("none: %d", status)
 	}
-	v.do(t, "POST", "/logout", url.Values{"csrf": {csrf}})
-	if _, body := v.do(t, "GET", "/", nil); !strings.Contains(body, "Sign in") {
+	v.do(t, "POST", "/logout", url.Values{})
+	if status, _ := v.do(t, "GET", "/", nil); status != http.StatusUnauthorized {
 		t.Error("still signed in")
 	}
 }
 
-func TestWrongTokensAreThrottled(t *testing.T) {
+// A stranger who tries tokens slows himself, and others from his address a little; he keeps nobody out.
+func TestWrongTokensKeepNobodyOut(t *testing.T) {
 	s := newSite(t, "")
 	v := s.visitor(t)
-	var status int
-	for range wrongTries {
-		if status, _ = v.do(t, "POST", "/login", url.Values{"token": {"wrong"}}); status != http.StatusForbidden {
+	start := time.Now()
+	for range freeTries + 2 {
+		if status, _ := v.do(t, "POST", "/login", url.Values{"token": {"wrong"}}, sessionHeader, "none"); status != http.StatusForbidden {
 			t.Fatal(status)
 		}
 	}
-	if status, _ = v.do(t, "POST", "/login", url.Values{"token": {token}}); status != http.StatusTooManyRequests {
-		t.Errorf("after %d wrong ones: %d", wrongTries, status)
+	if took := time.Since(start); took < 750*time.Millisecond {
+		t.Errorf("wrong ones took %s", took)
+	}
+	var strangers sync.WaitGroup
+	for range 50 {
+		strangers.Go(func() { v.do(t, "POST", "/login", url.Values{"token": {"wrong"}}, sessionHeader, "none") })
+	}
+	time.Sleep(100 * time.Millisecond)
+	v.signIn(t)
+	strangers.Wait()
+	other := httptest.NewRequest("POST", "/login", nil)
+	other.RemoteAddr = "198.51.100.7:1234"
+	var tries tries
+	wrong := func() error { return policy.ErrProof }
+	for range 20 {
+		tries.count([]any{"198.51.100.8"})
+	}
+	start = time.Now()
+	if _ = tries.check(other, nil, wrong); time.Since(start) > 200*time.Millisecond {
+		t.Error("another address waits for what a stranger did")
 	}
 }
 
-func TestSigningInLeadsNowhereElse(t *testing.T) {
-	for _, next := range []string{"https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)", "evil"} {
-		if local(next) {
-			t.Errorf("%q is taken for a page of ours", next)
-		}
+// What a browser would send to another port of this host, and all that a GET answers without the session's secret, lets
+// nobody in.
+func TestNothingThatIsServedLetsAnybodyIn(t *testing.T) {
+	s := newSite(t, "")
+	v := s.visitor(t)
+	r, err := http.NewRequest("POST", s.url+"/login", strings.NewReader(url.Values{"token": {token}}.Encode()))
+	if err != nil {
+		t.Fatal(err)
 	}
-	if !local("/requests/req-1?x=y") {
-		t.Error("a page of ours is not")
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := v.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusBadRequest {
+		t.Errorf("a form without the script: %d", resp.StatusCode)
+	}
+	v.signIn(t)
+	for _, path := range []string{"/", "/sandboxes", "/audit", "/passkeys", "/?part=cards"} {
+		for _, header := range []string{"", v.secret} {
+			r, err := http.NewRequest("GET", s.url+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if header != "" {
+				r.Header.Set(sessionHeader, header)
+			}
+			resp, err := v.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if err != nil || strings.Contains(string(body), v.secret) || strings.Contains(fmt.Sprint(resp.Header), v.secret) || resp.Header.Get("Set-Cookie") != "" {
+				t.Errorf("%s tells the secret: %v", path, err)
+			}
+		}
 	}
 }
 
@@ -250,7 +296,7 @@ func TestWhatAgentsWriteStaysText(t *testing.T) {
 	s.ask(t, "example.com", evil)
 	v := s.visitor(t)
 	v.signIn(t)
-	for _, path := range []string{"/", "/audit", "/audit?text=%22%3E%3Cscript%3E", "/?said=%3Cscript%3E"} {
+	for _, path := range []string{"/", "/audit", "/audit?text=%22%3E%3Cscript%3E"} {
 		_, body := v.do(t, "GET", path, nil)
 		if strings.Contains(body, "<script>") || strings.Contains(body, "<img") {
 			t.Errorf("%s: %s", path, body)
@@ -269,7 +315,7 @@ func TestWhatAgentsWriteStaysText(t *testing.T) {
 func TestPanicCutsALineageOff(t *testing.T) {
 	s := newSite(t, "")
 	v := s.visitor(t)
-	csrf := v.signIn(t)
+	v.signIn(t)
 	mode := func(owner, name string) egress.Mode {
 		box, err := s.Get(t.Context(), owner, name)
 		if err != nil {
@@ -277,10 +323,10 @@ func TestPanicCutsALineageOff(t *testing.T) {
 		}
 		return box.Egress
 	}
-	if _, body := v.do(t, "POST", "/panic", url.Values{"csrf": {csrf}, "owner": {"alice"}, "name": {"box-1"}, "back": {"/sandboxes"}}); mode("alice", "box-1") != egress.None || mode("alice", "box") == egress.None || !strings.Contains(body, "Cut off: box-1") {
+	if _, body := v.do(t, "POST", "/panic", url.Values{"owner": {"alice"}, "name": {"box-1"}, "back": {"/sandboxes"}}); mode("alice", "box-1") != egress.None || mode("alice", "box") == egress.None || !strings.Contains(body, "Cut off: box-1") {
 		t.Errorf("one: %s", body)
 	}
-	v.do(t, "POST", "/panic", url.Values{"csrf": {csrf}, "owner": {"alice"}, "name": {"box-2"}, "lineage": {"yes"}})
+	v.do(t, "POST", "/panic", url.Values{"owner": {"alice"}, "name": {"box-2"}, "lineage": {"yes"}})
 	if mode("alice", "box") != egress.None || mode("alice", "box-2") != egress.None || mode("bob", "lab") == egress.None {
 		t.Error("not the lineage, or more")
 	}

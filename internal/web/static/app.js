@@ -1,16 +1,84 @@
 "use strict";
-// The page works without this: it makes it live, and answers by keyboard.
+// An address of the page is a shell that everybody gets. What is on it comes with the secret of the session, which this
+// script keeps for its tab, in storage that belongs to this origin alone, and sends with all that it asks.
 
-const part = document.querySelector("[data-part]");
-const live = document.querySelector("[data-live]");
-const announce = document.querySelector("[data-announce]");
-const said = document.querySelector("[data-said]");
+const find = (selector) => document.querySelector(selector);
+const live = find("[data-live]");
+const announce = find("[data-announce]");
+const said = find("[data-said]");
+const content = find("[data-content]");
+let part = null; // what renews itself
+let renewing = 0;
+
+// Tabs of this origin tell each other the secret, so that a link in a message needs no new sign-in.
+const SECRET = "pixels-session";
+const tabs = new BroadcastChannel("pixels");
+let secret = sessionStorage.getItem(SECRET) || "";
+tabs.onmessage = (e) => {
+	if (e.data === "who" && secret) tabs.postMessage({ secret });
+	else if (e.data?.secret && !secret) signedIn(e.data.secret);
+};
+
+function signedIn(value) {
+	secret = value;
+	sessionStorage.setItem(SECRET, secret);
+	start();
+}
+
+function signedOut() {
+	secret = "";
+	sessionStorage.removeItem(SECRET);
+	stream?.abort();
+	content.replaceChildren();
+	part = null;
+	document.querySelectorAll("[data-signed-in]").forEach((e) => (e.hidden = true));
+	find("[data-login]").hidden = false;
+	document.title = "Sign in – Pixels";
+	find("#token").focus();
+}
+
+const ask = (to, options = {}) => fetch(to, { ...options, credentials: "omit", headers: { "X-Pixels-Session": secret || "none" } });
+const post = (to, body) => ask(to, { method: "POST", body });
 
 function say(text, bad) {
-	if (!said) return;
 	said.textContent = text;
 	said.hidden = !text;
 	said.classList.toggle("bad", Boolean(bad));
+}
+
+function title(name, open) {
+	const badge = find("[data-open]");
+	badge.textContent = open;
+	badge.hidden = !open;
+	document.title = (open ? "(" + open + ") " : "") + name + " – Pixels";
+}
+
+// load gets what is on this page.
+async function load() {
+	let answer;
+	try {
+		answer = await ask(location.pathname + location.search);
+	} catch {
+		return say("The server does not answer.", true);
+	}
+	if (answer.status === 401) return signedOut();
+	content.innerHTML = await answer.text();
+	part = content.querySelector("[data-part]");
+	const top = content.querySelector("[data-title]");
+	if (top) title(top.dataset.title, Number(top.dataset.count));
+	for (const a of document.querySelectorAll("nav a")) {
+		if (a.getAttribute("href") === location.pathname) a.setAttribute("aria-current", "page");
+		else a.removeAttribute("aria-current");
+	}
+	clearInterval(renewing);
+	if (part?.dataset.every) renewing = setInterval(refresh, part.dataset.every * 1000);
+}
+
+function start() {
+	find("[data-login]").hidden = true;
+	document.querySelectorAll("[data-signed-in]").forEach((e) => (e.hidden = false));
+	load();
+	listen();
 }
 
 const cards = () => [...document.querySelectorAll("[data-card]")];
@@ -20,11 +88,11 @@ async function refresh() {
 	if (!part) return;
 	let answer;
 	try {
-		answer = await fetch(part.dataset.part, { headers: { "X-Requested-With": "page" } });
+		answer = await ask(part.dataset.part);
 	} catch {
 		return; // the stream says so
 	}
-	if (answer.status === 401) return location.reload();
+	if (answer.status === 401) return signedOut();
 	if (!answer.ok) return;
 	const next = document.createElement("div");
 	next.innerHTML = await answer.text();
@@ -56,47 +124,49 @@ async function refresh() {
 		const left = cards();
 		(left[Math.min(index, left.length - 1)] || document.getElementById("main")).focus();
 	}
-	const open = document.querySelector("[data-open]");
-	if (open) {
-		open.textContent = fresh.length;
-		open.hidden = fresh.length === 0;
-		document.title = (fresh.length ? "(" + fresh.length + ") " : "") + "Requests – Pixels";
-	}
+	title("Requests", fresh.length);
 }
 
-function listen() {
-	const stream = new EventSource("/events");
+// listen hears whenever requests change. An EventSource can't send the secret.
+let stream = null;
+async function listen() {
+	stream?.abort();
+	const mine = (stream = new AbortController());
 	const text = live.querySelector("span");
-	stream.onopen = () => {
-		live.className = "live on";
-		text.textContent = "live";
+	const show = (on) => {
+		live.className = on ? "live on" : "live off";
+		text.textContent = on ? "live" : "not connected";
 	};
-	stream.onerror = () => {
-		live.className = "live off";
-		text.textContent = "not connected";
-		if (stream.readyState === EventSource.CLOSED) {
-			stream.close();
-			setTimeout(listen, 3000);
+	try {
+		const answer = await ask("/events", { signal: mine.signal });
+		if (answer.status === 401) return signedOut();
+		if (answer.ok) {
+			show(true);
+			const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+			for (;;) {
+				const { value, done } = await reader.read();
+				if (done) break;
+				if (!value.includes("event: requests")) continue;
+				if (part?.id === "cards") refresh();
+				else count();
+			}
 		}
-	};
-	stream.addEventListener("requests", () => {
-		if (part?.id === "cards") refresh();
-		else count();
-	});
+	} catch {
+		// shown below
+	}
+	if (mine.signal.aborted) return;
+	show(false);
+	setTimeout(() => mine === stream && secret && listen(), 3000);
 }
 
 async function count() {
-	const answer = await fetch("/?part=cards", { headers: { "X-Requested-With": "page" } }).catch(() => null);
+	const answer = await ask("/?part=cards").catch(() => null);
 	if (!answer?.ok) return;
 	const box = document.createElement("div");
 	box.innerHTML = await answer.text();
-	const n = box.querySelectorAll("[data-card]").length;
-	const open = document.querySelector("[data-open]");
-	open.textContent = n;
-	open.hidden = n === 0;
+	const top = content.querySelector("[data-title]");
+	if (top) title(top.dataset.title, box.querySelectorAll("[data-card]").length);
 }
-
-const post = (to, body) => fetch(to, { method: "POST", body, headers: { "X-Requested-With": "page" } });
 
 // The browser's own dialogue about a passkey: for options of the server, what the key says to them.
 async function passkey(begin, body, make) {
@@ -117,27 +187,50 @@ async function send(form, action) {
 		if (form.dataset.passkey && action === form.getAttribute("action")) body.set("assertion", await passkey(form.dataset.passkey, body, false));
 		if (form.matches("[data-enrol]")) body.set("credential", await passkey("/passkeys/begin", body, true));
 		const answer = await post(action, body);
+		if (answer.status === 401) return signedOut();
 		say(await answer.text(), !answer.ok);
 	} catch (e) {
 		say(e instanceof TypeError ? "The server does not answer. Nothing was decided." : e.message, true);
 	}
 	buttons.forEach((b) => (b.disabled = false));
-	if (!part && !said.classList.contains("bad")) setTimeout(() => location.reload(), 1500);
-	await refresh();
+	if (part) await refresh();
+	else if (!said.classList.contains("bad")) await load();
+}
+
+async function signIn(form) {
+	const wrong = find("#wrong");
+	const button = form.querySelector("button");
+	button.disabled = true;
+	try {
+		const answer = await post("/login", new URLSearchParams(new FormData(form)));
+		const text = await answer.text();
+		form.reset();
+		wrong.hidden = answer.ok;
+		wrong.textContent = text;
+		if (answer.ok) {
+			wrong.textContent = "";
+			signedIn(text);
+		}
+	} catch {
+		wrong.hidden = false;
+		wrong.textContent = "The server does not answer.";
+	}
+	button.disabled = false;
+	form.querySelector("input").focus();
 }
 
 document.addEventListener("submit", (e) => {
 	const form = e.target;
-	if (form.matches("[data-panic]")) {
-		if (!confirm(form.dataset.panic)) {
-			e.preventDefault();
-			return;
-		}
-	}
-	if ((form.matches("[data-decide], [data-panic]") && part) || form.matches("[data-enrol], [data-passkey]")) {
-		e.preventDefault();
-		send(form, e.submitter?.getAttribute("formaction") || form.getAttribute("action"));
-	}
+	if (form.method !== "post") return; // a filter, which is an address
+	e.preventDefault();
+	if (form.matches("[data-sign-in]")) return signIn(form);
+	if (form.dataset.panic && !confirm(form.dataset.panic)) return;
+	send(form, e.submitter?.getAttribute("formaction") || form.getAttribute("action"));
+});
+
+find("[data-sign-out]").addEventListener("click", async () => {
+	await post("/logout").catch(() => null);
+	signedOut();
 });
 
 document.addEventListener("keydown", (e) => {
@@ -168,5 +261,8 @@ document.addEventListener("keydown", (e) => {
 	e.preventDefault();
 });
 
-if (live && window.EventSource) listen();
-if (part?.dataset.every) setInterval(refresh, part.dataset.every * 1000);
+if (secret) start();
+else {
+	tabs.postMessage("who");
+	setTimeout(() => secret || signedOut(), 150);
+}
