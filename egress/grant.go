@@ -13,13 +13,74 @@ type Grant struct {
 	Rule Rule `json:"rule"`
 	// From says where the rule came from, in words for people: "create_sandbox", "preset agent: npm registry (npm, Inc.)".
 	From string `json:"from"`
-	// Deny makes it a rule for what may not leave, whatever else allows it.
+	// Deny makes it a rule for what may not leave. A newer rule that is for the same, or for less, beats it while it lasts,
+	// unless it is of lower rank.
 	Deny bool `json:"deny,omitempty"`
+	// At is when it was given. Of the rules of one sandbox each is newer than those before it.
+	At time.Time `json:"at,omitzero"`
+	// Alone makes it one that no copy of its sandbox inherits.
+	Alone bool `json:"alone,omitempty"`
 	// Until is when it ends; the zero time is never. Connections that it let out are cut then.
 	Until time.Time `json:"until,omitzero"`
-	// Once names a grant for one connection; Spent tells that there was one.
+	// Once names a grant for one connection, which a gateway alone keeps, with the wire it was given for; Spent tells that
+	// there was one.
 	Once  string `json:"once,omitempty"`
 	Spent bool   `json:"spent,omitempty"`
+}
+
+// Human begins what a rule is from that a human gave or took, and FromNever is what it is from where it is one of the policy's
+// domains that are never granted.
+const (
+	Human     = "human, "
+	FromNever = Human + "policy, egress.never"
+)
+
+// rank is whose word counts more: an agent's or that of what an agent may have unasked, a human's, the policy's.
+func (g Grant) rank() int {
+	switch {
+	case g.From == FromNever:
+		return 2
+	case strings.HasPrefix(g.From, Human):
+		return 1
+	}
+	return 0
+}
+
+// ByHuman tells whether a human gave or took it.
+func (g Grant) ByHuman() bool { return g.rank() > 0 }
+
+// beats tells whether a grant counts although there is a denial.
+func (g Grant) beats(denial Grant) bool {
+	return g.At.After(denial.At) && g.rank() >= denial.rank() && g.Rule.Within(denial.Rule)
+}
+
+// Inherited returns those of a sandbox's own rules that a copy of it has, too.
+func Inherited(own []Grant) []Grant {
+	return slices.DeleteFunc(slices.Clone(own), func(g Grant) bool { return g.Alone || g.Once != "" })
+}
+
+// Standing returns the denials among rules that keep a part of r from being reached, whatever grants say.
+func Standing(rules []Grant, r Rule) (out []Grant) {
+	now := time.Now()
+	for _, d := range rules {
+		if d.Deny && d.Rule.Overlaps(r) && !slices.ContainsFunc(rules, func(g Grant) bool {
+			return !g.Deny && !g.over(now) && g.Once == "" && g.beats(d) && r.Within(g.Rule)
+		}) {
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// after is the time of a rule that is given now.
+func after(own []Grant) time.Time {
+	at := time.Now().UTC()
+	for _, g := range own {
+		if !g.At.Before(at) { // by a clock that went back since
+			at = g.At.Add(1)
+		}
+	}
+	return at
 }
 
 // over tells whether a grant has ended.
@@ -43,29 +104,45 @@ const maxRules = 500
 var (
 	// ErrTooMany means that a sandbox would have more rules than it may.
 	ErrTooMany = errors.New("too many rules")
-	// ErrStillDenied means that a denial stands that is for more than what is to be allowed.
+	// ErrStillDenied means that what is to be allowed was denied by somebody whose word counts more.
 	ErrStillDenied = errors.New("still denied")
 )
 
-// Allow returns own, the rules of a sandbox, with rules added that are not there yet, as as has it but for their Rule. Those
-// that have ended go, and so do denials of the same; a wider one that stands is ErrStillDenied. The rules that were there
-// keep who gave them, unless they end sooner.
+// Allow returns own, the rules of a sandbox, with rules added that are not there yet, as as has it but for Rule and At. Those
+// that have ended go. No denial does: the new rules beat older ones of the same and of more, while they last, and Standing
+// has those that are for less. ErrStillDenied is for what one of higher rank denies. The rules that were there keep who gave
+// them, unless they end sooner.
 func Allow(own []Grant, as Grant, rules ...Rule) ([]Grant, error) {
 	out := Lasting(own)
 	for _, r := range rules {
-		as.Rule = r
-		out = slices.DeleteFunc(out, func(g Grant) bool { return g.Deny && g.Rule.Within(r) })
+		as.Rule, as.At = r, after(out)
 		for _, g := range out {
-			if g.Deny && g.Rule.Overlaps(r) {
-				return nil, fmt.Errorf("%w: %s was denied (by %s); allow all of %s, or leave it", ErrStillDenied, g.Rule, g.From, g.Rule)
+			if g.Deny && r.Within(g.Rule) && !as.beats(g) {
+				return nil, fmt.Errorf("%w: %s was denied (by %s)", ErrStillDenied, g.Rule, g.From)
 			}
 		}
-		if !slices.ContainsFunc(out, func(g Grant) bool { return !g.Deny && g.Once == "" && r.Within(g.Rule) && g.lasts(as) }) {
-			out = slices.DeleteFunc(out, func(g Grant) bool { return !g.Deny && g.Once == as.Once && g.Rule.Within(r) && as.lasts(g) })
-			out = append(out, as)
+		if slices.ContainsFunc(out, func(g Grant) bool { return g.serves(as) && len(denied(out, g, r)) == 0 }) {
+			continue
 		}
+		out = slices.DeleteFunc(out, func(g Grant) bool { return !g.Deny && as.serves(g) })
+		out = append(out, as)
 	}
 	return out, checkCount(out)
+}
+
+// serves tells whether a grant gives all that another would.
+func (g Grant) serves(other Grant) bool {
+	return !g.Deny && g.Once == other.Once && other.Rule.Within(g.Rule) && g.lasts(other) && g.rank() >= other.rank() && (!g.Alone || other.Alone)
+}
+
+// denied are the denials that keep a grant from giving a part of r.
+func denied(rules []Grant, g Grant, r Rule) (out []Grant) {
+	for _, d := range rules {
+		if d.Deny && d.Rule.Overlaps(r) && !g.beats(d) {
+			out = append(out, d)
+		}
+	}
+	return out
 }
 
 // Deny returns own, the rules of a sandbox with a mode, so that nothing of rules is allowed. What of rules was not allowed
@@ -76,12 +153,17 @@ func (p Presets) Deny(mode Mode, own []Grant, from string, stands bool, rules ..
 	for _, r := range rules {
 		before := len(left)
 		left = slices.DeleteFunc(left, func(g Grant) bool { return !g.Deny && g.Rule.Within(r) })
-		still := slices.ContainsFunc(p.For(mode, left).Rules, func(g Grant) bool { return !g.Deny && g.Rule.Overlaps(r) })
 		changed := len(left) != before
-		denied := slices.ContainsFunc(left, func(g Grant) bool { return g.Deny && r.Within(g.Rule) })
-		if (still || stands) && !denied {
-			left = slices.DeleteFunc(left, func(g Grant) bool { return g.Deny && g.Rule.Within(r) })
-			left = append(left, Grant{Rule: r, From: from, Deny: true})
+		as := Grant{Rule: r, From: from, Deny: true, At: after(left)}
+		in := p.For(mode, left).Rules
+		still := slices.ContainsFunc(in, func(g Grant) bool { return !g.Deny && g.Rule.Overlaps(r) })
+		// One that is there already stands for it, unless something newer may beat it.
+		there := slices.ContainsFunc(left, func(d Grant) bool {
+			return d.Deny && r.Within(d.Rule) && d.rank() >= as.rank() && !slices.ContainsFunc(left, func(g Grant) bool { return !g.Deny && g.beats(d) && g.Rule.Overlaps(r) })
+		})
+		if (still || stands) && !there {
+			left = slices.DeleteFunc(left, func(g Grant) bool { return g.Deny && g.Rule.Within(r) && g.rank() <= as.rank() })
+			left = append(left, as)
 			changed = changed || still
 		}
 		if !changed {

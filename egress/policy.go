@@ -65,7 +65,23 @@ func (p Policy) AllowsAddress(addr netip.Addr, port uint16) (Grant, bool) {
 // DeniesAddress tells whether a rule denies connections to an address: also to a name that leads there.
 func (p Policy) DeniesAddress(addr netip.Addr, port uint16) bool {
 	now := time.Now()
-	return slices.ContainsFunc(p.Rules, func(g Grant) bool { return g.Deny && !g.over(now) && g.Rule.CoversAddress(addr, port) })
+	in := slices.DeleteFunc(slices.Clone(p.Rules), func(g Grant) bool { return g.over(now) || !g.Rule.CoversAddress(addr, port) })
+	return slices.ContainsFunc(in, func(d Grant) bool {
+		return d.Deny && !slices.ContainsFunc(in, func(g Grant) bool { return !g.Deny && g.beats(d) })
+	})
+}
+
+// Decides returns the rule that decides about a connection to port of a name, or the denial; an empty one where none is for it.
+func (p Policy) Decides(name string, port uint16) (by Grant, allowed bool) {
+	if by, allowed = p.Allows(name, port); allowed || p.Mode != Agent && p.Mode != Allowlist {
+		return by, allowed
+	}
+	for _, g := range p.Rules {
+		if g.Deny && g.Rule.Covers(name, port) && (by.From == "" || g.rank() >= by.rank()) {
+			by = g
+		}
+	}
+	return by, false
 }
 
 func (p Policy) find(covers func(Rule) bool) (by Grant, allowed bool) {
@@ -73,13 +89,9 @@ func (p Policy) find(covers func(Rule) bool) (by Grant, allowed bool) {
 	case Unrestricted:
 		return Grant{From: "mode unrestricted"}, true
 	case Agent, Allowlist:
-		now := time.Now()
-		for _, g := range p.Rules {
-			switch {
-			case g.over(now) || g.Spent || !covers(g.Rule):
-			case g.Deny:
-				return Grant{}, false
-			case !allowed || by.Once != "" && g.Once == "": // what lasts goes before what is used up by it
+		for _, g := range p.covering(covers) {
+			// What lasts goes before what is used up by it.
+			if !g.Spent && (!allowed || by.Once != "" && g.Once == "") {
 				by, allowed = g, true
 			}
 		}
@@ -87,20 +99,27 @@ func (p Policy) find(covers func(Rule) bool) (by Grant, allowed bool) {
 	return by, allowed
 }
 
-// Keeps tells whether a connection to port of a name that a grant for one connection let out may go on.
-func (p Policy) Keeps(once, name string, port uint16) bool {
+// covering are the grants for a connection that no denial is against.
+func (p Policy) covering(covers func(Rule) bool) (out []Grant) {
 	now := time.Now()
-	granted := false
+	var denials []Grant
 	for _, g := range p.Rules {
 		switch {
-		case !g.Rule.Covers(name, port):
+		case g.over(now) || !covers(g.Rule):
 		case g.Deny:
-			return false
-		case g.Once == once && !g.over(now):
-			granted = true
+			denials = append(denials, g)
+		default:
+			out = append(out, g)
 		}
 	}
-	return granted
+	return slices.DeleteFunc(out, func(g Grant) bool {
+		return slices.ContainsFunc(denials, func(d Grant) bool { return !g.beats(d) })
+	})
+}
+
+// Keeps tells whether a connection to port of a name that a grant for one connection let out may go on.
+func (p Policy) Keeps(once, name string, port uint16) bool {
+	return slices.ContainsFunc(p.covering(func(r Rule) bool { return r.Covers(name, port) }), func(g Grant) bool { return g.Once == once })
 }
 
 // Spend returns the policy with a grant for one connection used up.

@@ -154,8 +154,104 @@ func TestWhatIsDeniedStaysDenied(t *testing.T) {
 	if _, ok := presets.For(Agent, own).Allows("api.openai.com", 443); !ok {
 		t.Error("what was allowed again is denied")
 	}
-	if _, err := Allow(own, Grant{From: "fifth"}, rules(t, "x.a.example")...); !errors.Is(err, ErrStillDenied) {
-		t.Errorf("a part of what is denied: %v", err)
+	if own, err = Allow(own, Grant{From: "fifth"}, rules(t, "x.a.example")...); err != nil {
+		t.Fatal(err)
+	}
+	p := presets.For(Agent, own)
+	_, web := p.Allows("x.a.example", 443)
+	if _, ssh := p.Allows("x.a.example", 22); !web || ssh {
+		t.Errorf("a part of what is denied: %v, and the rest %v", web, ssh)
+	}
+}
+
+// A no outlives a yes that ends.
+func TestANoOutlivesWhatEnds(t *testing.T) {
+	denial := func(text string) Rule {
+		r, err := ParseDenial(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	reaches := func(own []Grant, name string, port uint16) bool {
+		_, ok := Policy{Mode: Allowlist, Rules: own}.Allows(name, port)
+		return ok
+	}
+	by := func(from string, lasting time.Duration) Grant {
+		return Grant{From: from, Until: time.Now().Add(lasting)}
+	}
+	preset := []Grant{{Rule: rules(t, "*.example.net")[0], From: "preset"}}
+	own, _, err := Presets{}.Deny(Allowlist, preset, Human+"cli", true, denial("web.example.net"))
+	if err != nil || reaches(own, "web.example.net", 443) {
+		t.Fatalf("%v, %v", own, err)
+	}
+	// A human's yes to the same beats it while it lasts, and no agent's does.
+	if _, err := Allow(own, by("allow_domain", time.Hour), rules(t, "web.example.net")...); !errors.Is(err, ErrStillDenied) {
+		t.Errorf("an agent allows what a human denied: %v", err)
+	}
+	granted, err := Allow(own, by(Human+"web", 50*time.Millisecond), rules(t, "web.example.net")...)
+	if err != nil || !reaches(granted, "web.example.net", 443) || reaches(granted, "web.example.net", 22) {
+		t.Fatalf("%v, %v", granted, err)
+	}
+	time.Sleep(60 * time.Millisecond)
+	if reaches(granted, "web.example.net", 443) || reaches(Lasting(granted), "web.example.net", 443) {
+		t.Error("the preset allows what a human denied, once the grant that was for a while has ended")
+	}
+	// A denial of less than what is granted stands, and is named; a newer denial beats a grant.
+	wide, err := Allow(own, by(Human+"web", time.Hour), rules(t, "*.example.net")...)
+	if err != nil || reaches(wide, "web.example.net", 443) || !reaches(wide, "www.example.net", 443) {
+		t.Errorf("%v, %v", wide, err)
+	}
+	if s := Standing(wide, rules(t, "*.example.net")[0]); len(s) != 1 || s[0].Rule.Domain != "web.example.net" {
+		t.Errorf("standing: %v", s)
+	}
+	if s := Standing(wide, rules(t, "www.example.net")[0]); len(s) != 0 {
+		t.Errorf("standing against another: %v", s)
+	}
+	again, _, err := Presets{}.Deny(Allowlist, wide, Human+"web", false, denial("www.example.net"))
+	if err != nil || reaches(again, "www.example.net", 443) {
+		t.Errorf("what was granted is not denied: %v, %v", again, err)
+	}
+	// An agent's denial replaces no human's, and can't be made a way around one.
+	mixed, _, err := Presets{}.Deny(Allowlist, own, "deny_domain", false, denial("*.example.net"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mixed, err = Allow(mixed, by("allow_domain", time.Hour), rules(t, "*.example.net")...); err != nil || reaches(mixed, "web.example.net", 443) || !reaches(mixed, "www.example.net", 443) {
+		t.Errorf("%v, %v", mixed, err)
+	}
+	never := []Grant{{Rule: denial("web.example.net"), From: FromNever, Deny: true}}
+	if _, err := Allow(never, by(Human+"web", time.Hour), rules(t, "web.example.net")...); !errors.Is(err, ErrStillDenied) {
+		t.Errorf("a human allows what the policy never does: %v", err)
+	}
+	// A clock that went back gives no older rule the last word.
+	ahead := []Grant{{Rule: denial("web.example.net"), From: Human + "cli", Deny: true, At: time.Now().Add(time.Hour)}}
+	if ahead, err = Allow(ahead, by(Human+"web", time.Hour), rules(t, "web.example.net")...); err != nil || !reaches(ahead, "web.example.net", 443) {
+		t.Errorf("%v, %v", ahead, err)
+	}
+	by443 := Policy{Mode: Allowlist, Rules: wide}
+	if d, ok := by443.Decides("web.example.net", 443); ok || !d.Deny || d.From != Human+"cli" {
+		t.Errorf("decides: %v, %v", d, ok)
+	}
+	if d, ok := by443.Decides("other.example.org", 443); ok || d.From != "" {
+		t.Errorf("decides: %v, %v", d, ok)
+	}
+}
+
+func TestACopyInheritsNoGrantForOne(t *testing.T) {
+	r := rules(t, "a.example", "b.example", "c.example")
+	own, err := Allow(nil, Grant{From: Human + "web", Alone: true}, r[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if own, err = Allow(own, Grant{From: Human + "web"}, r[0], r[1]); err != nil || len(own) != 2 {
+		t.Fatalf("for the lineage after for one: %v, %v", own, err)
+	}
+	if own, err = Allow(own, Grant{From: Human + "web", Alone: true}, r[1], r[2]); err != nil || len(own) != 3 {
+		t.Fatalf("for one what is the lineage's: %v, %v", own, err)
+	}
+	if copied := Inherited(own); len(copied) != 2 || !copied[0].Rule.Equal(r[0]) || !copied[1].Rule.Equal(r[1]) {
+		t.Errorf("%v", copied)
 	}
 }
 

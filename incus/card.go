@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/lxc/incus/v6/shared/api"
@@ -32,6 +33,8 @@ func egressOf(config map[string]string) (mode egress.Mode, own []egress.Grant, e
 			return mode, nil, fmt.Errorf("read the key %s: %w", rulesKey, err)
 		}
 	}
+	// An older version kept grants for one connection here: better lost than used twice.
+	own = slices.DeleteFunc(own, func(g egress.Grant) bool { return g.Once != "" })
 	return mode, own, nil
 }
 

@@ -3,6 +3,7 @@ package incus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/lxc/incus/v6/shared/api"
@@ -46,7 +47,25 @@ func (b *Backend) Egress(ctx context.Context, id string) (sandbox.Egress, error)
 		e.Gap = b.openEdge(b.wiresOf(inst.Config))
 	}
 	e.Denials = denials(reply.Denials)
+	e.Rules = append(e.Rules, reply.Grants...)
 	return e, nil
+}
+
+// GrantOnce implements sandbox.Backend.
+func (b *Backend) GrantOnce(ctx context.Context, id string, grant egress.Grant) error {
+	inst, _, err := b.server.GetInstance(id)
+	if err != nil {
+		return b.failed(err, "grant one connection")
+	}
+	wires := b.wiresOf(inst.Config)
+	reply, err := wires.ask(ctx, gateway.Request{Op: gateway.Status, Sandbox: id})
+	if err == nil {
+		_, err = wires.ask(ctx, gateway.Request{Op: gateway.Once, Sandbox: id, Index: reply.Wire.Index, Grant: &grant})
+	}
+	if errors.Is(err, gateway.ErrNoSandbox) {
+		return fmt.Errorf("sandbox %q has no network just now: that is the %w; start it, or grant it for a time", inst.Config[nameKey], sandbox.ErrState)
+	}
+	return b.failed(err, "grant one connection")
 }
 
 // Denials implements sandbox.Backend.

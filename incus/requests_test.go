@@ -118,8 +118,8 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 	if seen := l.seen(); seen != "" {
 		t.Errorf("while it is held the internet saw %s", seen)
 	}
-	if _, n, err := a.human.Approve(t.Context(), sandbox.Approval{ID: r.ID, By: "test", For: time.Hour}); err != nil || n != 1 {
-		t.Fatalf("%d, %v", n, err)
+	if given, err := a.human.Approve(t.Context(), sandbox.Approval{ID: r.ID, Seen: a.human.Digest(r), By: "test", For: time.Hour}); err != nil || len(given.Names) != 1 {
+		t.Fatalf("%+v, %v", given, err)
 	}
 	if text := <-got; !strings.Contains(text, "200 OK") {
 		t.Errorf("approved: %q", text)
@@ -129,7 +129,7 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 	}
 	got = a.reach(t, deniedName)
 	r = a.asked(t, deniedName)
-	if _, err := a.human.Refuse(t.Context(), r.ID, "test", "no"); err != nil {
+	if _, err := a.human.Refuse(t.Context(), sandbox.Approval{ID: r.ID, By: "test", Answer: "no"}); err != nil {
 		t.Fatal(err)
 	}
 	start := time.Now()
@@ -154,7 +154,7 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 			ran <- err
 		}()
 		joined := a.asked(t, domain)
-		if _, err := a.human.Refuse(t.Context(), joined.ID, "test", ""); err != nil {
+		if _, err := a.human.Refuse(t.Context(), sandbox.Approval{ID: joined.ID, By: "test", Answer: ""}); err != nil {
 			t.Fatal(err)
 		}
 		if err := <-ran; err != nil {
@@ -176,7 +176,7 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 	got = a.reach(t, "once.example.com")
 	l.inet.Name("once.example.com", fakenet.Site)
 	r = a.asked(t, "once.example.com")
-	if _, _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: r.ID, Scope: policy.Once}); err != nil {
+	if _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: r.ID, Seen: a.human.Digest(r), Scope: policy.Once}); err != nil {
 		t.Fatal(err)
 	}
 	<-got
@@ -193,11 +193,33 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 	if again := a.asked(t, "once.example.com"); again.ID == r.ID {
 		t.Errorf("a second connection asks no new question: %+v", again)
 	}
-	if _, err := a.human.Refuse(t.Context(), a.asked(t, "once.example.com").ID, "test", ""); err != nil {
+	if _, err := a.human.Refuse(t.Context(), sandbox.Approval{ID: a.asked(t, "once.example.com").ID, By: "test"}); err != nil {
 		t.Fatal(err)
 	}
 	if text := <-got; !strings.Contains(text, "403") {
 		t.Errorf("a second connection: %q", text)
+	}
+	// One that nobody used is the wire's: it is no key of the sandbox, which a copy would take along, and ends with a stop.
+	asked, err := a.agent.Allow(t.Context(), a.owner, sandbox.AllowRequest{Name: "one", Domains: []string{"unused.example.com"}, Reason: "a test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r = asked.Requests[0]
+	if _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: r.ID, Seen: a.human.Digest(r), Scope: policy.Once}); err != nil {
+		t.Fatal(err)
+	}
+	once := func(g egress.Grant) bool { return g.Once == r.ID }
+	if e, err := l.Egress(t.Context(), l.boxes["one"]); err != nil || !slices.ContainsFunc(e.Rules, once) {
+		t.Errorf("it is not shown: %+v, %v", e.Rules, err)
+	}
+	if s, err := l.Get(t.Context(), a.owner, "one"); err != nil || slices.ContainsFunc(s.Rules, once) {
+		t.Errorf("it is kept with the sandbox: %+v, %v", s.Rules, err)
+	}
+	if err := errors.Join(l.SetState(t.Context(), l.boxes["one"], sandbox.Stopped), l.SetState(t.Context(), l.boxes["one"], sandbox.Running)); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := l.Egress(t.Context(), l.boxes["one"]); err != nil || slices.ContainsFunc(e.Rules, once) {
+		t.Errorf("another wire has it: %+v, %v", e.Rules, err)
 	}
 }
 
@@ -215,7 +237,7 @@ func TestBenchmarkRequests(t *testing.T) {
 		r := a.asked(t, name)
 		ask = append(ask, time.Since(start))
 		start = time.Now()
-		if _, _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: r.ID}); err != nil {
+		if _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: r.ID, Seen: a.human.Digest(r)}); err != nil {
 			t.Fatal(err)
 		}
 		<-got

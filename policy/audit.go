@@ -240,6 +240,9 @@ func (s *Store) Prune(keep time.Duration) error {
 		if err == nil {
 			_, err = db.Exec("DELETE FROM requests WHERE last < ? AND state NOT IN ('open', 'granting')", before)
 		}
+		if err == nil {
+			_, err = db.Exec("DELETE FROM askers WHERE request NOT IN (SELECT id FROM requests)")
+		}
 		return err
 	})
 }

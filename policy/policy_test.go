@@ -62,7 +62,7 @@ host_folders = ["/srv/work"]
 off = ["write_file"]
 [owners.ci.egress]
 ask = false
-modes = ["none", "unrestricted"]
+modes = ["none", "allowlist", "unrestricted"]
 [owners.ci.quota]
 sandboxes = 1
 [owners.ci.tools]
@@ -98,8 +98,10 @@ off = []
 		{"the default image", Call{Name: "create_sandbox", Image: "mine", FreeImage: "mine"}, Allow, "", ""},
 		{"a mode", Call{Name: "egress", Mode: egress.Agent}, Allow, "", ""},
 		{"a mode too open", Call{Name: "egress", Mode: egress.Unrestricted}, Deny, "egress.modes", "use one of: none, agent;"},
-		{"a mode of an owner's own", Call{Name: "egress", Owner: "ci", Mode: egress.Unrestricted}, Allow, "", ""},
-		{"a human's mode", Call{Name: "egress", Human: true, Mode: egress.Unrestricted}, Allow, "", ""},
+		{"a mode of an owner's own", Call{Name: "egress", Owner: "ci", Mode: egress.Allowlist}, Allow, "", ""},
+		{"a mode in which never is nothing", Call{Name: "egress", Owner: "ci", Mode: egress.Unrestricted}, Deny, "egress.never", "*.evil.test"},
+		{"a human's mode", Call{Name: "egress", Human: true, Mode: egress.Allowlist}, Allow, "", ""},
+		{"a human's mode in which never is nothing", Call{Name: "egress", Human: true, Mode: egress.Unrestricted}, Deny, "egress.never", "*.evil.test"},
 		{"a folder", Call{Name: "copy_files", HostPath: "/srv/work/a/b"}, Allow, "", ""},
 		{"another folder", Call{Name: "copy_files", HostPath: "/srv/work/../secret"}, Deny, "files.host_folders", "/srv/work"},
 		{"a folder of like name", Call{Name: "copy_files", HostPath: "/srv/workshop"}, Deny, "files.host_folders", "none of the folders"},

@@ -19,6 +19,8 @@ type Request struct {
 	State   RequestState `json:"state"`
 	Owner   string       `json:"owner"`
 	Sandbox string       `json:"sandbox"` // the one that asked first
+	Born    time.Time    `json:"-"`       // of a question: when that sandbox was made
+	Asked   []Asker      `json:"asked"`   // all that asked
 	Lineage string       `json:"lineage"`
 	Rule    string       `json:"rule"`              // a domain with its port, as egress.ParseRule reads it
 	Reason  string       `json:"reason,omitempty"`  // the agent's words
@@ -72,15 +74,16 @@ const (
 // Scope is what a grant is for.
 type Scope string
 
-// The scopes. Once is for one connection of one sandbox.
+// The scopes. Once is for one connection, of the sandbox that asked first; Askers for those that asked, and not for what is
+// cloned from them.
 const (
 	Once        Scope = "once"
-	ThisSandbox Scope = "sandbox"
+	Askers      Scope = "asked"
 	ThisLineage Scope = "lineage"
 )
 
 // Scopes are all of them.
-var Scopes = []Scope{Once, ThisSandbox, ThisLineage}
+var Scopes = []Scope{Once, Askers, ThisLineage}
 
 // Bounds of what agents and their sandboxes may ask.
 const (
@@ -102,8 +105,8 @@ var (
 	ErrDecided = errors.New("decided already")
 )
 
-// Raise puts a question to a human, or adds to one that is open: the same rule for the same lineage is one question. One
-// that was answered with no a short time ago is not put again: it is returned as it was answered. fresh tells that it is new.
+// Raise puts a question to a human, or adds who asks to one that is open, which stays as an agent asked it first: the same rule
+// for the same lineage is one question. One that was answered with no a short time ago is not put again: it is returned as it was answered. fresh tells that it is new.
 func (s *Store) Raise(ask Request) (r Request, fresh bool, err error) {
 	if s == nil {
 		return r, false, errNoStore
@@ -125,16 +128,20 @@ func (s *Store) Raise(ask Request) (r Request, fresh bool, err error) {
 		case found == nil && r.State.Ended():
 			return nil
 		case found == nil:
-			// The agent's word is worth more than a connection's.
-			if ask.Source == ByAgent {
+			if r.State == RequestOpen { // one that is being granted is for those who asked before
+				if err := joins(tx, r.ID, ask); err != nil {
+					return err
+				}
+			}
+			// A connection's question has no words; the agent's first ones are put to it, and who was shown it without is shown it again.
+			if r.State == RequestOpen && r.Source == ByConnection && ask.Source == ByAgent {
 				r.Source, r.Reason, r.Wanted = ByAgent, ask.Reason, ask.Wanted
 			}
-			if ask.Process != "" {
-				r.Process = ask.Process
+			if _, err := tx.Exec("UPDATE requests SET last = ?, count = count + 1, source = ?, reason = ?, wanted = ? WHERE id = ?", now.UnixMilli(), r.Source, r.Reason, r.Wanted, r.ID); err != nil {
+				return err
 			}
-			r.Count++
-			r.Last = now.UTC()
-			_, err := tx.Exec("UPDATE requests SET last = ?, count = count + 1, source = ?, reason = ?, wanted = ?, process = ? WHERE id = ?", now.UnixMilli(), r.Source, r.Reason, r.Wanted, r.Process, r.ID)
+			var err error
+			r, err = find(tx, r.ID)
 			return err
 		case !errors.Is(found, sql.ErrNoRows):
 			return found
@@ -146,6 +153,12 @@ func (s *Store) Raise(ask Request) (r Request, fresh bool, err error) {
 		r.ID, r.State, r.At, r.Last, r.Count, r.Expires = "req-"+strings.ToLower(rand.Text()[:10]), RequestOpen, now.UTC(), now.UTC(), 1, now.Add(requestLife).UTC()
 		_, err := tx.Exec("INSERT INTO requests (id, at, last, state, owner, sandbox, lineage, rule, reason, process, source, wanted, expires) VALUES (?, ?, ?, 'open', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 			r.ID, now.UnixMilli(), now.UnixMilli(), r.Owner, r.Sandbox, r.Lineage, r.Rule, r.Reason, r.Process, r.Source, r.Wanted, r.Expires.UnixMilli())
+		if err == nil {
+			err = joins(tx, r.ID, ask)
+		}
+		if err == nil {
+			r, err = find(tx, r.ID)
+		}
 		return err
 	})
 	if errors.Is(err, ErrTooManyRequests) {
@@ -269,34 +282,51 @@ func (s *Store) Version() (v string, err error) {
 }
 
 // Claim makes an open request one whose grant is being brought to the sandboxes: of several who would decide, one gets it,
-// and the others ErrDecided.
-func (s *Store) Claim(id, by string) (Request, error) {
-	return s.move(id, RequestOpen, Request{State: RequestGranting, DecidedBy: by})
+// and the others ErrDecided. seen says whether it is what the one who decides was shown.
+func (s *Store) Claim(id, by string, seen func(Request) error) (Request, error) {
+	return s.move(id, RequestOpen, Request{State: RequestGranting, DecidedBy: by}, seen)
 }
 
 // Unclaim opens a request again whose grant did not come about.
 func (s *Store) Unclaim(id string) error {
-	_, err := s.move(id, RequestGranting, Request{State: RequestOpen})
+	_, err := s.move(id, RequestGranting, Request{State: RequestOpen}, nil)
 	return err
 }
 
 // Grant ends a request that was claimed.
 func (s *Store) Grant(id, by string, scope Scope, until time.Time, answer string) (Request, error) {
-	return s.move(id, RequestGranting, Request{State: RequestGranted, DecidedBy: by, Scope: scope, Until: until, Answer: answer})
+	return s.move(id, RequestGranting, Request{State: RequestGranted, DecidedBy: by, Scope: scope, Until: until, Answer: answer}, nil)
 }
 
-// Refuse answers an open request with no.
-func (s *Store) Refuse(id, by, answer string) (Request, error) {
-	return s.move(id, RequestOpen, Request{State: RequestDenied, DecidedBy: by, Answer: answer})
+// Refuse answers an open request with no; seen is as in Claim.
+func (s *Store) Refuse(id, by, answer string, seen func(Request) error) (Request, error) {
+	return s.move(id, RequestOpen, Request{State: RequestDenied, DecidedBy: by, Answer: answer}, seen)
+}
+
+// Seen checks that a request has the digest of what was shown. Without one nothing was.
+func Seen(digest string, usual func(Request) time.Duration) func(Request) error {
+	return func(r Request) error {
+		if d := usual(r); r.State == RequestOpen && r.Digest(d) != digest {
+			return r.changed(d)
+		}
+		return nil
+	}
+}
+
+// Settle ends an open request as it was read, for its sandboxes may reach what they asked for. One that has changed since
+// stays open.
+func (s *Store) Settle(r Request, why string, until time.Time) error {
+	_, err := s.move(r.ID, RequestOpen, Request{State: RequestGranted, Scope: Askers, Until: until, Answer: why}, Seen(r.Digest(0), func(Request) time.Duration { return 0 }))
+	return err
 }
 
 // Withdraw ends an open request that nobody needs any more.
 func (s *Store) Withdraw(id, why string) (Request, error) {
-	return s.move(id, RequestOpen, Request{State: RequestWithdrawn, Answer: why})
+	return s.move(id, RequestOpen, Request{State: RequestWithdrawn, Answer: why}, nil)
 }
 
-// move brings a request from one state to another, with what to says of it.
-func (s *Store) move(id string, from RequestState, to Request) (r Request, err error) {
+// move brings a request from one state to another, with what to says of it. seen may refuse; nil never does.
+func (s *Store) move(id string, from RequestState, to Request, seen func(Request) error) (r Request, err error) {
 	if s == nil {
 		return r, errNoStore
 	}
@@ -312,6 +342,14 @@ func (s *Store) move(id string, from RequestState, to Request) (r Request, err e
 	err = s.tx(func(tx *sql.Tx) error {
 		if err := tidy(tx, now); err != nil {
 			return err
+		}
+		if seen != nil {
+			if r, err = find(tx, id); err != nil {
+				return err
+			}
+			if err := seen(r); err != nil {
+				return err
+			}
 		}
 		result, err := tx.Exec("UPDATE requests SET state = ?, decided_at = ?, decided_by = ?, scope = ?, until = ?, answer = ? WHERE id = ? AND state = ?",
 			to.State, decided, to.DecidedBy, to.Scope, until, to.Answer, id, from)
@@ -366,7 +404,8 @@ func (s *Store) tx(do func(*sql.Tx) error) error {
 	})
 }
 
-const columns = "SELECT id, at, last, state, owner, sandbox, lineage, rule, reason, process, source, wanted, count, expires, decided_at, decided_by, scope, until, answer FROM requests"
+const columns = `SELECT id, at, last, state, owner, sandbox, lineage, rule, reason, process, source, wanted, count, expires, decided_at, decided_by, scope, until, answer,
+	(SELECT json_group_array(json_object('Sandbox', a.sandbox, 'Born', a.born, 'Count', a.count)) FROM (SELECT * FROM askers WHERE request = requests.id ORDER BY rowid) a) FROM requests`
 
 func find(tx *sql.Tx, id string) (Request, error) {
 	r, err := scan(tx.QueryRow(columns+" WHERE id = ?", id))
@@ -378,7 +417,8 @@ func find(tx *sql.Tx, id string) (Request, error) {
 
 func scan(row interface{ Scan(...any) error }) (r Request, err error) {
 	var at, last, expires, decided, until int64
-	err = row.Scan(&r.ID, &at, &last, &r.State, &r.Owner, &r.Sandbox, &r.Lineage, &r.Rule, &r.Reason, &r.Process, &r.Source, &r.Wanted, &r.Count, &expires, &decided, &r.DecidedBy, &r.Scope, &until, &r.Answer)
+	var askers string
+	err = row.Scan(&r.ID, &at, &last, &r.State, &r.Owner, &r.Sandbox, &r.Lineage, &r.Rule, &r.Reason, &r.Process, &r.Source, &r.Wanted, &r.Count, &expires, &decided, &r.DecidedBy, &r.Scope, &until, &r.Answer, &askers)
 	for _, t := range []struct {
 		ms int64
 		at *time.Time
@@ -386,6 +426,9 @@ func scan(row interface{ Scan(...any) error }) (r Request, err error) {
 		if t.ms != 0 {
 			*t.at = time.UnixMilli(t.ms).UTC()
 		}
+	}
+	if err == nil {
+		err = r.readAskers(askers)
 	}
 	return r, err
 }

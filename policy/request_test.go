@@ -35,15 +35,18 @@ func raise(t testing.TB, s *Store, r Request) (Request, bool) {
 
 func TestOneQuestionForALineage(t *testing.T) {
 	s := newStore(t)
-	first, fresh := raise(t, s, ask("alice", "base", "example.com"))
+	begin := ask("alice", "base", "example.com")
+	begin.Source, begin.Reason, begin.Wanted = ByAgent, "to fetch\x1b[2J <b>packages</b>", 3600
+	first, fresh := raise(t, s, begin)
 	if !fresh || first.State != RequestOpen || !strings.HasPrefix(first.ID, "req-") {
 		t.Fatalf("%+v, %v", first, fresh)
 	}
 	clone := ask("alice", "base", "example.com")
-	clone.Sandbox, clone.Source, clone.Reason, clone.Wanted = "base-2", ByAgent, "to fetch\x1b[2J <b>packages</b>", 3600
+	clone.Sandbox, clone.Source, clone.Reason, clone.Wanted = "base-2", ByAgent, "for longer", 7200
 	second, fresh := raise(t, s, clone)
 	want := first
-	want.Count, want.Source, want.Reason, want.Wanted = 2, ByAgent, "to fetch[2J <b>packages</b>", 3600
+	want.Count, want.Reason = 2, "to fetch[2J <b>packages</b>"
+	want.Asked = []Asker{{Sandbox: "base-1", Count: 1}, {Sandbox: "base-2", Count: 1}}
 	if diff := cmp.Diff(want, second, cmpopts.IgnoreFields(Request{}, "At", "Last", "Expires")); fresh || diff != "" {
 		t.Errorf("fresh %t, (-want +got):\n%s", fresh, diff)
 	}
@@ -134,8 +137,8 @@ func TestOfManyWhoDecideOneDoes(t *testing.T) {
 			wg.Go(func() {
 				var err error
 				if i%3 == 0 {
-					_, err = mine.Refuse(r.ID, fmt.Sprint("channel ", i), "no")
-				} else if _, err = mine.Claim(r.ID, fmt.Sprint("channel ", i)); err == nil {
+					_, err = mine.Refuse(r.ID, fmt.Sprint("channel ", i), "no", nil)
+				} else if _, err = mine.Claim(r.ID, fmt.Sprint("channel ", i), nil); err == nil {
 					_, err = mine.Grant(r.ID, fmt.Sprint("channel ", i), ThisLineage, time.Now().Add(time.Hour), "")
 				}
 				mu.Lock()
@@ -158,14 +161,14 @@ func TestOfManyWhoDecideOneDoes(t *testing.T) {
 func TestWhatWasRefusedIsNotAskedAgain(t *testing.T) {
 	s := newStore(t)
 	r, _ := raise(t, s, ask("alice", "base", "example.com"))
-	if _, err := s.Refuse(r.ID, "cli", "not today"); err != nil {
+	if _, err := s.Refuse(r.ID, "cli", "not today", nil); err != nil {
 		t.Fatal(err)
 	}
 	again, fresh := raise(t, s, ask("alice", "base", "example.com"))
 	if fresh || again.ID != r.ID || again.State != RequestDenied || again.Answer != "not today" {
 		t.Errorf("%+v, %v", again, fresh)
 	}
-	if _, err := s.Claim(r.ID, "web"); !errors.Is(err, ErrDecided) || !strings.Contains(err.Error(), "cli") {
+	if _, err := s.Claim(r.ID, "web", nil); !errors.Is(err, ErrDecided) || !strings.Contains(err.Error(), "cli") {
 		t.Error(err)
 	}
 }
@@ -185,14 +188,14 @@ func TestRequestsExpireAndHalfGrantedOnesOpenAgain(t *testing.T) {
 	s := newStore(t)
 	r, _ := raise(t, s, ask("alice", "base", "example.com"))
 	s.age(t, r.ID, requestLife+time.Minute)
-	if _, err := s.Claim(r.ID, "cli"); !errors.Is(err, ErrDecided) || !strings.Contains(err.Error(), "expired") {
+	if _, err := s.Claim(r.ID, "cli", nil); !errors.Is(err, ErrDecided) || !strings.Contains(err.Error(), "expired") {
 		t.Error(err)
 	}
 	if next, fresh := raise(t, s, ask("alice", "base", "example.com")); !fresh || next.ID == r.ID {
 		t.Errorf("what expired can't be asked again: %+v", next)
 	}
 	r, _ = raise(t, s, ask("alice", "other", "example.com"))
-	if _, err := s.Claim(r.ID, "a process that dies"); err != nil {
+	if _, err := s.Claim(r.ID, "a process that dies", nil); err != nil {
 		t.Fatal(err)
 	}
 	if same, fresh := raise(t, s, ask("alice", "other", "example.com")); fresh || same.State != RequestGranting {
@@ -228,11 +231,11 @@ func TestNothingGrantsByMistake(t *testing.T) {
 					ids = append(ids, r.ID)
 				}
 			case 2:
-				_, err = s.Claim(id, "who dies")
+				_, err = s.Claim(id, "who dies", nil)
 			case 3:
 				err = s.Unclaim(id)
 			case 4:
-				_, err = s.Refuse(id, "human", "")
+				_, err = s.Refuse(id, "human", "", nil)
 			case 5:
 				_, err = s.Withdraw(id, "gone")
 			case 6:

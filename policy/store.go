@@ -87,6 +87,13 @@ CREATE TABLE IF NOT EXISTS requests (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS requests_open ON requests (owner, lineage, rule) WHERE state IN ('open', 'granting');
 CREATE INDEX IF NOT EXISTS requests_state ON requests (state, at);
+CREATE TABLE IF NOT EXISTS askers ( -- of requests
+	request TEXT NOT NULL,
+	sandbox TEXT NOT NULL,
+	born    INTEGER NOT NULL, -- when the sandbox was made
+	count   INTEGER NOT NULL,
+	PRIMARY KEY (request, sandbox, born)
+);
 CREATE TABLE IF NOT EXISTS owners (name TEXT PRIMARY KEY); -- whose calls came by this store
 CREATE TABLE IF NOT EXISTS leases (
 	name  TEXT PRIMARY KEY,

@@ -215,10 +215,13 @@ func (p pattern) matches(name string) bool {
 }
 
 func (v *vetting) mode() error {
-	if v.c.Mode == "" || v.c.Human || slices.Contains(v.r.Egress.Modes, mode{v.c.Mode}) {
-		return nil
+	switch {
+	case v.c.Mode == "":
+	case !v.c.Human && !slices.Contains(v.r.Egress.Modes, mode{v.c.Mode}):
+		v.deny("egress.modes", "the egress %s is not for agents to pick here; use one of: %s; a human may set it with `pixels-mcp network set NAME %s`", v.c.Mode, words(v.r.Egress.Modes), v.c.Mode)
+	case v.c.Mode == egress.Unrestricted && len(v.r.Egress.Never) > 0: // in it the gateway looks at no names
+		v.deny("egress.never", "the egress %s reaches all, also what is never granted here (%s); use %s or %s", v.c.Mode, words(v.r.Egress.Never), egress.Allowlist, egress.Agent)
 	}
-	v.deny("egress.modes", "the egress %s is not for agents to pick here; use one of: %s; a human may set it with `pixels-mcp network set NAME %s`", v.c.Mode, words(v.r.Egress.Modes), v.c.Mode)
 	return nil
 }
 

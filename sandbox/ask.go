@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"pixels/egress"
@@ -60,6 +61,9 @@ func (m *Manager) Allow(ctx context.Context, owner string, r AllowRequest) (Allo
 			return out, err
 		}
 		out.Granted = give
+		if m.human {
+			m.settle(context.WithoutCancel(ctx), s.Owner, s.Lineage, "granted by "+ruleTexts(give)+" ("+as.From+")")
+		}
 	}
 	if out.Requests, err = m.raise(s, r.Reason, r.TTL, ask); err != nil {
 		return out, err
@@ -68,13 +72,22 @@ func (m *Manager) Allow(ctx context.Context, owner string, r AllowRequest) (Allo
 	return out, err
 }
 
+// Lifted are the denials of a human's in a sandbox that count no more in the mode unrestricted.
+func (e Egress) Lifted() []egress.Grant {
+	return slices.DeleteFunc(slices.Clone(e.Rules), func(g egress.Grant) bool { return !g.Deny || !g.ByHuman() })
+}
+
 // divide tells what of rules a sandbox is given, and what a human is asked for. What it may reach already is in neither.
 func (m *Manager) divide(v policy.Verdict, s Sandbox, rules []egress.Rule) (give, ask []egress.Rule) {
+	has := func(s Sandbox, rule egress.Rule) bool {
+		_, ok := s.has(m.defaults.Presets, rule)
+		return ok
+	}
 	for _, rule := range rules {
 		switch {
 		case m.human:
 			give = append(give, rule)
-		case s.has(m.defaults.Presets, rule):
+		case has(s, rule):
 		case s.deniedByHuman(rule) || slices.ContainsFunc(v.Ask, rule.Equal):
 			ask = append(ask, rule)
 		default:
@@ -88,7 +101,7 @@ func (m *Manager) divide(v policy.Verdict, s Sandbox, rules []egress.Rule) (give
 func (m *Manager) raise(s Sandbox, reason string, wanted time.Duration, rules []egress.Rule) (out []policy.Request, err error) {
 	for _, rule := range rules {
 		r, _, err := m.gate.store.Raise(policy.Request{
-			Owner: s.Owner, Sandbox: s.Name, Lineage: s.Lineage, Rule: rule.String(), Reason: reason, Source: policy.ByAgent, Wanted: policy.Seconds(wanted / time.Second),
+			Owner: s.Owner, Sandbox: s.Name, Born: s.CreatedAt, Lineage: s.Lineage, Rule: rule.String(), Reason: reason, Source: policy.ByAgent, Wanted: policy.Seconds(wanted / time.Second),
 		})
 		if err != nil {
 			return out, fmt.Errorf("%s can't be asked for: %w", rule, err)
@@ -96,6 +109,14 @@ func (m *Manager) raise(s Sandbox, reason string, wanted time.Duration, rules []
 		out = append(out, r)
 	}
 	return out, nil
+}
+
+func ruleTexts(rules []egress.Rule) string {
+	var out []string
+	for _, r := range rules {
+		out = append(out, r.String())
+	}
+	return strings.Join(out, ", ")
 }
 
 // openIDs are those of the requests that are not answered.
@@ -111,16 +132,13 @@ func openIDs(requests []policy.Request) (ids []string) {
 // by says who gave a rule and why, for whoever looks at it later.
 func (m *Manager) by(tool, owner, reason string) string {
 	if m.human {
-		tool = humanDid + m.channel + ", by " + owner
+		tool = egress.Human + m.channel + ", by " + owner
 	}
 	if reason != "" {
 		return tool + ": " + reason
 	}
 	return tool
 }
-
-// humanDid begins what a human gave or took.
-const humanDid = "human, "
 
 // end is when a grant for d ends.
 func end(d, longest time.Duration) time.Time {
@@ -136,32 +154,39 @@ func nothingIn(s Sandbox) error {
 
 // change gives a sandbox rules.
 func (m *Manager) change(ctx context.Context, b *permit, s Sandbox, as egress.Grant, rules []egress.Rule) (EgressChange, error) {
-	return m.editEgress(ctx, b, s, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+	change, err := m.editEgress(ctx, b, s, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 		if mode == egress.None {
 			return "", nil, nothingIn(s)
 		}
 		own, err := egress.Allow(own, as, rules...)
 		return mode, own, err
 	})
+	for _, r := range rules {
+		change.Standing = append(change.Standing, egress.Standing(change.Rules, r)...)
+	}
+	return change, err
 }
 
-// has tells whether a sandbox may reach all that a rule is for.
-func (s Sandbox) has(presets egress.Presets, rule egress.Rule) bool {
-	granted := false
-	for _, g := range presets.For(s.Egress, s.Rules).Rules {
-		if g.Deny && g.Rule.Overlaps(rule) {
-			return false
-		}
-		granted = granted || !g.Deny && g.Once == "" && rule.Within(g.Rule)
+// has tells whether a sandbox may reach all that a rule is for, and by which grant, of several the one that lasts longest.
+func (s Sandbox) has(presets egress.Presets, rule egress.Rule) (by egress.Grant, ok bool) {
+	if s.Egress == egress.Unrestricted {
+		return by, true
 	}
-	return granted
+	rules := presets.For(s.Egress, s.Rules).Rules
+	if len(egress.Standing(rules, rule)) > 0 {
+		return by, false
+	}
+	for _, g := range rules {
+		if !g.Deny && g.Once == "" && rule.Within(g.Rule) && (!ok || g.Until.IsZero() || !by.Until.IsZero() && g.Until.After(by.Until)) {
+			by, ok = g, true
+		}
+	}
+	return by, ok
 }
 
 // deniedByHuman tells whether a human took a part of what a rule is for from a sandbox, which no agent may undo.
 func (s Sandbox) deniedByHuman(rule egress.Rule) bool {
-	return slices.ContainsFunc(s.Rules, func(g egress.Grant) bool {
-		return g.Deny && len(g.From) >= len(humanDid) && g.From[:len(humanDid)] == humanDid && g.Rule.Overlaps(rule)
-	})
+	return slices.ContainsFunc(egress.Standing(s.Rules, rule), egress.Grant.ByHuman)
 }
 
 // Await waits until all requests are answered, or for a time, and returns them as they are then.

@@ -72,6 +72,9 @@ type Backend interface {
 	// SetEgress changes what a sandbox may reach, at once also for one that runs, and cuts connections that are no longer
 	// allowed, which it counts. edit may be called more than once, and its error ends the call with nothing changed.
 	SetEgress(ctx context.Context, id string, edit EgressEdit) (cut int, err error)
+	// GrantOnce gives a sandbox that runs a grant for one connection, which ends with its wire and is kept nowhere else: it
+	// may be lost, and is not used twice. One whose end is over is taken back. ErrState when the sandbox is on no wire.
+	GrantOnce(ctx context.Context, id string, grant egress.Grant) error
 	// Egress returns what a sandbox may reach, and whether that is enforced.
 	Egress(ctx context.Context, id string) (Egress, error)
 	// Denials returns what a sandbox was refused in the last time.

@@ -100,11 +100,7 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 	like := source
 	like.Egress = mode
 	give, ask := m.divide(b.verdict, like, asked)
-	rules, err := m.grant(owner, source.Rules, give, "clone_sandbox")
-	if err != nil {
-		return nil, err
-	}
-	requests, err := m.raise(source, "", 0, ask)
+	rules, err := m.grant(owner, egress.Inherited(source.Rules), give, "clone_sandbox")
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +116,7 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 		making <- struct{}{}
 		c.Sandbox, c.Err = m.copy(ctx, b, spec, owner, r.Source, source.Egress, r.Egress, give, "clone_sandbox")
 		<-making
-		c.Sandbox.Requests = openIDs(requests)
+		c.Sandbox, c.Err = m.asked(ctx, b, c.Sandbox, ask, c.Err)
 		if c.Err != nil || r.Command == nil {
 			return c
 		}

@@ -87,6 +87,8 @@ type EgressChange struct {
 	Egress
 	Cut     int           // connections that were open and are no longer allowed
 	Missing []egress.Rule // of a denial: what was not allowed before
+	// Standing are denials of a part of what was allowed, which stand.
+	Standing []egress.Grant
 }
 
 // maxDomains bounds one request.
@@ -225,7 +227,7 @@ func (m *Manager) grant(owner string, own []egress.Grant, rules []egress.Rule, b
 	_, longest := now.GrantFor()
 	for _, never := range now.Never() {
 		if !slices.ContainsFunc(own, func(g egress.Grant) bool { return g.Deny && never.Within(g.Rule) }) {
-			own = append(own[:len(own):len(own)], egress.Grant{Rule: never, From: humanDid + "policy, egress.never", Deny: true})
+			own = append(own[:len(own):len(own)], egress.Grant{Rule: never, From: egress.FromNever, Deny: true})
 		}
 	}
 	own, err := egress.Allow(own, egress.Grant{From: by, Until: end(0, longest)}, rules...)

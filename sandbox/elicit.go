@@ -36,13 +36,13 @@ func (m *Manager) elicitable(r policy.Request) bool {
 
 // Confirmed grants a request that the human at an MCP client said yes to: to the sandbox that asked, for a time. See
 // Question for what it refuses, with ErrNotHere.
-func (m *Manager) Confirmed(ctx context.Context, id string) (policy.Request, int, error) {
+func (m *Manager) Confirmed(ctx context.Context, id, seen string) (Approved, error) {
 	r, err := m.gate.store.Request(id)
 	if err != nil {
-		return r, 0, err
+		return Approved{Request: r}, err
 	}
 	if !m.elicitable(r) {
-		return r, 0, fmt.Errorf("request %s is %w: decide with `pixels-mcp requests`, or on the page", id, ErrNotHere)
+		return Approved{Request: r}, fmt.Errorf("request %s is %w: decide with `pixels-mcp requests`, or on the page", id, ErrNotHere)
 	}
-	return m.AsHuman("elicitation").Approve(ctx, Approval{ID: id, By: "elicitation, at the client of " + r.Owner, Scope: policy.ThisSandbox})
+	return m.AsHuman("elicitation").Approve(ctx, Approval{ID: id, Seen: seen, By: "elicitation, at the client of " + r.Owner})
 }

@@ -179,7 +179,7 @@ func (s *Spec) from(source Sandbox, label string) {
 	if s.Egress == "" {
 		s.Egress = source.Egress
 	}
-	s.Rules = source.Rules
+	s.Rules = egress.Inherited(source.Rules)
 }
 
 // maxCopies is how often a copy is begun anew because what its source may reach was changed meanwhile.

@@ -92,11 +92,11 @@ func (m *Manager) Records(q policy.Query) ([]policy.Record, error) {
 func (m *Manager) RequestsVersion() (string, error) { return m.gate.store.Version() }
 
 // GrantFor is how long the grant of a request lasts unless its approver says otherwise, which is what the agent wants where
-// it said so, and the longest that it may.
+// that is less than the policy has, and the longest that it may.
 func (m *Manager) GrantFor(r policy.Request) (usual, longest time.Duration) {
 	usual, longest = m.gate.policy.Now().For(r.Owner).GrantFor()
 	if wanted := r.Wanted.Duration(); wanted > 0 {
-		usual = wanted
+		usual = min(usual, wanted)
 	}
 	return min(usual, longest), longest
 }

@@ -63,6 +63,16 @@ func (a *asked) reaches(t *testing.T, name, domain string) bool {
 	return ok
 }
 
+// seen is the digest of a request as it is now.
+func (a *asked) seen(t *testing.T, id string) string {
+	t.Helper()
+	r, err := a.human.Request(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.human.Digest(r)
+}
+
 func (a *asked) allow(t *testing.T, name string, domains ...string) sandbox.AllowResult {
 	t.Helper()
 	got, err := a.agent.Allow(t.Context(), "me", sandbox.AllowRequest{Name: name, Domains: domains, Reason: "to try"})
@@ -85,7 +95,7 @@ func TestWhatIsNotGrantedUnaskedIsAsked(t *testing.T) {
 	if got := a.allow(t, "c1", "free.example.com"); len(got.Granted)+len(got.Requests) != 0 {
 		t.Errorf("what it has is given or asked again: %+v", got)
 	}
-	if _, _, err := a.agent.Approve(t.Context(), sandbox.Approval{ID: id}); err == nil {
+	if _, err := a.agent.Approve(t.Context(), sandbox.Approval{ID: id}); err == nil {
 		t.Fatal("an agent approves")
 	}
 	if _, err := a.agent.WaitRequest(t.Context(), "other", id, 0); !errors.Is(err, policy.ErrNoRequest) {
@@ -97,9 +107,9 @@ func TestWhatIsNotGrantedUnaskedIsAsked(t *testing.T) {
 			t.Errorf("who waits hears %+v, %v", r, err)
 		}
 	})
-	r, n, err := a.human.Approve(t.Context(), sandbox.Approval{ID: id, By: "test", For: time.Hour})
-	if err != nil || n != 4 || r.State != policy.RequestGranted || time.Until(r.Until) > time.Hour {
-		t.Fatalf("%+v to %d, %v", r, n, err)
+	r, err := a.human.Approve(t.Context(), sandbox.Approval{ID: id, Seen: a.seen(t, id), By: "test", Scope: policy.ThisLineage, For: time.Hour})
+	if err != nil || len(r.Names) != 4 || r.State != policy.RequestGranted || time.Until(r.Until) > time.Hour {
+		t.Fatalf("%+v, %v", r, err)
 	}
 	wg.Wait()
 	for _, name := range []string{"box", "c1", "c2", "c3"} {
@@ -107,11 +117,11 @@ func TestWhatIsNotGrantedUnaskedIsAsked(t *testing.T) {
 			t.Errorf("%s was not given it", name)
 		}
 	}
-	if _, _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: id, By: "second"}); !errors.Is(err, policy.ErrDecided) || !strings.Contains(err.Error(), "by test") {
+	if _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: id, By: "second"}); !errors.Is(err, policy.ErrDecided) || !strings.Contains(err.Error(), "by test") {
 		t.Errorf("twice: %v", err)
 	}
 	for _, bad := range []sandbox.Approval{{ID: "req-none"}, {ID: id, Scope: "all"}} {
-		if _, _, err := a.human.Approve(t.Context(), bad); err == nil {
+		if _, err := a.human.Approve(t.Context(), bad); err == nil {
 			t.Errorf("%+v is approved", bad)
 		}
 	}
@@ -120,19 +130,19 @@ func TestWhatIsNotGrantedUnaskedIsAsked(t *testing.T) {
 func TestScopesOfAGrant(t *testing.T) {
 	a := newAsked(t, "")
 	one := a.allow(t, "c1", "one.example.com").Requests[0]
-	if _, n, err := a.human.Approve(t.Context(), sandbox.Approval{ID: one.ID, Scope: policy.ThisSandbox}); err != nil || n != 1 || !a.reaches(t, "c1", "one.example.com") || a.reaches(t, "c2", "one.example.com") {
-		t.Errorf("sandbox: %d, %v", n, err)
+	if got, err := a.human.Approve(t.Context(), sandbox.Approval{ID: one.ID, Seen: a.human.Digest(one), Scope: policy.Askers}); err != nil || len(got.Names) != 1 || !a.reaches(t, "c1", "one.example.com") || a.reaches(t, "c2", "one.example.com") {
+		t.Errorf("sandbox: %+v, %v", got, err)
 	}
 	once := a.allow(t, "c1", "once.example.com").Requests[0]
-	if _, n, err := a.human.Approve(t.Context(), sandbox.Approval{ID: once.ID, Scope: policy.Once}); err != nil || n != 1 {
-		t.Errorf("once: %d, %v", n, err)
+	if got, err := a.human.Approve(t.Context(), sandbox.Approval{ID: once.ID, Seen: a.human.Digest(once), Scope: policy.Once}); err != nil || len(got.Names) != 1 {
+		t.Errorf("once: %+v, %v", got, err)
 	}
 	e, err := a.agent.Egress(t.Context(), "me", "c1")
 	if err != nil || !slices.ContainsFunc(e.Rules, func(g egress.Grant) bool { return g.Once == once.ID && !g.Until.IsZero() }) {
 		t.Errorf("%+v, %v", e.Rules, err)
 	}
 	long := a.allow(t, "c1", "long.example.com").Requests[0]
-	if _, _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: long.ID, For: 1000 * time.Hour}); !errors.Is(err, sandbox.ErrInvalid) || a.reaches(t, "c1", "long.example.com") {
+	if _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: long.ID, Seen: a.human.Digest(long), For: 1000 * time.Hour}); !errors.Is(err, sandbox.ErrInvalid) || a.reaches(t, "c1", "long.example.com") {
 		t.Errorf("longer than may be: %v", err)
 	}
 	if r, err := a.human.Request(long.ID); err != nil || r.State != policy.RequestOpen {
@@ -143,7 +153,7 @@ func TestScopesOfAGrant(t *testing.T) {
 func TestARefusalStandsAndReleases(t *testing.T) {
 	a := newAsked(t, "")
 	r := a.allow(t, "c1", "no.example.com").Requests[0]
-	if _, err := a.human.Refuse(t.Context(), r.ID, "test", "use the mirror"); err != nil {
+	if _, err := a.human.Refuse(t.Context(), sandbox.Approval{ID: r.ID, By: "test", Answer: "use the mirror"}); err != nil {
 		t.Fatal(err)
 	}
 	if holds := a.Holds("me", "c2"); len(holds) == 0 || holds[0] != 0 {
@@ -186,7 +196,7 @@ func TestARequestWhoseSandboxIsGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: r.ID}); !errors.Is(err, sandbox.ErrNotFound) {
+	if _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: r.ID, Seen: a.human.Digest(r)}); !errors.Is(err, sandbox.ErrNotFound) {
 		t.Errorf("%v", err)
 	}
 	if r, err := a.human.Request(r.ID); err != nil || r.State != policy.RequestWithdrawn {
@@ -215,7 +225,7 @@ func TestAGrantIsBroughtToAllOrToNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	broken := sandbox.NewManager(&failing{a.Memory, c2.ID}, sandbox.Defaults{Store: a.store}).AsHuman("test")
-	if _, _, err := broken.Approve(t.Context(), sandbox.Approval{ID: r.ID}); err == nil || !strings.Contains(err.Error(), "none has it") {
+	if _, err := broken.Approve(t.Context(), sandbox.Approval{ID: r.ID, Seen: a.human.Digest(r), Scope: policy.ThisLineage}); err == nil || !strings.Contains(err.Error(), "none has it") {
 		t.Errorf("%v", err)
 	}
 	for _, name := range []string{"box", "c1", "c2", "c3"} {
@@ -300,7 +310,7 @@ func blockedConnectionsAreHeldAndAsked(t *testing.T) {
 		time.Sleep(5 * time.Millisecond)
 	}
 	want := []policy.Request{{State: policy.RequestOpen, Owner: "me", Sandbox: "c1", Rule: "asked.example.com", Process: "7 curl", Source: policy.ByConnection, Count: 2}}
-	if diff := cmp.Diff(want, open(), cmpopts.IgnoreFields(policy.Request{}, "ID", "At", "Last", "Lineage", "Expires")); diff != "" {
+	if diff := cmp.Diff(want, open(), cmpopts.IgnoreFields(policy.Request{}, "ID", "At", "Last", "Lineage", "Expires", "Asked")); diff != "" {
 		t.Errorf("the requests (-want +got):\n%s", diff)
 	}
 	a.Connect("me", "c1", "never.example.com", 443)

@@ -121,13 +121,6 @@ func (m *Manager) watch(ctx context.Context, keep func() (bool, error), say func
 	})
 	var holding places
 	return m.gate.backend.Watch(ctx, func(c Connection) {
-		if c.Fate == ConnectionAllowed && c.Once != "" {
-			working.Go(func() {
-				if err := m.spend(ctx, c); err != nil && ctx.Err() == nil && !errors.Is(err, ErrNotFound) {
-					say(fmt.Errorf("the grant %s for one connection: %w", c.Once, err))
-				}
-			})
-		}
 		if c.Fate != ConnectionHeld {
 			counts.add(ctx, &working, c)
 			return
@@ -178,7 +171,7 @@ func (m *Manager) held(ctx context.Context, counts *counts, c Connection) error 
 	if present = present && hold > 0; present {
 		err = m.gate.backend.Hold(ctx, c.ID, c.Domain, c.Port, hold)
 	}
-	ask := policy.Request{Owner: c.Owner, Sandbox: c.Sandbox, Lineage: c.Lineage, Rule: rule.String(), Source: policy.ByConnection}
+	ask := policy.Request{Owner: c.Owner, Sandbox: c.Sandbox, Born: s.CreatedAt, Lineage: c.Lineage, Rule: rule.String(), Source: policy.ByConnection}
 	var call string
 	ask.Process, call = m.process(ctx, c)
 	if !present {
@@ -205,15 +198,6 @@ func (m *Manager) process(ctx context.Context, c Connection) (command, call stri
 	defer cancel()
 	command, call, _ = m.gate.backend.Process(ctx, c.ID, c.From)
 	return command, call
-}
-
-// spend keeps with a sandbox that a grant for one connection was used. Its gateway knows, but forgets it with the wire when the
-// sandbox stops.
-func (m *Manager) spend(ctx context.Context, c Connection) error {
-	_, err := m.gate.backend.SetEgress(ctx, c.ID, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
-		return mode, egress.Policy{Rules: own}.Spend(c.Once).Rules, nil
-	})
-	return err
 }
 
 // denied tells whether anything of a rule was taken from a sandbox, by whomever.

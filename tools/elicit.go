@@ -76,7 +76,7 @@ func (s Session) put(ctx context.Context, r policy.Request) {
 			return
 		}
 		// That another one was first, or that it can't be granted, the request itself shows.
-		_, _, _ = s.Manager.Confirmed(ctx, r.ID)
+		_, _ = s.Manager.Confirmed(ctx, r.ID, s.Manager.Digest(r))
 	case link != "" && s.Human.Open != nil:
 		_ = s.Human.Open(ctx, r.ID, link, question) // it is opened, which decides nothing
 	}

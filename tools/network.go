@@ -118,6 +118,9 @@ var allowDomain = define(Tool{
 	switch {
 	case len(out.Granted) > 0:
 		lines = append([]string{fmt.Sprintf("%s may reach %s now%s", in.Name, strings.Join(out.Granted, ", "), notEnforced(got.Egress))}, lines...)
+		for _, d := range got.Standing {
+			lines = append(lines, "but not "+standing(d))
+		}
 	case len(out.Requests) == 0:
 		lines = []string{fmt.Sprintf("%s may reach %s already%s", in.Name, strings.Join(in.Domains, ", "), notEnforced(got.Egress))}
 	}
@@ -256,6 +259,9 @@ func EgressText(name string, c sandbox.EgressChange) string {
 	for _, from := range froms {
 		lines = append(lines, fmt.Sprintf("  %s   (%s)", strings.Join(byFrom[from], " "), from))
 	}
+	for _, d := range c.Standing {
+		lines = append(lines, "  but not "+standing(d))
+	}
 	for _, r := range c.Requests {
 		lines = append(lines, "  "+requestText(r))
 	}
@@ -274,6 +280,11 @@ func EgressText(name string, c sandbox.EgressChange) string {
 		lines = append(lines, fmt.Sprintf("  %s %s, %s: %s", clock(d.At), d.Where(), times(d.Count), d.Reason))
 	}
 	return strings.Join(lines, "\n")
+}
+
+// standing says that a denial stands against what is allowed.
+func standing(d egress.Grant) string {
+	return fmt.Sprintf("%s, which stays denied (by %s)", d.Rule, d.From)
 }
 
 func times(n int) string {

@@ -100,17 +100,25 @@ func (a *app) asker() func(prompt string) (string, error) {
 			return string(b), err
 		}
 	}
-	lines := bufio.NewReader(a.in)
 	return func(prompt string) (string, error) {
-		text, err := lines.ReadString('\n')
-		if errors.Is(err, io.EOF) && text != "" {
-			err = nil
-		}
+		text, err := a.line()
 		if err != nil {
-			return "", fmt.Errorf("%swanted on a terminal, or as a line of stdin: %w", prompt, err)
+			err = fmt.Errorf("%swanted on a terminal, or as a line of stdin: %w", prompt, err)
 		}
-		return strings.TrimRight(text, "\r\n"), nil
+		return text, err
 	}
+}
+
+// line reads a line of stdin.
+func (a *app) line() (string, error) {
+	if a.lines == nil {
+		a.lines = bufio.NewReader(a.in)
+	}
+	text, err := a.lines.ReadString('\n')
+	if errors.Is(err, io.EOF) && text != "" {
+		err = nil
+	}
+	return strings.TrimRight(text, "\r\n"), err
 }
 
 // proven returns a manager for what widens a sandbox's reach, when the human proves to be one as the policy asks.

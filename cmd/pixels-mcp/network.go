@@ -101,6 +101,7 @@ func (a *app) networkCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var reason, ttl string
+	yes := false
 	change := func(use, short, example string, args cobra.PositionalArgs, do func(ctx context.Context, m *sandbox.Manager, name string, rest []string) (sandbox.EgressChange, error)) *cobra.Command {
 		asJSON := false
 		c := &cobra.Command{
@@ -134,6 +135,11 @@ func (a *app) networkCommand() *cobra.Command {
 		})
 	set := change("set NAME MODE", "Set the mode: "+modes(), "  pixels-mcp network set work allowlist", exactly(2, "the name of a sandbox and a mode"),
 		func(ctx context.Context, m *sandbox.Manager, name string, rest []string) (sandbox.EgressChange, error) {
+			if egress.Mode(rest[0]) == egress.Unrestricted && !yes {
+				if err := a.mayLift(ctx, m, name); err != nil {
+					return sandbox.EgressChange{}, err
+				}
+			}
 			if egress.Mode(rest[0]) != egress.None {
 				var err error
 				if m, err = a.proven(m); err != nil {
@@ -142,6 +148,7 @@ func (a *app) networkCommand() *cobra.Command {
 			}
 			return m.SetEgress(ctx, a.owner, name, egress.Mode(rest[0]))
 		})
+	set.Flags().BoolVar(&yes, "yes", false, "lift denials without asking")
 	allow := change("allow NAME DOMAIN...", "Allow domains (example.com, *.example.com, example.com:8443) or addresses (10.1.2.0/24:5432)",
 		"  pixels-mcp network allow work api.example.com '*.example.org'", nameAndDomains,
 		func(ctx context.Context, m *sandbox.Manager, name string, rest []string) (sandbox.EgressChange, error) {
@@ -165,7 +172,7 @@ func (a *app) networkCommand() *cobra.Command {
 		func(ctx context.Context, m *sandbox.Manager, name string, rest []string) (sandbox.EgressChange, error) {
 			return m.Deny(ctx, a.owner, name, rest)
 		})
-	cmd.AddCommand(show, set, allow, deny)
+	cmd.AddCommand(show, a.networkCheck(), set, allow, deny)
 	return cmd
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	osexec "os/exec"
@@ -75,8 +76,27 @@ func TestADomainIsAllowedAndDenied(t *testing.T) {
 	if out := requests("show", id); !strings.Contains(out, "unheard.example.com") || !strings.Contains(out, "work") {
 		t.Errorf("show: %s", out)
 	}
-	if out := requests("approve", id, "--for", "1h", "--answer", "go on"); !strings.Contains(out, "sandbox work") {
+	var open struct{ Handle, For string }
+	if err := json.Unmarshal([]byte(requests("show", id, "--json")), &open); err != nil || !strings.HasPrefix(open.Handle, id+"-") || open.For != "1h" {
+		t.Errorf("as JSON: %+v, %v", open, err)
+	}
+	if out := requests("list"); !strings.Contains(out, open.Handle) || !strings.Contains(out, " 1h ") {
+		t.Errorf("list: %s", out)
+	}
+	for wrong, says := range map[string]string{id: "as `pixels-mcp requests list` shows it", id + "-aaaaaaaaaaaa": "has changed since it was shown"} {
+		b, err := osexec.Command(program, "--owner", owner, "requests", "approve", wrong).CombinedOutput()
+		if err == nil || !strings.Contains(string(b), says) {
+			t.Errorf("approve %s: %s, %v", wrong, b, err)
+		}
+	}
+	if out, err := run("check", "work", "unheard.example.com"); err == nil || !strings.Contains(out, "no rule of the egress allowlist allows it") {
+		t.Errorf("check: %s %v", out, err)
+	}
+	if out := requests("approve", open.Handle, "--for", "1h", "--answer", "go on"); !strings.Contains(out, "sandbox work") {
 		t.Errorf("approve: %s", out)
+	}
+	if out, err := run("check", "work", "unheard.example.com:80"); err != nil || !strings.Contains(out, "may be reached until") || !strings.Contains(out, id) {
+		t.Errorf("check: %s %v", out, err)
 	}
 	var answered struct {
 		Operations []struct {
@@ -106,6 +126,13 @@ func TestADomainIsAllowedAndDenied(t *testing.T) {
 	}
 	if out, err := run("deny", "work", "api.openai.com"); err != nil || !strings.Contains(out, "api.openai.com:*   (denied by human, cli, by "+owner+")") {
 		t.Errorf("deny: %s %v", out, err)
+	}
+	var denied *osexec.ExitError
+	if out, err := run("check", "work", "api.openai.com:443"); !errors.As(err, &denied) || denied.ExitCode() != 4 || !strings.Contains(out, "denied, api.openai.com:* (human, cli") {
+		t.Errorf("check: %s %v", out, err)
+	}
+	if out, err := run("set", "work", "unrestricted"); err == nil || !strings.Contains(out, "lifts what was denied: api.openai.com:*") || !strings.Contains(out, "--yes") {
+		t.Errorf("set unrestricted: %s %v", out, err)
 	}
 	out, err := run("show", "work", "--json")
 	var status struct {

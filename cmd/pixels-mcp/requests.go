@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -65,24 +64,87 @@ func (a *app) requestsList() *cobra.Command {
 					return err
 				}
 				if asJSON {
-					return a.printJSON(list)
+					out := []shownRequest{}
+					for _, r := range list {
+						out = append(out, shown(m, r))
+					}
+					return a.printJSON(out)
 				}
 				if len(list) == 0 {
 					fmt.Fprintln(a.out, "nothing is asked")
 					return nil
 				}
 				w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-				fmt.Fprintln(w, "ID\tSTATE\tSANDBOX\tDOMAIN\tASKED\tTIMES\tWHY")
+				fmt.Fprintln(w, "ID\tSTATE\tSANDBOX\tDOMAIN\tFOR\tASKED\tTIMES\tWHY")
 				for _, r := range list {
-					fmt.Fprintf(w, "%s\t%s\t%s/%s\t%s\t%s ago\t%d\t%s\n", r.ID, r.State, r.Owner, r.Sandbox, r.Rule, ago(r.At), r.Count, why(r))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s ago\t%d\t%s\n", handle(m, r), r.State, whoAsks(r), r.Rule, lasting(m, r), ago(r.At), r.Count, why(r))
 				}
-				return w.Flush()
+				if err := w.Flush(); err != nil {
+					return err
+				}
+				if !all {
+					fmt.Fprintln(a.out, "answer with `pixels-mcp requests approve ID` or `deny ID`; an ID names all that its line shows")
+				}
+				return nil
 			})
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&all, "all", false, "those that are answered, too")
 	return cmd
+}
+
+// shownRequest is a request as JSON shows it.
+type shownRequest struct {
+	policy.Request
+	Handle string `json:"handle,omitempty"` // to answer it as it is shown
+	For    string `json:"for,omitempty"`    // how long its grant lasts unless the answer says otherwise
+}
+
+func shown(m *sandbox.Manager, r policy.Request) shownRequest {
+	if r.State.Ended() {
+		return shownRequest{Request: r}
+	}
+	usual, _ := m.GrantFor(r)
+	return shownRequest{r, m.Handle(r), units.Duration(usual)}
+}
+
+// handle is what answers a request as it is shown; the ID of one that is answered.
+func handle(m *sandbox.Manager, r policy.Request) string {
+	if r.State.Ended() {
+		return r.ID
+	}
+	return m.Handle(r)
+}
+
+// lasting says how long a grant would last, or until when it does.
+func lasting(m *sandbox.Manager, r policy.Request) string {
+	switch {
+	case !r.Until.IsZero():
+		return "until " + moment(r.Until)
+	case r.State.Ended():
+		return "-"
+	}
+	usual, _ := m.GrantFor(r)
+	text := units.Duration(usual)
+	if wanted := r.Wanted.Duration(); wanted > usual {
+		text += " (the agent wants " + units.Duration(wanted) + ")"
+	}
+	return text
+}
+
+// moment is a time for people, with its zone.
+func moment(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
+
+// whoAsks names the sandboxes that asked.
+func whoAsks(r policy.Request) string {
+	names := r.Names()
+	const most = 3
+	text := r.Owner + "/" + strings.Join(names[:min(len(names), most)], ", ")
+	if more := len(names) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 func ago(t time.Time) string {
@@ -110,14 +172,15 @@ func (a *app) requestsShow() *cobra.Command {
 		Args:  exactly(1, "the ID of a request"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withRequests(cmd, func(m *sandbox.Manager, _ string) error {
-				r, err := m.Request(args[0])
+				id, _ := policy.ParseHandle(args[0])
+				r, err := m.Request(id)
 				if err != nil {
 					return err
 				}
 				if asJSON {
-					return a.printJSON(r)
+					return a.printJSON(shown(m, r))
 				}
-				return a.showRequest(r)
+				return a.showRequest(m, r)
 			})
 		},
 	}
@@ -125,23 +188,19 @@ func (a *app) requestsShow() *cobra.Command {
 	return cmd
 }
 
-func (a *app) showRequest(r policy.Request) error {
+func (a *app) showRequest(m *sandbox.Manager, r policy.Request) error {
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	local := func(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
 	lines := [][2]string{
-		{"request", r.ID + ", " + string(r.State)}, {"to reach", r.Rule}, {"for", fmt.Sprintf("sandbox %s of %s, and its clones", r.Sandbox, r.Owner)},
-		{"why", why(r)}, {"process", r.Process}, {"asked", fmt.Sprintf("%s, %d times, last %s", local(r.At), r.Count, local(r.Last))},
-	}
-	if r.Wanted > 0 {
-		lines = append(lines, [2]string{"wanted for", units.Duration(r.Wanted.Duration())})
+		{"request", handle(m, r) + ", " + string(r.State)}, {"to reach", r.Rule}, {"asked by", fmt.Sprintf("%s of %s", strings.Join(r.Names(), ", "), r.Owner)},
+		{"why", why(r)}, {"process", r.Process}, {"asked", fmt.Sprintf("%s, %d times, last %s", moment(r.At), r.Count, moment(r.Last))},
 	}
 	if !r.State.Ended() {
-		lines = append(lines, [2]string{"expires", local(r.Expires)})
+		lines = append(lines, [2]string{"for", lasting(m, r)}, [2]string{"expires", moment(r.Expires)})
 	} else {
-		lines = append(lines, [2]string{"decided", local(r.DecidedAt) + " " + r.DecidedBy}, [2]string{"answer", r.Answer}, [2]string{"scope", string(r.Scope)})
+		lines = append(lines, [2]string{"decided", moment(r.DecidedAt) + " " + r.DecidedBy}, [2]string{"answer", r.Answer}, [2]string{"scope", string(r.Scope)})
 	}
 	if !r.Until.IsZero() {
-		lines = append(lines, [2]string{"until", local(r.Until)})
+		lines = append(lines, [2]string{"until", moment(r.Until)})
 	}
 	for _, l := range lines {
 		if l[1] != "" {
@@ -149,89 +208,6 @@ func (a *app) showRequest(r policy.Request) error {
 		}
 	}
 	return w.Flush()
-}
-
-func (a *app) requestsApprove() *cobra.Command {
-	var scope, lasting, answer string
-	cmd := &cobra.Command{
-		Use:     "approve ID...",
-		Short:   "Grant what requests ask for",
-		Example: "  pixels-mcp requests approve req-k3xisscy6f --for 1h\n  pixels-mcp requests approve req-k3xisscy6f --scope once",
-		Args:    idsNeeded,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			var d time.Duration
-			if lasting != "" {
-				var err error
-				if d, err = units.ParseDuration(lasting); err != nil {
-					return usageError{fmt.Errorf("--for: %w", err)}
-				}
-			}
-			return a.withRequests(cmd, func(m *sandbox.Manager, _ string) error {
-				m, err := a.proven(m)
-				if err != nil {
-					return err
-				}
-				var all []error
-				for _, id := range args {
-					r, n, err := m.Approve(cmd.Context(), sandbox.Approval{ID: id, By: a.by(), Scope: policy.Scope(scope), For: d, Answer: answer})
-					if err != nil {
-						all = append(all, err)
-						continue
-					}
-					fmt.Fprintf(a.out, "%s: %s is in reach of %s until %s\n", r.ID, r.Rule, reached(r, n), r.Until.Local().Format("2006-01-02 15:04:05"))
-				}
-				return errors.Join(all...)
-			})
-		},
-	}
-	f := cmd.Flags()
-	f.StringVar(&scope, "scope", string(policy.ThisLineage), "whose: lineage (the sandbox that asked, and its clones), sandbox, or once (one connection of it)")
-	f.StringVar(&lasting, "for", "", "how long, as 30m, 8h or 7d (default what the agent wants, or egress.grant of the policy)")
-	f.StringVar(&answer, "answer", "", "a word to the agent")
-	return cmd
-}
-
-func reached(r policy.Request, n int) string {
-	switch {
-	case r.Scope == policy.Once:
-		return "one connection of sandbox " + r.Sandbox
-	case n == 1:
-		return "sandbox " + r.Sandbox
-	}
-	return fmt.Sprintf("%d sandboxes (%s and what is made of the same)", n, r.Sandbox)
-}
-
-func idsNeeded(cmd *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return usageError{fmt.Errorf("`%s` wants the IDs of requests; `pixels-mcp requests list` shows them", cmd.CommandPath())}
-	}
-	return nil
-}
-
-func (a *app) requestsDeny() *cobra.Command {
-	var answer string
-	cmd := &cobra.Command{
-		Use:     "deny ID...",
-		Short:   "Answer requests with no",
-		Example: "  pixels-mcp requests deny req-k3xisscy6f --answer 'use the mirror'",
-		Args:    idsNeeded,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withRequests(cmd, func(m *sandbox.Manager, _ string) error {
-				var all []error
-				for _, id := range args {
-					r, err := m.Refuse(cmd.Context(), id, a.by(), answer)
-					if err != nil {
-						all = append(all, err)
-						continue
-					}
-					fmt.Fprintf(a.out, "%s: %s is denied to %s\n", r.ID, r.Rule, r.Sandbox)
-				}
-				return errors.Join(all...)
-			})
-		},
-	}
-	cmd.Flags().StringVar(&answer, "answer", "", "why, or what to do instead: a word to the agent")
-	return cmd
 }
 
 // How often watch looks for requests, and for how long others may take its word that a human is there.
@@ -268,18 +244,18 @@ func (a *app) watch(ctx context.Context, m *sandbox.Manager, owner string, asJSO
 		fmt.Fprintln(a.out, "waiting for requests; answer with `pixels-mcp requests approve ID` or `deny ID` in another terminal")
 	}
 	begun := time.Now()
-	shown := map[string]policy.RequestState{}
+	states := map[string]policy.RequestState{}
 	for {
 		list, err := m.Requests(owner, 200)
 		if err != nil {
 			return err
 		}
 		for _, r := range list {
-			if before, was := shown[r.ID]; was && before == r.State || !was && r.State.Ended() && r.DecidedAt.Before(begun) {
+			if before, was := states[r.ID]; was && before == r.State || !was && r.State.Ended() && r.DecidedAt.Before(begun) {
 				continue
 			}
-			shown[r.ID] = r.State
-			if err := a.tell(r, asJSON); err != nil {
+			states[r.ID] = r.State
+			if err := a.tell(m, r, asJSON); err != nil {
 				return err
 			}
 		}
@@ -291,16 +267,16 @@ func (a *app) watch(ctx context.Context, m *sandbox.Manager, owner string, asJSO
 	}
 }
 
-func (a *app) tell(r policy.Request, asJSON bool) error {
+func (a *app) tell(m *sandbox.Manager, r policy.Request, asJSON bool) error {
 	if asJSON {
-		return json.NewEncoder(a.out).Encode(r)
+		return json.NewEncoder(a.out).Encode(shown(m, r))
 	}
 	now := time.Now().Format("15:04:05")
 	var text string
 	if r.State.Ended() {
 		text = fmt.Sprintf("%s  %s  %s: %s, %s", now, r.ID, r.Rule, r.State, strings.TrimSpace(r.DecidedBy+" "+r.Answer))
 	} else {
-		text = fmt.Sprintf("%s  %s  %s/%s wants to reach %s: %s", now, r.ID, r.Owner, r.Sandbox, r.Rule, why(r))
+		text = fmt.Sprintf("%s  %s  %s wants to reach %s for %s: %s", now, m.Handle(r), whoAsks(r), r.Rule, lasting(m, r), why(r))
 	}
 	_, err := fmt.Fprintln(a.out, text)
 	return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 // app is what all commands share: the streams, the flags for all, and the configuration once it is read.
 type app struct {
 	in       io.Reader
+	lines    *bufio.Reader // of in
 	out, err io.Writer
 
 	configPath string

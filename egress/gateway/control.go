@@ -22,7 +22,8 @@ type Request struct {
 	Sandbox string         `json:"sandbox,omitempty"`
 	Policy  *egress.Policy `json:"policy,omitempty"` // of Take and Set
 	Mark    string         `json:"mark,omitempty"`   // of Take and Set: names the policy; Wire.Mark shows it
-	Index   int            `json:"index,omitempty"`  // of Delete
+	Index   int            `json:"index,omitempty"`  // of Delete and Once: the wire's
+	Grant   *egress.Grant  `json:"grant,omitempty"`  // of Once
 	Domain  string         `json:"domain,omitempty"` // of Keep, as Port and For are
 	Port    uint16         `json:"port,omitempty"`
 	For     time.Duration  `json:"for,omitempty"`     // in nanoseconds
@@ -44,21 +45,23 @@ const (
 	Status  Op = "status" // its wire and its denials
 	Watch   Op = "watch"
 	Keep    Op = "hold" // connections that wait: how long
+	Once    Op = "once" // a grant for one connection
 )
 
 // Reply is one line from the control channel: the answer to a request, or an event.
 type Reply struct {
-	ID      uint64  `json:"id,omitempty"`
-	Error   string  `json:"error,omitempty"`
-	Code    string  `json:"code,omitempty"` // of errors that a caller tells apart
-	Wire    *Wire   `json:"wire,omitempty"`
-	Wires   []Wire  `json:"wires,omitempty"`
-	Free    int     `json:"free"`            // of Take: how many more could be taken
-	Limit   int     `json:"limit,omitempty"` // of Wires: how many there can be
-	Denials []Event `json:"denials,omitempty"`
-	Cut     int     `json:"cut,omitempty"` // connections that a change ended
-	Seq     uint64  `json:"seq,omitempty"` // number of the latest event
-	Event   *Event  `json:"event,omitempty"`
+	ID      uint64         `json:"id,omitempty"`
+	Error   string         `json:"error,omitempty"`
+	Code    string         `json:"code,omitempty"` // of errors that a caller tells apart
+	Wire    *Wire          `json:"wire,omitempty"`
+	Wires   []Wire         `json:"wires,omitempty"`
+	Free    int            `json:"free"`            // of Take: how many more could be taken
+	Limit   int            `json:"limit,omitempty"` // of Wires: how many there can be
+	Denials []Event        `json:"denials,omitempty"`
+	Grants  []egress.Grant `json:"grants,omitempty"` // of Status: those for one connection
+	Cut     int            `json:"cut,omitempty"`    // connections that a change ended
+	Seq     uint64         `json:"seq,omitempty"`    // number of the latest event
+	Event   *Event         `json:"event,omitempty"`
 }
 
 // codes are the errors that cross the channel as what they are.
@@ -189,6 +192,10 @@ func (g *Gateway) do(r Request) (reply Reply) {
 		}
 	case r.Op == Set:
 		reply.Cut, err = g.Set(r.Sandbox, *r.Policy, r.Mark)
+	case r.Op == Once && (r.Grant == nil || r.Grant.Once == ""):
+		err = errors.New("a grant with its name is needed")
+	case r.Op == Once:
+		err = g.GrantOnce(r.Sandbox, r.Index, *r.Grant)
 	case r.Op == Drop:
 		err = g.Drop(r.Sandbox)
 	case r.Op == Delete:
@@ -200,6 +207,7 @@ func (g *Gateway) do(r Request) (reply Reply) {
 	case r.Op == Status:
 		if reply.Wire, err = g.wireOf(r.Sandbox); err == nil {
 			reply.Denials, err = g.denials(r.Sandbox, r.Within)
+			reply.Grants = g.once(r.Sandbox)
 		}
 	case r.Op == Keep:
 		err = g.Hold(r.Sandbox, r.Domain, r.Port, r.For)

@@ -190,6 +190,7 @@ func (g *Gateway) Take(sandbox string, policy egress.Policy, mark string) (Wire,
 	if w == nil {
 		return Wire{}, ErrNoWire
 	}
+	policy = w.withOnce(policy)
 	if err := g.store.save(w.number, kept{Sandbox: sandbox, Policy: policy, Mark: mark}); err != nil {
 		return Wire{}, fmt.Errorf("keep the policy of %s: %w", sandbox, err)
 	}
@@ -289,11 +290,7 @@ func (g *Gateway) detach(w *wire) error {
 }
 
 func (g *Gateway) change(w *wire, policy egress.Policy, mark string) (cut int, err error) {
-	for _, r := range w.policy.Rules { // what was used up stays so
-		if r.Spent {
-			policy = policy.Spend(r.Once)
-		}
-	}
+	policy = w.withOnce(policy)
 	if err := g.store.save(w.number, kept{Sandbox: w.sandbox, Policy: policy, Mark: mark}); err != nil {
 		// What the disk has may allow what was taken back just now: after a restart the wire had better be closed.
 		policy, mark = w.policy.Both(policy), ""

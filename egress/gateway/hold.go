@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	"pixels/egress"
@@ -37,6 +39,62 @@ func (f *flow) admit() bool {
 	}
 	w.policy, f.once = spent, by.Once
 	return true
+}
+
+// GrantOnce gives a sandbox a grant for one connection, as long as it is on the wire with that index. Nobody else keeps it:
+// it ends with the wire, and is rather lost than used twice. One whose end is over is taken back.
+func (g *Gateway) GrantOnce(sandbox string, index int, grant egress.Grant) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	w, err := g.find(sandbox)
+	switch {
+	case err != nil:
+		return err
+	case w.index != index:
+		return fmt.Errorf("%s is on another wire now: %w", sandbox, ErrNoSandbox)
+	case w.policy.Mode != egress.Agent && w.policy.Mode != egress.Allowlist:
+		return fmt.Errorf("in the mode %s there is nothing to grant", w.policy.Mode)
+	}
+	policy := w.policy
+	same := func(g egress.Grant) bool { return g.Once == grant.Once }
+	switch over := !time.Now().Before(grant.Until); {
+	case over:
+		policy.Rules = slices.DeleteFunc(slices.Clone(policy.Rules), same)
+	case slices.ContainsFunc(policy.Rules, same):
+		return nil // that was done before
+	default:
+		policy.Rules = append(slices.Clone(policy.Rules), grant)
+	}
+	if err := g.store.save(w.number, kept{Sandbox: w.sandbox, Policy: policy, Mark: w.mark}); err != nil {
+		return fmt.Errorf("keep the grant: %w", err)
+	}
+	_, err = g.enforce(w, policy, w.mark)
+	return err
+}
+
+// once returns a sandbox's grants for one connection.
+func (g *Gateway) once(sandbox string) []egress.Grant {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	w, err := g.find(sandbox)
+	if err != nil {
+		return nil
+	}
+	return onlyOnce(w.policy.Rules)
+}
+
+// onlyOnce are the rules that are for one connection, and have not ended.
+func onlyOnce(rules []egress.Grant) []egress.Grant {
+	return slices.DeleteFunc(egress.Lasting(rules), func(g egress.Grant) bool { return g.Once == "" })
+}
+
+// withOnce returns a policy with what a wire has of grants for one connection, and no other ones. Who has no network loses them.
+func (w *wire) withOnce(policy egress.Policy) egress.Policy {
+	policy.Rules = slices.DeleteFunc(slices.Clone(policy.Rules), func(g egress.Grant) bool { return g.Once != "" })
+	if policy.Mode != egress.None {
+		policy.Rules = append(policy.Rules, onlyOnce(w.policy.Rules)...)
+	}
+	return policy
 }
 
 // hold keeps a connection until the policy allows it, which hold tells, or the time is over that who watches gave it.

@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -167,8 +168,21 @@ func TestAGrantForOneConnectionIsUsedOnce(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	b := l.box("one", egress.Allowlist)
-	p := granted(t, egress.Grant{Once: "r1", Until: time.Now().Add(time.Minute)}, "allowed.example.com")
-	l.do(gateway.Request{Op: gateway.Set, Sandbox: "one", Policy: &p})
+	p := policy(t, egress.Allowlist)
+	once := granted(t, egress.Grant{Once: "r1", At: time.Now(), Until: time.Now().Add(time.Minute)}, "allowed.example.com").Rules[0]
+	index := l.do(gateway.Request{Op: gateway.Status, Sandbox: "one"}).Wire.Index
+	// A policy brings none along, whoever wrote it; and one for another wire is for nobody.
+	smuggled := p
+	smuggled.Rules = []egress.Grant{once}
+	l.do(gateway.Request{Op: gateway.Set, Sandbox: "one", Policy: &smuggled})
+	if text := <-b.fetch("allowed.example.com"); !strings.Contains(text, "403") {
+		t.Errorf("by a policy: %q", text)
+	}
+	if _, err := l.Do(t.Context(), gateway.Request{Op: gateway.Once, Sandbox: "one", Index: index + 1, Grant: &once}); !errors.Is(err, gateway.ErrNoSandbox) {
+		t.Errorf("for another wire: %v", err)
+	}
+	l.do(gateway.Request{Op: gateway.Once, Sandbox: "one", Index: index, Grant: &once})
+	l.do(gateway.Request{Op: gateway.Set, Sandbox: "one", Policy: &p}) // what else changes doesn't take it
 	open := b.dial("allowed.example.com", 80)
 	if _, err := io.WriteString(open, "GET / HTTP/1.1\r\nHost: allowed.example.com\r\n\r\n"); err != nil {
 		t.Fatal(err)
@@ -201,15 +215,30 @@ func TestAGrantForOneConnectionIsUsedOnce(t *testing.T) {
 	if text := <-b.fetch("allowed.example.com"); !strings.Contains(text, "403") {
 		t.Errorf("after a restart: %q", text)
 	}
-	// Taken back, it cuts what it let through; and another grant is another connection.
-	p = granted(t, egress.Grant{Once: "r2", Until: time.Now().Add(time.Minute)}, "allowed.example.com")
-	l.do(gateway.Request{Op: gateway.Set, Sandbox: "one", Policy: &p})
+	// The same again is no second one, and another one is.
+	l.do(gateway.Request{Op: gateway.Once, Sandbox: "one", Index: index, Grant: &once})
+	if text := <-b.fetch("allowed.example.com"); !strings.Contains(text, "403") {
+		t.Errorf("given again: %q", text)
+	}
+	once.Once, once.At = "r2", time.Now()
+	l.do(gateway.Request{Op: gateway.Once, Sandbox: "one", Index: index, Grant: &once})
 	open = b.dial("allowed.example.com", 80)
 	if _, err := io.WriteString(open, "GET /slow HTTP/1.1\r\nHost: allowed.example.com\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	l.heard("one", gateway.Allowed, "allowed.example.com", 80)
-	if cut := b.set(egress.Allowlist).Cut; cut != 1 {
-		t.Errorf("taking it back cut %d", cut)
+	// A denial that is newer cuts it, and so does taking it back.
+	no := policy(t, egress.Allowlist, "allowed.example.com")
+	no.Rules[0].Deny, no.Rules[0].At = true, time.Now()
+	if cut := l.do(gateway.Request{Op: gateway.Set, Sandbox: "one", Policy: &no}).Cut; cut != 1 {
+		t.Errorf("denying it cut %d", cut)
+	}
+	l.do(gateway.Request{Op: gateway.Set, Sandbox: "one", Policy: &p})
+	once.Once, once.At = "r3", time.Now()
+	l.do(gateway.Request{Op: gateway.Once, Sandbox: "one", Index: index, Grant: &once})
+	once.Until = time.Now()
+	l.do(gateway.Request{Op: gateway.Once, Sandbox: "one", Index: index, Grant: &once})
+	if text := <-b.fetch("allowed.example.com"); !strings.Contains(text, "403") {
+		t.Errorf("taken back: %q", text)
 	}
 }

@@ -13,9 +13,9 @@ import (
 
 // request is what is asked of a human, as far as the demo looks at it.
 type request struct {
-	ID, State, Rule, Process, Answer string
-	Count                            int
-	At                               time.Time
+	ID, Handle, State, Rule, Process, Answer string
+	Count                                    int
+	At                                       time.Time
 }
 
 // human runs the program as a human does, and reads the JSON that it prints into out, unless that is nil.
@@ -100,7 +100,7 @@ func (d *Demo) held(ctx context.Context, file *url.URL, get func() (exec, error)
 	if err := d.human(ctx, &r, "requests", "show", r.ID, "--json"); err != nil {
 		return "", false, err
 	}
-	if err := d.human(ctx, nil, "requests", "approve", r.ID, "--for", "1h"); err != nil {
+	if err := d.human(ctx, nil, "requests", "approve", r.Handle, "--for", "1h"); err != nil {
 		return "", false, err
 	}
 	took := time.Since(start)

@@ -199,7 +199,7 @@ func TestOnlyAYesAtTheClientGrants(t *testing.T) {
 				if err != nil || r.State != c.state || e.asked.Load() != c.asked {
 					t.Fatalf("%+v, %v, asked %d times", r, err, e.asked.Load())
 				}
-				if c.state == policy.RequestGranted && (r.Scope != policy.ThisSandbox || r.Until.IsZero() || !strings.Contains(r.DecidedBy, "elicitation")) {
+				if c.state == policy.RequestGranted && (r.Scope != policy.Askers || r.Until.IsZero() || !strings.Contains(r.DecidedBy, "elicitation")) {
 					t.Errorf("%+v", r)
 				}
 				if c.asked > 0 && !strings.Contains(e.message, `The agent says: "to try".`) {
@@ -225,7 +225,7 @@ func TestAnAnswerElsewhereEndsTheQuestion(t *testing.T) {
 		<-asked
 		list, err := e.m.Requests("tester", 0, policy.RequestOpen)
 		if err == nil {
-			_, err = e.m.AsHuman("test").Refuse(t.Context(), list[0].ID, "test", "no")
+			_, err = e.m.AsHuman("test").Refuse(t.Context(), sandbox.Approval{ID: list[0].ID, By: "test", Answer: "no"})
 		}
 		refused <- err
 	}()

@@ -111,7 +111,7 @@ func TestTheServiceIsTheOnlyWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Fprintf(conn, "GET /login HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", page)
+	fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", page)
 	b := make([]byte, 100)
 	if _, err := conn.Read(b); err != nil || !strings.Contains(string(b), "200 OK") {
 		t.Errorf("%s, %v", b, err)

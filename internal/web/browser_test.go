@@ -17,6 +17,7 @@ import (
 
 	"pixels/egress"
 	"pixels/policy"
+	"pixels/sandbox"
 )
 
 // profile is a folder for the browser, whose processes write to it a moment longer than it runs.
@@ -131,8 +132,8 @@ func TestTheBrowser(t *testing.T) {
 	run(t, ctx, comes(`document.querySelectorAll("[data-card]").length === 3 && document.title.startsWith("(3)")`))
 	shoot(t, ctx, "cards")
 	run(t, ctx, chromedp.KeyEvent("j"), comes(`document.activeElement.id === "`+first.ID+`"`), chromedp.KeyEvent("a"), comes(`document.querySelectorAll("[data-card]").length === 2`),
-		comes(`document.querySelector("[data-said]").textContent.includes("docs.example.com is in reach of 3 sandboxes")`))
-	if r, err := s.store.Request(first.ID); err != nil || r.State != policy.RequestGranted || r.Scope != policy.ThisLineage || r.DecidedBy != "web" {
+		comes(`document.querySelector("[data-said]").textContent.includes("docs.example.com is in reach of box")`))
+	if r, err := s.store.Request(first.ID); err != nil || r.State != policy.RequestGranted || r.Scope != policy.Askers || r.DecidedBy != "web" {
 		t.Errorf("%+v, %v", r, err)
 	}
 	// The focus goes on to the next card, which is denied with a word to the agent; typing in the field decides nothing.
@@ -149,15 +150,15 @@ func TestTheBrowser(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	// By mouse: another scope, another end.
-	run(t, ctx, chromedp.Click("#"+cssID(third.ID)+" input[value=sandbox]", chromedp.ByQuery), chromedp.SetValue("#"+cssID(third.ID)+" select", "15m0s", chromedp.ByQuery),
+	run(t, ctx, chromedp.SetValue("#"+cssID(third.ID)+" select", "15m0s", chromedp.ByQuery),
 		chromedp.Click("#"+cssID(third.ID)+" [data-approve]", chromedp.ByQuery), comes(`document.querySelector(".empty") !== null`))
-	if r, err := s.store.Request(third.ID); err != nil || r.Scope != policy.ThisSandbox || time.Until(r.Until) > 15*time.Minute {
+	if r, err := s.store.Request(third.ID); err != nil || r.Scope != policy.Askers || time.Until(r.Until) > 15*time.Minute {
 		t.Errorf("%+v, %v", r, err)
 	}
 	// Decided elsewhere, a card goes.
 	fourth := s.ask(t, "elsewhere.example.com", "")
 	run(t, ctx, comes(`document.querySelectorAll("[data-card]").length === 1`))
-	if _, err := s.agent.AsHuman("cli").Refuse(t.Context(), fourth.ID, "cli", ""); err != nil {
+	if _, err := s.agent.AsHuman("cli").Refuse(t.Context(), sandbox.Approval{ID: fourth.ID, By: "cli"}); err != nil {
 		t.Fatal(err)
 	}
 	run(t, ctx, comes(`document.querySelectorAll("[data-card]").length === 0`))

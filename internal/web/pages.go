@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"pixels/internal/units"
@@ -27,6 +28,7 @@ type card struct {
 	Level  policy.Approval // what an approval wants
 	Clones int             // sandboxes that an approval for the lineage is for
 	Lasts  []choice        // how long a grant may last
+	Seen   string          // names what is shown
 }
 
 // choice is one of several lengths of time.
@@ -111,7 +113,7 @@ func (s *Server) cards(r *http.Request, open []policy.Request) ([]card, error) {
 		if lasts[key] == nil {
 			lasts[key] = s.lasts(each)
 		}
-		out = append(out, card{Request: each, Level: s.manager.Approval(), Clones: clones[each.Owner+" "+each.Lineage], Lasts: lasts[key]})
+		out = append(out, card{Request: each, Level: s.manager.Approval(), Clones: clones[each.Owner+" "+each.Lineage], Lasts: lasts[key], Seen: s.manager.Digest(each)})
 	}
 	return out, nil
 }
@@ -142,7 +144,7 @@ func (s *Server) approval(r *http.Request) (a sandbox.Approval, rule string, err
 		return a, "", fmt.Errorf("how long it is to last is %w", sandbox.ErrInvalid)
 	}
 	request, err := s.manager.Request(r.PathValue("id"))
-	return sandbox.Approval{ID: r.PathValue("id"), By: "web", Scope: policy.Scope(r.PostFormValue("scope")), For: lasting, Answer: r.PostFormValue("answer")}, request.Rule, err
+	return sandbox.Approval{ID: r.PathValue("id"), Seen: r.PostFormValue("seen"), By: "web", Scope: policy.Scope(r.PostFormValue("scope")), For: lasting, Answer: r.PostFormValue("answer")}, request.Rule, err
 }
 
 // proven is a manager for an approval, when the human proves to be one as the policy asks.
@@ -163,30 +165,36 @@ func (s *Server) proven(r *http.Request, mine *session, a sandbox.Approval, rule
 
 func (s *Server) approve(w http.ResponseWriter, r *http.Request, mine *session) {
 	a, rule, err := s.approval(r)
-	var got policy.Request
-	n := 0
+	var got sandbox.Approved
 	if err == nil {
 		var m *sandbox.Manager
 		if m, err = s.proven(r, mine, a, rule); err == nil {
-			got, n, err = m.Approve(r.Context(), a)
+			got, err = m.Approve(r.Context(), a)
 		}
 	}
-	said := fmt.Sprintf("%s is in reach of %s until %s.", got.Rule, reach(got, n), clock(got.Until))
+	said := ""
+	if err == nil {
+		said = fmt.Sprintf("%s is in reach of %s until %s.", got.Rule, reach(got), clock(got.Until))
+		for _, d := range got.Standing {
+			said += fmt.Sprintf(" Not %s: that stays denied (by %s).", d.Rule, d.From)
+		}
+	}
 	s.answer(w, said, err)
 }
 
-func reach(r policy.Request, n int) string {
-	switch {
+func reach(r sandbox.Approved) string {
+	switch n := len(r.Names); {
 	case r.Scope == policy.Once:
-		return "one connection of " + r.Sandbox
+		return "one connection of " + r.Names[0]
 	case n == 1:
-		return r.Sandbox
+		return r.Names[0]
+	default:
+		return strconv.Itoa(n) + " sandboxes"
 	}
-	return strconv.Itoa(n) + " sandboxes"
 }
 
 func (s *Server) deny(w http.ResponseWriter, r *http.Request, mine *session) {
-	got, err := s.manager.Refuse(r.Context(), r.PathValue("id"), "web", r.PostFormValue("answer"))
+	got, err := s.manager.Refuse(r.Context(), sandbox.Approval{ID: r.PathValue("id"), Seen: r.PostFormValue("seen"), By: "web", Answer: r.PostFormValue("answer")})
 	s.answer(w, fmt.Sprintf("%s is denied to %s.", got.Rule, got.Sandbox), err)
 }
 
@@ -209,7 +217,7 @@ func statusOf(err error) int {
 		return slices.ContainsFunc(errs, func(e error) bool { return errors.Is(err, e) })
 	}
 	switch {
-	case is(policy.ErrDecided):
+	case is(policy.ErrDecided, policy.ErrChanged):
 		return http.StatusConflict
 	case is(policy.ErrProof, policy.ErrNoProofYet, policy.ErrProofLost):
 		return http.StatusForbidden
@@ -250,5 +258,6 @@ var functions = template.FuncMap{
 	"clock":   clock,
 	"brief":   func(text string) string { return text[:min(len(text), 6)] },
 	"lasting": func(s policy.Seconds) string { return units.Duration(s.Duration()) },
+	"join":    func(list []string) string { return strings.Join(list, ", ") },
 	"took":    func(d time.Duration) string { return d.String() },
 }

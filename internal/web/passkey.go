@@ -30,7 +30,7 @@ type ceremony struct {
 
 // digest is of an approval, with all that it decides: what the human saw is what the key signs for.
 func digest(a sandbox.Approval, rule string) [sha256.Size]byte {
-	b, _ := json.Marshal([]string{a.ID, rule, string(a.Scope), a.For.String(), a.Answer}) // strings can be written
+	b, _ := json.Marshal([]string{a.ID, rule, string(a.Scope), a.For.String(), a.Answer, a.Seen}) // strings can be written
 	return sha256.Sum256(b)
 }
 

@@ -29,7 +29,7 @@ func TestApprovingWantsThePassphrase(t *testing.T) {
 	v := s.visitor(t)
 	v.signIn(t)
 	approve := func(with string) (int, string) {
-		return v.do(t, "POST", "/requests/"+r.ID+"/approve", url.Values{"for": {"1h"}, "passphrase": {with}})
+		return v.do(t, "POST", "/requests/"+r.ID+"/approve", url.Values{"for": {"1h"}, "seen": {s.agent.Digest(r)}, "passphrase": {with}})
 	}
 	if status, body := approve(passphrase); status != http.StatusForbidden || !strings.Contains(body, "approval passphrase") {
 		t.Errorf("before there is one: %d %s", status, body)
@@ -44,7 +44,7 @@ func TestApprovingWantsThePassphrase(t *testing.T) {
 	}
 	// What an agent with a shell under another user, or with the tools alone, may try.
 	human := s.agent.AsHuman("cli")
-	if _, _, err := human.Approve(t.Context(), sandbox.Approval{ID: r.ID}); err == nil {
+	if _, err := human.Approve(t.Context(), sandbox.Approval{ID: r.ID, Seen: human.Digest(r)}); err == nil {
 		t.Error("approved without it")
 	}
 	if _, err := human.Allow(t.Context(), "alice", sandbox.AllowRequest{Name: "box", Domains: []string{"example.com"}}); err == nil {
@@ -73,7 +73,7 @@ func TestApprovingWantsThePassphrase(t *testing.T) {
 	if took := time.Since(start); took < 2*time.Second {
 		t.Errorf("wrong passphrases took %s", took)
 	}
-	if status, body := v.do(t, "POST", "/requests/"+other.ID+"/approve", url.Values{"for": {"1h"}, "passphrase": {passphrase}}); status != http.StatusOK {
+	if status, body := v.do(t, "POST", "/requests/"+other.ID+"/approve", url.Values{"for": {"1h"}, "seen": {s.agent.Digest(other)}, "passphrase": {passphrase}}); status != http.StatusOK {
 		t.Errorf("after wrong ones: %d %s", status, body)
 	}
 }
@@ -107,7 +107,7 @@ func TestApprovingWantsThePasskey(t *testing.T) {
 	named.url = name
 	v := named.visitor(t)
 	v.signIn(t)
-	form := url.Values{"for": {"8h0m0s"}, "scope": {"lineage"}, "passphrase": {passphrase}}
+	form := url.Values{"for": {"1h0m0s"}, "seen": {s.agent.Digest(r)}, "scope": {"lineage"}, "passphrase": {passphrase}}
 	path := "/requests/" + r.ID + "/approve"
 	for what, assertion := range map[string]string{"nothing": "", "nonsense": "{}", "a made-up one": `{"id":"AAAA","rawId":"AAAA","type":"public-key","response":{"clientDataJSON":"e30","authenticatorData":"AAAA","signature":"AAAA"}}`} {
 		form.Set("assertion", assertion)
@@ -118,7 +118,7 @@ func TestApprovingWantsThePasskey(t *testing.T) {
 	if status, body := v.do(t, "POST", "/passkeys/begin", url.Values{}); status != http.StatusForbidden || !strings.Contains(body, "set a passphrase first") {
 		t.Errorf("another key is added by the token alone: %d %s", status, body)
 	}
-	if _, _, err := s.agent.AsHuman("cli").Approve(t.Context(), sandbox.Approval{ID: r.ID}); err == nil {
+	if _, err := s.agent.AsHuman("cli").Approve(t.Context(), sandbox.Approval{ID: r.ID, Seen: s.agent.Digest(r)}); err == nil {
 		t.Error("approved by the command line without a key")
 	}
 
@@ -134,13 +134,13 @@ func TestApprovingWantsThePasskey(t *testing.T) {
 	var answer string
 	run(t, ctx, chromedp.Navigate(name), chromedp.WaitVisible("[data-card]", chromedp.ByQuery), chromedp.Evaluate(sign+`("once")`, &answer, awaited))
 	if !strings.HasPrefix(answer, "403") || s.state(t, r.ID) != policy.RequestOpen {
-		t.Errorf("signed for the lineage, sent for once: %s", answer)
+		t.Errorf("signed for those that asked, sent for once: %s", answer)
 	}
-	run(t, ctx, chromedp.Evaluate(`post(document.querySelector("[data-card] form").getAttribute("action"), (kept.set("scope", "lineage"), kept)).then((a) => a.status + "")`, &answer, awaited))
+	run(t, ctx, chromedp.Evaluate(`post(document.querySelector("[data-card] form").getAttribute("action"), (kept.set("scope", "asked"), kept)).then((a) => a.status + "")`, &answer, awaited))
 	if answer != "403" || s.state(t, r.ID) != policy.RequestOpen {
 		t.Errorf("a second time: %s", answer)
 	}
-	run(t, ctx, chromedp.Click("[data-approve]", chromedp.ByQuery), said("example.com is in reach of 3 sandboxes"))
+	run(t, ctx, chromedp.Click("[data-approve]", chromedp.ByQuery), said("example.com is in reach of box"))
 	if r, err := s.store.Request(r.ID); err != nil || r.State != policy.RequestGranted {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -150,7 +150,7 @@ func TestApprovingWantsThePasskey(t *testing.T) {
 func TestWritingTheRecordGrantsNothing(t *testing.T) {
 	s := newSite(t, "")
 	r := s.ask(t, "example.com", "")
-	if _, err := s.store.Claim(r.ID, "whoever"); err != nil {
+	if _, err := s.store.Claim(r.ID, "whoever", nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.store.Grant(r.ID, "whoever", policy.ThisLineage, r.Expires, ""); err != nil {

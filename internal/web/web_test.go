@@ -173,7 +173,7 @@ func TestOnlyWhoSignedInSeesAndDecides(t *testing.T) {
 	}
 	v := s.visitor(t)
 	v.signIn(t)
-	approve := url.Values{"for": {"1h"}, "scope": {"lineage"}}
+	approve := url.Values{"for": {"1h"}, "scope": {"lineage"}, "seen": {s.agent.Digest(r)}}
 	for what, c := range map[string]struct {
 		form   url.Values
 		header []string
@@ -204,7 +204,7 @@ func TestOnlyWhoSignedInSeesAndDecides(t *testing.T) {
 	if status, _ := v.do(t, "POST", "/requests/"+no.ID+"/deny", url.Values{"answer": {"no"}}); status != http.StatusOK || s.state(t, no.ID) != policy.RequestDenied {
 		t.Errorf("deny: %d", status)
 	}
-	if status, body := v.do(t, "POST", "/requests/"+no.ID+"/approve", url.Values{"for": {"9000h"}}); status != http.StatusUnprocessableEntity {
+	if status, body := v.do(t, "POST", "/requests/"+no.ID+"/approve", url.Values{"for": {"9000h"}, "seen": {s.agent.Digest(no)}}); status != http.StatusUnprocessableEntity {
 		t.Errorf("too long: %d %s", status, body)
 	}
 	if status, _ := v.do(t, "GET", "/requests/req-none", nil); status != http.StatusNotFound {

@@ -2,6 +2,7 @@ package sandboxtest
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"pixels/egress"
@@ -36,7 +37,22 @@ func (m *Memory) Egress(ctx context.Context, id string) (sandbox.Egress, error) 
 	if err != nil {
 		return sandbox.Egress{}, err
 	}
-	return sandbox.Egress{Mode: b.Egress, Rules: presets.For(b.Egress, b.Rules).Rules, Enforced: true}, ctx.Err()
+	return sandbox.Egress{Mode: b.Egress, Rules: append(presets.For(b.Egress, b.Rules).Rules, b.once...), Enforced: true}, ctx.Err()
+}
+
+// GrantOnce implements sandbox.Backend.
+func (m *Memory) GrantOnce(ctx context.Context, id string, grant egress.Grant) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := m.find(id)
+	if err != nil {
+		return err
+	}
+	b.once = slices.DeleteFunc(b.once, func(g egress.Grant) bool { return g.Once == grant.Once })
+	if time.Now().Before(grant.Until) {
+		b.once = append(b.once, grant)
+	}
+	return ctx.Err()
 }
 
 // Denials implements sandbox.Backend.

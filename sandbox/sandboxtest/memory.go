@@ -41,6 +41,7 @@ type box struct {
 	checkpoints []checkpoint
 	runs        map[string]*run
 	holds       []time.Duration
+	once        []egress.Grant
 	ctx         context.Context // ends with the sandbox, and ends what runs in it
 	end         context.CancelFunc
 }

@@ -112,6 +112,13 @@ async function refresh() {
 		const old = known.get(child.id);
 		if (old) {
 			old.querySelector("header").replaceWith(child.querySelector("header"));
+			for (const name of ["seen", "scope"]) {
+				const now = old.querySelectorAll(`[name=${name}]`);
+				child.querySelectorAll(`[name=${name}]`).forEach((input, i) => {
+					now[i].value = input.value;
+					now[i].nextElementSibling?.matches("span") && (now[i].nextElementSibling.textContent = input.nextElementSibling.textContent);
+				});
+			}
 			continue;
 		}
 		if (child.matches?.("[data-card]")) {

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"pixels/internal/units"
+	"pixels/policy"
+	"pixels/sandbox"
+)
+
+func (a *app) requestsApprove() *cobra.Command {
+	var scope, lasting, answer string
+	cmd := &cobra.Command{
+		Use:   "approve ID...",
+		Short: "Grant what requests ask for",
+		Long: "approve grants what requests ask for: to the sandboxes that asked, unless --scope says otherwise. An ID as `list`\n" +
+			"shows it names all that its line shows, and nothing is granted if that has changed since. Of a shorter ID it\n" +
+			"shows the request and asks.",
+		Example: "  pixels-mcp requests approve req-k3xisscy6f-q5mzr7ka2x4d --for 30m\n  pixels-mcp requests approve req-k3xisscy6f --scope once",
+		Args:    idsNeeded,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var d time.Duration
+			if lasting != "" {
+				var err error
+				if d, err = units.ParseDuration(lasting); err != nil {
+					return usageError{fmt.Errorf("--for: %w", err)}
+				}
+			}
+			return a.withRequests(cmd, func(m *sandbox.Manager, _ string) error {
+				var all []error
+				var answers []sandbox.Approval
+				for _, handle := range args {
+					id, seen, err := a.seen(m, handle, "approve")
+					if err != nil {
+						all = append(all, err)
+						continue
+					}
+					answers = append(answers, sandbox.Approval{ID: id, Seen: seen, By: a.by(), Scope: policy.Scope(scope), For: d, Answer: answer})
+				}
+				if len(answers) == 0 {
+					return errors.Join(all...)
+				}
+				m, err := a.proven(m)
+				if err != nil {
+					return err
+				}
+				for _, each := range answers {
+					all = append(all, a.approve(cmd.Context(), m, each))
+				}
+				return errors.Join(all...)
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&scope, "scope", string(policy.Askers), "whose: asked (the sandboxes that asked), lineage (they, all made of the same, and what is cloned from them), or once (one connection)")
+	f.StringVar(&lasting, "for", "", "how long, as 30m, 8h or 7d (default as `list` shows it)")
+	f.StringVar(&answer, "answer", "", "a word to the agent")
+	return cmd
+}
+
+func (a *app) approve(ctx context.Context, m *sandbox.Manager, answer sandbox.Approval) error {
+	got, err := m.Approve(ctx, answer)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.out, "%s: %s is in reach of %s until %s\n", got.ID, got.Rule, reached(got), moment(got.Until))
+	for _, d := range got.Standing {
+		fmt.Fprintf(a.out, "  but not %s, which stays denied (by %s)\n", d.Rule, d.From)
+	}
+	return nil
+}
+
+// seen divides what names a request. Of an ID alone it shows the request, and asks.
+func (a *app) seen(m *sandbox.Manager, handle, what string) (id, digest string, err error) {
+	id, digest = policy.ParseHandle(handle)
+	if digest != "" {
+		return id, digest, nil
+	}
+	r, err := m.Request(id)
+	if err != nil {
+		return id, "", err
+	}
+	if r.State.Ended() {
+		return id, "none", nil // the answer says so
+	}
+	if f, ok := a.in.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
+		return id, "", usageError{fmt.Errorf("%s alone doesn't say what you were shown: give it as `pixels-mcp requests list` shows it", id)}
+	}
+	if err := a.showRequest(m, r); err != nil {
+		return id, "", err
+	}
+	yes, err := a.confirm(what + " it as shown")
+	if err == nil && !yes {
+		err = fmt.Errorf("%s: nothing was done", id)
+	}
+	return id, m.Digest(r), err
+}
+
+// confirm asks a question that wants a y.
+func (a *app) confirm(question string) (bool, error) {
+	fmt.Fprintf(a.err, "%s? [y/N] ", question)
+	line, err := a.line()
+	if err != nil {
+		return false, err
+	}
+	answer := strings.ToLower(strings.TrimSpace(line))
+	return answer == "y" || answer == "yes", nil
+}
+
+func reached(r sandbox.Approved) string {
+	const most = 5
+	switch n := len(r.Names); {
+	case r.Scope == policy.Once:
+		return "one connection of sandbox " + r.Names[0]
+	case n == 1:
+		return "sandbox " + r.Names[0]
+	case n > most:
+		return fmt.Sprintf("%d sandboxes (%s and %d more)", n, strings.Join(r.Names[:most], ", "), n-most)
+	default:
+		return fmt.Sprintf("%d sandboxes (%s)", n, strings.Join(r.Names, ", "))
+	}
+}
+
+func idsNeeded(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return usageError{fmt.Errorf("`%s` wants the IDs of requests; `pixels-mcp requests list` shows them", cmd.CommandPath())}
+	}
+	return nil
+}
+
+func (a *app) requestsDeny() *cobra.Command {
+	var answer string
+	cmd := &cobra.Command{
+		Use:     "deny ID...",
+		Short:   "Answer requests with no",
+		Example: "  pixels-mcp requests deny req-k3xisscy6f --answer 'use the mirror'",
+		Args:    idsNeeded,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withRequests(cmd, func(m *sandbox.Manager, _ string) error {
+				var all []error
+				for _, handle := range args {
+					id, seen := policy.ParseHandle(handle)
+					r, err := m.Refuse(cmd.Context(), sandbox.Approval{ID: id, Seen: seen, By: a.by(), Answer: answer})
+					if err != nil {
+						all = append(all, err)
+						continue
+					}
+					fmt.Fprintf(a.out, "%s: %s is denied to %s, and to all that is made of the same\n", r.ID, r.Rule, strings.Join(r.Names(), ", "))
+				}
+				return errors.Join(all...)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&answer, "answer", "", "why, or what to do instead: a word to the agent")
+	return cmd
+}
