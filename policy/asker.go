@@ -19,6 +19,7 @@ type Asker struct {
 	Sandbox string    `json:"sandbox"`
 	Born    time.Time `json:"born,omitzero"` // when that sandbox was made
 	Count   int       `json:"count"`         // how often it asked
+	Held    time.Time `json:"held,omitzero"` // until when its latest connection waits for the answer; the zero time when none ever did
 }
 
 // maxAskers bounds those of one request. Of what asks beyond that the request counts the questions alone.
@@ -37,11 +38,11 @@ func (r Request) Names() (out []string) {
 	return out
 }
 
-// joins notes who asks. It tells whether that is a new one.
+// joins notes who asks.
 func joins(tx *sql.Tx, id string, ask Request) error {
-	_, err := tx.Exec(`INSERT INTO askers (request, sandbox, born, count) SELECT ?1, ?2, ?3, 1
+	_, err := tx.Exec(`INSERT INTO askers (request, sandbox, born, count, held) SELECT ?1, ?2, ?3, 1, ?5
 		WHERE EXISTS (SELECT 1 FROM askers WHERE request = ?1 AND sandbox = ?2 AND born = ?3) OR (SELECT count(*) FROM askers WHERE request = ?1) < ?4
-		ON CONFLICT (request, sandbox, born) DO UPDATE SET count = count + 1`, id, ask.Sandbox, milliseconds(ask.Born), maxAskers)
+		ON CONFLICT (request, sandbox, born) DO UPDATE SET count = count + 1, held = max(held, excluded.held)`, id, ask.Sandbox, milliseconds(ask.Born), maxAskers, milliseconds(ask.Held))
 	return err
 }
 
@@ -58,6 +59,7 @@ func (r *Request) readAskers(text string) error {
 		Sandbox string
 		Born    int64
 		Count   int
+		Held    int64
 	}
 	if err := json.Unmarshal([]byte(text), &rows); err != nil {
 		return fmt.Errorf("who asked for %s: %w", r.ID, err)
@@ -66,6 +68,12 @@ func (r *Request) readAskers(text string) error {
 		a := Asker{Sandbox: row.Sandbox, Count: row.Count}
 		if row.Born != 0 {
 			a.Born = time.UnixMilli(row.Born).UTC()
+		}
+		if row.Held != 0 {
+			a.Held = time.UnixMilli(row.Held).UTC()
+			if a.Held.After(r.Held) {
+				r.Held = a.Held
+			}
 		}
 		r.Asked = append(r.Asked, a)
 	}

@@ -18,9 +18,10 @@ type Request struct {
 	Last    time.Time    `json:"last"` // asked last
 	State   RequestState `json:"state"`
 	Owner   string       `json:"owner"`
-	Sandbox string       `json:"sandbox"` // the one that asked first
-	Born    time.Time    `json:"-"`       // of a question: when that sandbox was made
-	Asked   []Asker      `json:"asked"`   // all that asked
+	Sandbox string       `json:"sandbox"`       // the one that asked first
+	Born    time.Time    `json:"-"`             // of a question: when that sandbox was made
+	Asked   []Asker      `json:"asked"`         // all that asked
+	Held    time.Time    `json:"held,omitzero"` // until when a connection waits for the answer, of several the last one
 	Lineage string       `json:"lineage"`
 	Rule    string       `json:"rule"`              // a domain with its port, as egress.ParseRule reads it
 	Reason  string       `json:"reason,omitempty"`  // the agent's words
@@ -313,6 +314,28 @@ func Seen(digest string, usual func(Request) time.Duration) func(Request) error 
 	}
 }
 
+// Refusals counts how often each question was answered with no, by owner, lineage and rule.
+func (s *Store) Refusals() (out map[[3]string]int, err error) {
+	err = s.with(func(db *sql.DB) error {
+		out = map[[3]string]int{}
+		rows, err := db.Query("SELECT owner, lineage, rule, count(*) FROM requests WHERE state = 'denied' GROUP BY owner, lineage, rule")
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var key [3]string
+			var n int
+			if err := rows.Scan(&key[0], &key[1], &key[2], &n); err != nil {
+				return err
+			}
+			out[key] = n
+		}
+		return rows.Err()
+	})
+	return out, err
+}
+
 // Settle ends an open request as it was read, for its sandboxes may reach what they asked for. One that has changed since
 // stays open.
 func (s *Store) Settle(r Request, why string, until time.Time) error {
@@ -405,7 +428,7 @@ func (s *Store) tx(do func(*sql.Tx) error) error {
 }
 
 const columns = `SELECT id, at, last, state, owner, sandbox, lineage, rule, reason, process, source, wanted, count, expires, decided_at, decided_by, scope, until, answer,
-	(SELECT json_group_array(json_object('Sandbox', a.sandbox, 'Born', a.born, 'Count', a.count)) FROM (SELECT * FROM askers WHERE request = requests.id ORDER BY rowid) a) FROM requests`
+	(SELECT json_group_array(json_object('Sandbox', a.sandbox, 'Born', a.born, 'Count', a.count, 'Held', a.held)) FROM (SELECT * FROM askers WHERE request = requests.id ORDER BY rowid) a) FROM requests`
 
 func find(tx *sql.Tx, id string) (Request, error) {
 	r, err := scan(tx.QueryRow(columns+" WHERE id = ?", id))

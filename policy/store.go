@@ -92,6 +92,7 @@ CREATE TABLE IF NOT EXISTS askers ( -- of requests
 	sandbox TEXT NOT NULL,
 	born    INTEGER NOT NULL, -- when the sandbox was made
 	count   INTEGER NOT NULL,
+	held    INTEGER NOT NULL, -- until when its latest connection waits for the answer
 	PRIMARY KEY (request, sandbox, born)
 );
 CREATE TABLE IF NOT EXISTS owners (name TEXT PRIMARY KEY); -- whose calls came by this store

@@ -171,10 +171,13 @@ func (m *Manager) held(ctx context.Context, counts *counts, c Connection) error 
 	if present = present && hold > 0; present {
 		err = m.gate.backend.Hold(ctx, c.ID, c.Domain, c.Port, hold)
 	}
+	until := time.Now().Add(hold)
 	ask := policy.Request{Owner: c.Owner, Sandbox: c.Sandbox, Born: s.CreatedAt, Lineage: c.Lineage, Rule: rule.String(), Source: policy.ByConnection}
 	var call string
 	ask.Process, call = m.process(ctx, c)
-	if !present {
+	if present {
+		ask.Held = until
+	} else {
 		err = refuse()
 	}
 	counts.one(c, ask.Process, call)

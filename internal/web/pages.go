@@ -24,11 +24,10 @@ type page struct {
 
 // card is a request as it is shown.
 type card struct {
-	policy.Request
-	Level  policy.Approval // what an approval wants
-	Clones int             // sandboxes that an approval for the lineage is for
-	Lasts  []choice        // how long a grant may last
-	Seen   string          // names what is shown
+	sandbox.Look
+	Level policy.Approval // what an approval wants
+	Lasts []choice        // how long a grant may last
+	Seen  string          // names what is shown
 }
 
 // choice is one of several lengths of time.
@@ -94,26 +93,21 @@ func (s *Server) showRequest(w http.ResponseWriter, r *http.Request, _ *session)
 	s.render(w, http.StatusOK, "requests.html", p)
 }
 
-// cards are requests with how many sandboxes each is for. Where the backend can't be reached there are none.
+// cards are requests as they are shown.
 func (s *Server) cards(r *http.Request, open []policy.Request) ([]card, error) {
-	clones := map[string]int{}
-	if len(open) > 0 {
-		boxes, err := s.manager.Everybodys(r.Context())
-		if err != nil && !errors.Is(err, sandbox.ErrUnavailable) {
-			return nil, err
-		}
-		for _, b := range boxes {
-			clones[b.Owner+" "+b.Lineage]++
-		}
+	looks, err := s.manager.Looks(r.Context(), open)
+	if err != nil {
+		return nil, err
 	}
 	lasts := map[string][]choice{}
-	out := make([]card, 0, len(open))
-	for _, each := range open {
+	out := make([]card, 0, len(looks))
+	for _, each := range looks {
 		key := fmt.Sprint(each.Owner, " ", each.Wanted)
 		if lasts[key] == nil {
-			lasts[key] = s.lasts(each)
+			lasts[key] = s.lasts(each.Request)
 		}
-		out = append(out, card{Request: each, Level: s.manager.Approval(), Clones: clones[each.Owner+" "+each.Lineage], Lasts: lasts[key], Seen: s.manager.Digest(each)})
+		_, seen := policy.ParseHandle(each.Handle)
+		out = append(out, card{Look: each, Level: s.manager.Approval(), Lasts: lasts[key], Seen: seen})
 	}
 	return out, nil
 }
@@ -147,6 +141,18 @@ func (s *Server) approval(r *http.Request) (a sandbox.Approval, rule string, err
 	return sandbox.Approval{ID: r.PathValue("id"), Seen: r.PostFormValue("seen"), By: "web", Scope: policy.Scope(r.PostFormValue("scope")), For: lasting, Answer: r.PostFormValue("answer")}, request.Rule, err
 }
 
+// errHeavy means that an approval is for much, and must be asked for once more by that.
+var errHeavy = errors.New("press again to approve")
+
+// weighed refuses an approval that is for much, unless the one who asks for it was told for what.
+func (s *Server) weighed(r *http.Request, a sandbox.Approval) error {
+	heavy, err := s.manager.Weight(r.Context(), a)
+	if err != nil || heavy == "" || r.PostFormValue("sure") == heavy {
+		return err
+	}
+	return fmt.Errorf("%w %s", errHeavy, heavy)
+}
+
 // proven is a manager for an approval, when the human proves to be one as the policy asks.
 func (s *Server) proven(r *http.Request, mine *session, a sandbox.Approval, rule string) (*sandbox.Manager, error) {
 	if s.manager.Approval() == policy.Passkey {
@@ -166,6 +172,9 @@ func (s *Server) proven(r *http.Request, mine *session, a sandbox.Approval, rule
 func (s *Server) approve(w http.ResponseWriter, r *http.Request, mine *session) {
 	a, rule, err := s.approval(r)
 	var got sandbox.Approved
+	if err == nil {
+		err = s.weighed(r, a)
+	}
 	if err == nil {
 		var m *sandbox.Manager
 		if m, err = s.proven(r, mine, a, rule); err == nil {
@@ -217,6 +226,8 @@ func statusOf(err error) int {
 		return slices.ContainsFunc(errs, func(e error) bool { return errors.Is(err, e) })
 	}
 	switch {
+	case is(errHeavy):
+		return http.StatusPreconditionRequired
 	case is(policy.ErrDecided, policy.ErrChanged):
 		return http.StatusConflict
 	case is(policy.ErrProof, policy.ErrNoProofYet, policy.ErrProofLost):
@@ -257,6 +268,8 @@ var functions = template.FuncMap{
 	},
 	"clock":   clock,
 	"brief":   func(text string) string { return text[:min(len(text), 6)] },
+	"age":     func(t time.Time) string { return units.Duration(max(time.Since(t).Truncate(time.Second), time.Second)) },
+	"unix":    func(t time.Time) int64 { return t.UnixMilli() },
 	"lasting": func(s policy.Seconds) string { return units.Duration(s.Duration()) },
 	"join":    func(list []string) string { return strings.Join(list, ", ") },
 	"took":    func(d time.Duration) string { return d.String() },

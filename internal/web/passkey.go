@@ -150,6 +150,9 @@ func (s *Server) finishPasskey(w http.ResponseWriter, r *http.Request, mine *ses
 func (s *Server) challenge(w http.ResponseWriter, r *http.Request, mine *session) {
 	options, err := func() (*protocol.CredentialAssertion, error) {
 		a, rule, err := s.approval(r)
+		if err == nil {
+			err = s.weighed(r, a)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -94,7 +94,7 @@ func TestApprovingWantsThePasskey(t *testing.T) {
 	run(t, ctx, webauthn.Enable(), chromedp.ActionFunc(func(ctx context.Context) error { _, err := authenticator.Do(ctx); return err }),
 		chromedp.Navigate(name), chromedp.SendKeys("#token", token+kb.Enter, chromedp.ByQuery), chromedp.WaitVisible("[data-card]", chromedp.ByQuery),
 		// Without a key there is no way; then one is made.
-		chromedp.Click("[data-approve]", chromedp.ByQuery), said("add a passkey"),
+		calm, chromedp.Click("[data-approve]", chromedp.ByQuery), said("add a passkey"),
 		chromedp.Navigate(name+"/passkeys"), chromedp.WaitVisible("[data-enrol]", chromedp.ByQuery))
 	shoot(t, ctx, "passkeys")
 	run(t, ctx, chromedp.Click("[data-enrol] button", chromedp.ByQuery), said("The passkey is kept"))
@@ -140,7 +140,7 @@ func TestApprovingWantsThePasskey(t *testing.T) {
 	if answer != "403" || s.state(t, r.ID) != policy.RequestOpen {
 		t.Errorf("a second time: %s", answer)
 	}
-	run(t, ctx, chromedp.Click("[data-approve]", chromedp.ByQuery), said("example.com is in reach of box"))
+	run(t, ctx, calm, chromedp.Click("[data-approve]", chromedp.ByQuery), said("example.com is in reach of box"))
 	if r, err := s.store.Request(r.ID); err != nil || r.State != policy.RequestGranted {
 		t.Errorf("%+v, %v", r, err)
 	}

@@ -64,6 +64,8 @@ async function load() {
 	if (answer.status === 401) return signedOut();
 	content.innerHTML = await answer.text();
 	part = content.querySelector("[data-part]");
+	listChanged = performance.now();
+	countDown();
 	const top = content.querySelector("[data-title]");
 	if (top) title(top.dataset.title, Number(top.dataset.count));
 	for (const a of document.querySelectorAll("nav a")) {
@@ -80,6 +82,21 @@ function start() {
 	load();
 	listen();
 }
+
+// No key and no button decides right after the list changed: it may be another card that is under the finger now.
+const SETTLE = 700; // ms
+let listChanged = -SETTLE;
+const settled = () => performance.now() - listChanged >= SETTLE;
+
+// countDown shows for how long a connection waits still.
+function countDown() {
+	for (const e of document.querySelectorAll("[data-held]")) {
+		const left = Math.ceil((Number(e.dataset.held) - Date.now()) / 1000);
+		e.textContent = left > 0 ? "a connection waits for your answer, for " + left + " s still" : "the connection has failed: after a yes the agent must try again";
+		e.classList.toggle("over", left <= 0);
+	}
+}
+setInterval(countDown, 500);
 
 const cards = () => [...document.querySelectorAll("[data-card]")];
 
@@ -101,9 +118,10 @@ async function refresh() {
 		if (!part.contains(document.activeElement)) part.replaceChildren(...next.childNodes);
 		return;
 	}
-	// Cards that are there stay where they are, so that neither focus nor what is being typed is lost.
+	// Cards that are there stay where they are, so that neither focus nor what is being typed is lost. Of one that goes the
+	// focus goes to none: the next key would decide about a neighbour.
 	const focused = document.activeElement?.closest?.("[data-card]");
-	const index = cards().indexOf(focused);
+	const before = cards().map((c) => c.id).join();
 	const known = new Map(cards().map((c) => [c.id, c]));
 	for (const child of [...part.childNodes]) {
 		if (!known.has(child.id) || !fresh.some((c) => c.id === child.id)) child.remove();
@@ -112,6 +130,10 @@ async function refresh() {
 		const old = known.get(child.id);
 		if (old) {
 			old.querySelector("header").replaceWith(child.querySelector("header"));
+			if (old.querySelector("[name=seen]").value !== child.querySelector("[name=seen]").value) {
+				listChanged = performance.now(); // it is another question now
+				lighten(old.querySelector("form"));
+			}
 			for (const name of ["seen", "scope"]) {
 				const now = old.querySelectorAll(`[name=${name}]`);
 				child.querySelectorAll(`[name=${name}]`).forEach((input, i) => {
@@ -127,10 +149,9 @@ async function refresh() {
 		}
 		part.append(child);
 	}
-	if (focused && !focused.isConnected) {
-		const left = cards();
-		(left[Math.min(index, left.length - 1)] || document.getElementById("main")).focus();
-	}
+	if (cards().map((c) => c.id).join() !== before) listChanged = performance.now();
+	if (focused && !focused.isConnected) find("#main").focus();
+	countDown();
 	title("Requests", fresh.length);
 }
 
@@ -178,7 +199,7 @@ async function count() {
 // The browser's own dialogue about a passkey: for options of the server, what the key says to them.
 async function passkey(begin, body, make) {
 	const answer = await post(begin, body);
-	if (!answer.ok) throw new Error(await answer.text());
+	if (!answer.ok) throw await refusal(answer);
 	const { publicKey } = await answer.json();
 	const said = make
 		? await navigator.credentials.create({ publicKey: PublicKeyCredential.parseCreationOptionsFromJSON(publicKey) })
@@ -186,18 +207,46 @@ async function passkey(begin, body, make) {
 	return JSON.stringify(said.toJSON());
 }
 
+// What is for much, as a wildcard, is asked for by a second press, on a button that names it.
+class Heavy extends Error {}
+async function refusal(answer) {
+	const text = await answer.text();
+	return answer.status === 428 ? new Heavy(text) : new Error(text);
+}
+
+function weigh(form, text) {
+	const button = form.querySelector("[data-approve]");
+	const what = text.replace(/^press again to approve /, "");
+	button.dataset.sure = what;
+	button.textContent = "Yes, " + what;
+	button.classList.add("heavy");
+	say("Press again to approve " + form.closest("[data-card]").querySelector(".domain").textContent + ": " + what + ".", true);
+}
+
+function lighten(form) {
+	const button = form?.querySelector("[data-approve]");
+	if (!button?.dataset.sure) return;
+	delete button.dataset.sure;
+	button.textContent = "Approve";
+	button.classList.remove("heavy");
+}
+document.addEventListener("change", (e) => lighten(e.target.closest("[data-decide]")));
+
 async function send(form, action) {
 	const buttons = [...form.querySelectorAll("button")];
 	const body = new URLSearchParams(new FormData(form));
+	body.set("sure", form.querySelector("[data-approve]")?.dataset.sure || "");
 	buttons.forEach((b) => (b.disabled = true));
 	try {
 		if (form.dataset.passkey && action === form.getAttribute("action")) body.set("assertion", await passkey(form.dataset.passkey, body, false));
 		if (form.matches("[data-enrol]")) body.set("credential", await passkey("/passkeys/begin", body, true));
 		const answer = await post(action, body);
 		if (answer.status === 401) return signedOut();
+		if (answer.status === 428) throw await refusal(answer);
 		say(await answer.text(), !answer.ok);
 	} catch (e) {
-		say(e instanceof TypeError ? "The server does not answer. Nothing was decided." : e.message, true);
+		if (e instanceof Heavy) weigh(form, e.message);
+		else say(e instanceof TypeError ? "The server does not answer. Nothing was decided." : e.message, true);
 	}
 	buttons.forEach((b) => (b.disabled = false));
 	if (part) await refresh();
@@ -231,6 +280,7 @@ document.addEventListener("submit", (e) => {
 	if (form.method !== "post") return; // a filter, which is an address
 	e.preventDefault();
 	if (form.matches("[data-sign-in]")) return signIn(form);
+	if (form.matches("[data-decide]") && !settled()) return say("The list has just changed. Look at it, and decide again.", true);
 	if (form.dataset.panic && !confirm(form.dataset.panic)) return;
 	send(form, e.submitter?.getAttribute("formaction") || form.getAttribute("action"));
 });
@@ -247,6 +297,7 @@ document.addEventListener("keydown", (e) => {
 	}
 	const all = cards();
 	if (!all.length) return;
+	if (e.repeat) return e.preventDefault(); // a key that is held down
 	const mine = e.target.closest("[data-card]");
 	const at = all.indexOf(mine);
 	switch (e.key) {
@@ -255,6 +306,12 @@ document.addEventListener("keydown", (e) => {
 			break;
 		case "k":
 			all[Math.max(at - 1, 0)].focus();
+			break;
+		case "l":
+			if (mine) {
+				mine.querySelector("[name=scope][value=lineage]").checked = true;
+				lighten(mine.querySelector("form"));
+			}
 			break;
 		case "a":
 			mine?.querySelector("[data-approve]").click();
