@@ -20,6 +20,7 @@ type Request struct {
 	Owner   string       `json:"owner"`
 	Sandbox string       `json:"sandbox"`       // the one that asked first
 	Born    time.Time    `json:"-"`             // of a question: when that sandbox was made
+	Again   bool         `json:"-"`       // of a question: it was put just before, and counts no second time
 	Asked   []Asker      `json:"asked"`         // all that asked
 	Held    time.Time    `json:"held,omitzero"` // until when a connection waits for the answer, of several the last one
 	Lineage string       `json:"lineage"`
@@ -126,7 +127,7 @@ func (s *Store) Raise(ask Request) (r Request, fresh bool, err error) {
 		r, found = scan(tx.QueryRow(columns+` WHERE owner = ? AND lineage = ? AND rule = ? AND (state IN ('open', 'granting') OR state = 'denied' AND decided_at > ?)
 			ORDER BY at DESC LIMIT 1`, ask.Owner, ask.Lineage, ask.Rule, now.Add(-refusedFor).UnixMilli()))
 		switch {
-		case found == nil && r.State.Ended():
+		case found == nil && (r.State.Ended() || ask.Again):
 			return nil
 		case found == nil:
 			if r.State == RequestOpen { // one that is being granted is for those who asked before

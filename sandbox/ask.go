@@ -17,6 +17,8 @@ type AllowRequest struct {
 	Domains []string
 	Reason  string        // what for; shown to the human, and kept with the rule
 	TTL     time.Duration // for how long; 0 means as long as may be, or what the human says
+	// Again tells that it was asked just before, so that the question counts once.
+	Again bool
 	// Addresses lets ranges of addresses be allowed too; for humans alone.
 	Addresses bool
 }
@@ -65,7 +67,7 @@ func (m *Manager) Allow(ctx context.Context, owner string, r AllowRequest) (Allo
 			m.settle(context.WithoutCancel(ctx), s.Owner, s.Lineage, "granted by "+ruleTexts(give)+" ("+as.From+")")
 		}
 	}
-	if out.Requests, err = m.raise(s, r.Reason, r.TTL, ask); err != nil {
+	if out.Requests, err = m.raise(s, r.Reason, r.TTL, ask, r.Again); err != nil {
 		return out, err
 	}
 	out.Egress, err = m.egressOf(ctx, b, s)
@@ -98,10 +100,10 @@ func (m *Manager) divide(v policy.Verdict, s Sandbox, rules []egress.Rule) (give
 }
 
 // raise puts rules to a human, for a sandbox and its lineage.
-func (m *Manager) raise(s Sandbox, reason string, wanted time.Duration, rules []egress.Rule) (out []policy.Request, err error) {
+func (m *Manager) raise(s Sandbox, reason string, wanted time.Duration, rules []egress.Rule, again bool) (out []policy.Request, err error) {
 	for _, rule := range rules {
 		r, _, err := m.gate.store.Raise(policy.Request{
-			Owner: s.Owner, Sandbox: s.Name, Born: s.CreatedAt, Lineage: s.Lineage, Rule: rule.String(), Reason: reason, Source: policy.ByAgent, Wanted: policy.Seconds(wanted / time.Second),
+			Owner: s.Owner, Sandbox: s.Name, Born: s.CreatedAt, Lineage: s.Lineage, Rule: rule.String(), Reason: reason, Source: policy.ByAgent, Wanted: policy.Seconds(wanted / time.Second), Again: again,
 		})
 		if err != nil {
 			return out, fmt.Errorf("%s can't be asked for: %w", rule, err)

@@ -4,45 +4,86 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"time"
 
 	"pixels/egress"
-	"pixels/internal/units"
 	"pixels/policy"
 )
 
 // ErrNotHere means that a request is none that the human at an MCP client may decide about there.
 var ErrNotHere = errors.New("not to be decided in an MCP client")
 
-// Question is a request as it is put to the human at an MCP client, with a link to it on the page, if the policy says where
-// that is. may tells whether a yes there would grant it.
-func (m *Manager) Question(r policy.Request) (question, link string, may bool) {
-	question = fmt.Sprintf("Sandbox %s wants to reach %s.", r.Sandbox, r.Rule)
-	if r.Reason != "" {
-		question += fmt.Sprintf(" The agent says: %q.", r.Reason)
-	}
-	if may = m.elicitable(r); may {
-		usual, _ := m.GrantFor(r)
-		question += fmt.Sprintf(" Allow it for %s?", units.Duration(usual))
-	}
-	return question, m.gate.policy.Now().Link(r.ID), may
+// Choice is an answer that the human at an MCP client picks from a list, in the words of the list.
+type Choice string
+
+// The choices. Every other word decides nothing.
+const (
+	ChooseDeny  Choice = "deny"
+	ChooseOnce  Choice = "this connection"
+	ChooseHour  Choice = "1 hour"
+	ChooseShift Choice = "8 hours"
+)
+
+// lengths are how long a choice is for.
+var lengths = map[Choice]time.Duration{ChooseHour: time.Hour, ChooseShift: 8 * time.Hour}
+
+// Question is a request as it is put to the human at an MCP client.
+type Question struct {
+	ID      string // names what is shown: it is another one once that has changed
+	Text    string
+	Choices []Choice // none where it is not for the human there to decide
+	Link    string   // to it on the page, if the policy says where that is
 }
 
-// elicitable tells whether a client's yes may grant a request: one for exact domains, while the policy has no stronger
-// proof of who approves. A client's accept isn't always a person: hooks answer, too.
-func (m *Manager) elicitable(r policy.Request) bool {
+// Question puts a request into words. A client's yes may grant one for exact domains, while the policy has no stronger proof
+// of who approves, and none that is for much: a client's answer isn't always a person's, for hooks answer, too.
+func (m *Manager) Question(ctx context.Context, r policy.Request) Question {
+	q := Question{ID: m.Handle(r), Link: m.gate.policy.Now().Link(r.ID)}
+	names := r.Names()
+	q.Text = fmt.Sprintf("Sandbox %s wants to reach %s.", names[0], r.Rule)
+	if len(names) > 1 {
+		q.Text = fmt.Sprintf("Sandboxes %s want to reach %s.", strings.Join(names, ", "), r.Rule)
+	}
 	rule, err := egress.ParseDomainRule(r.Rule)
-	return err == nil && !rule.Below && m.gate.policy.Now().Elicits(r.Owner)
+	if err == nil && egress.Alike(rule.Domain) != "" {
+		q.Text += " Careful: " + egress.Alike(rule.Domain) + "."
+	}
+	if r.Reason != "" {
+		q.Text += fmt.Sprintf(" The agent says: %q.", r.Reason)
+	}
+	if err != nil || rule.Wide() != "" || !m.gate.policy.Now().Elicits(r.Owner) {
+		return q
+	}
+	if heavy, err := m.Weight(ctx, Approval{ID: r.ID}); err != nil || heavy != "" {
+		return q
+	}
+	q.Text += " May it?"
+	_, longest := m.GrantFor(r)
+	for _, c := range []Choice{ChooseDeny, ChooseOnce, ChooseHour, ChooseShift} {
+		if lengths[c] <= longest {
+			q.Choices = append(q.Choices, c)
+		}
+	}
+	return q
 }
 
-// Confirmed grants a request that the human at an MCP client said yes to: to the sandbox that asked, for a time. See
-// Question for what it refuses, with ErrNotHere.
-func (m *Manager) Confirmed(ctx context.Context, id, seen string) (Approved, error) {
-	r, err := m.gate.store.Request(id)
-	if err != nil {
-		return Approved{Request: r}, err
+// Chosen answers a request as the human at an MCP client chose. See Question for what it refuses, with ErrNotHere.
+func (m *Manager) Chosen(ctx context.Context, r policy.Request, q Question, c Choice) error {
+	if !slices.Contains(q.Choices, c) || !m.gate.policy.Now().Elicits(r.Owner) {
+		return fmt.Errorf("request %s is %w: decide with `pixels-mcp requests`, or on the page", r.ID, ErrNotHere)
 	}
-	if !m.elicitable(r) {
-		return Approved{Request: r}, fmt.Errorf("request %s is %w: decide with `pixels-mcp requests`, or on the page", id, ErrNotHere)
+	id, seen := policy.ParseHandle(q.ID)
+	a := Approval{ID: id, Seen: seen, By: "elicitation, at the client of " + r.Owner, For: lengths[c]}
+	human := m.AsHuman("elicitation")
+	if c == ChooseDeny {
+		_, err := human.Refuse(ctx, a)
+		return err
 	}
-	return m.AsHuman("elicitation").Approve(ctx, Approval{ID: id, Seen: seen, By: "elicitation, at the client of " + r.Owner})
+	if c == ChooseOnce {
+		a.Scope = policy.Once
+	}
+	_, err := human.Approve(ctx, a)
+	return err
 }

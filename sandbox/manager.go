@@ -161,7 +161,7 @@ func (m *Manager) asked(ctx context.Context, b *permit, made Sandbox, ask []egre
 	if err != nil {
 		return made, err
 	}
-	requests, err := m.raise(made, "", 0, ask)
+	requests, err := m.raise(made, "", 0, ask, false)
 	if err != nil {
 		return Sandbox{}, errors.Join(err, b.Destroy(context.WithoutCancel(ctx), made.ID))
 	}

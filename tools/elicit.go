@@ -7,13 +7,15 @@ import (
 	"time"
 
 	"pixels/policy"
+	"pixels/sandbox"
 )
 
 // Human is who may sit at an MCP client, as far as the client says that it can ask them. Each func is nil when it can't.
 type Human struct {
-	// Confirm shows the question of a request, and tells whether it was answered with yes. An error, as from a client that gives up, and
-	// every other answer, are no answer.
-	Confirm func(ctx context.Context, id, question string) (yes bool, err error)
+	// Choose shows the question of a request, and returns what was chosen. An error, as from a client that gives up, is no answer.
+	Choose func(ctx context.Context, q sandbox.Question) (sandbox.Choice, error)
+	// Again tells that the call was made before, for the answers to its questions to come with this one.
+	Again bool
 	// Open offers to open an address.
 	Open func(ctx context.Context, id, address, why string) error
 }
@@ -27,7 +29,7 @@ const elicitTime = callLimit - 2*time.Second
 // elicit puts the open ones of requests to the human at the client, where the policy has it, and waits for the answers, by
 // whatever channel they come, at least for wait. What the client gives up stays open.
 func (s Session) elicit(ctx context.Context, requests []policy.Request, wait time.Duration) ([]policy.Request, error) {
-	if s.Human.Confirm == nil && s.Human.Open == nil {
+	if s.Human.Choose == nil && s.Human.Open == nil {
 		return s.Manager.Await(ctx, requests, wait)
 	}
 	start := time.Now()
@@ -45,8 +47,9 @@ func (s Session) elicit(ctx context.Context, requests []policy.Request, wait tim
 			if r.State.Ended() || n == elicited || asking.Err() != nil {
 				continue
 			}
-			n++
-			s.put(asking, r)
+			if s.put(asking, r) {
+				n++
+			}
 		}
 	})
 	for {
@@ -67,17 +70,19 @@ func (s Session) elicit(ctx context.Context, requests []policy.Request, wait tim
 	}
 }
 
-// put puts one request to the human at the client.
-func (s Session) put(ctx context.Context, r policy.Request) {
-	question, link, may := s.Manager.Question(r)
+// put puts one request to the human at the client, and tells whether it did.
+func (s Session) put(ctx context.Context, r policy.Request) bool {
+	q := s.Manager.Question(ctx, r)
 	switch {
-	case may && s.Human.Confirm != nil:
-		if yes, err := s.Human.Confirm(ctx, r.ID, question); err != nil || !yes {
-			return
+	case len(q.Choices) > 0 && s.Human.Choose != nil:
+		if choice, err := s.Human.Choose(ctx, q); err == nil {
+			// That another one was first, or that it can't be granted, the request itself shows.
+			_ = s.Manager.Chosen(ctx, r, q, choice)
 		}
-		// That another one was first, or that it can't be granted, the request itself shows.
-		_, _ = s.Manager.Confirmed(ctx, r.ID, s.Manager.Digest(r))
-	case link != "" && s.Human.Open != nil:
-		_ = s.Human.Open(ctx, r.ID, link, question) // it is opened, which decides nothing
+	case q.Link != "" && s.Human.Open != nil:
+		_ = s.Human.Open(ctx, q.ID, q.Link, q.Text) // it is opened, which decides nothing
+	default:
+		return false
 	}
+	return true
 }

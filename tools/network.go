@@ -95,7 +95,7 @@ var allowDomain = define(Tool{
 		return allowOutput{}, Result{}, err
 	}
 	got, err := s.Manager.Allow(ctx, s.Owner, sandbox.AllowRequest{
-		Name: in.Name, Domains: in.Domains, Reason: reason, TTL: lasting,
+		Name: in.Name, Domains: in.Domains, Reason: reason, TTL: lasting, Again: s.Human.Again,
 	})
 	if err != nil {
 		return allowOutput{}, Result{}, err

@@ -3,22 +3,28 @@ package server
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/mark3labs/mcp-go/mcp"
 	mcpserver "github.com/mark3labs/mcp-go/server"
 
+	"pixels/sandbox"
 	"pixels/tools"
 )
 
-// confirmation is the form of a question: a client may fill in what has a default, so that it has none but no.
-var confirmation = map[string]any{
-	"type": "object", "required": []string{"allow"},
-	"properties": map[string]any{"allow": map[string]any{"type": "boolean", "title": "Allow it", "default": false}},
+// form is that of a question: one choice, which has no default, so that neither a client that fills in defaults decides, nor
+// a key pressed twice.
+func form(choices []sandbox.Choice) map[string]any {
+	return map[string]any{
+		"type": "object", "required": []string{"choice"},
+		"properties": map[string]any{"choice": map[string]any{"type": "string", "title": "Your answer", "enum": choices}},
+	}
 }
 
 // questions are those of one call to the human at its client. From protocol version 2026-07-28 on they are what a call
 // answers first: the client calls again with the human's answers. Before, the server asks while the call is under way.
 type questions struct {
+	dialogs *dialogs
 	modern  bool
 	server  *mcpserver.MCPServer
 	session mcpserver.ClientSession
@@ -27,12 +33,16 @@ type questions struct {
 	asked   bool
 }
 
-// errLater ends a question that is put to the human after the call.
-var errLater = errors.New("the answer comes with another call")
+var (
+	// errLater ends a question that is put to the human after the call.
+	errLater = errors.New("the answer comes with another call")
+	// errNoAnswer ends one that was closed.
+	errNoAnswer = errors.New("there was no answer")
+)
 
-func newQuestions(ctx context.Context, request mcp.CallToolRequest) *questions {
+func newQuestions(ctx context.Context, d *dialogs, request mcp.CallToolRequest) *questions {
 	return &questions{
-		modern: mcp.IsModernProtocol(mcpserver.RequestProtocolVersion(ctx)), server: mcpserver.ServerFromContext(ctx), session: mcpserver.ClientSessionFromContext(ctx),
+		dialogs: d, modern: mcp.IsModernProtocol(mcpserver.RequestProtocolVersion(ctx)), server: mcpserver.ServerFromContext(ctx), session: mcpserver.ClientSessionFromContext(ctx),
 		answers: request.Params.InputResponses, ask: mcpserver.NewInputRequestBuilder(""),
 	}
 }
@@ -43,19 +53,25 @@ func (q *questions) human() (h tools.Human) {
 	if q.server == nil || !ok {
 		return h
 	}
+	h.Again = len(q.answers) > 0
 	can := known.GetClientCapabilities().Elicitation
 	if can == nil {
 		return h
 	}
 	if can.Form != nil || can.URL == nil { // one that names neither has forms, as the first version of this had
-		h.Confirm = func(ctx context.Context, id, question string) (bool, error) {
-			r, err := q.put(ctx, id, mcp.ElicitationParams{Message: question, RequestedSchema: confirmation})
+		h.Choose = func(ctx context.Context, question sandbox.Question) (sandbox.Choice, error) {
+			r, err := q.put(ctx, question.ID, mcp.ElicitationParams{Message: question.Text, RequestedSchema: form(question.Choices)})
 			if err != nil {
-				return false, err
+				return "", err
 			}
 			content, _ := r.Content.(map[string]any)
-			allow, _ := content["allow"].(bool)
-			return r.Action == mcp.ElicitationResponseActionAccept && allow, nil
+			choice, _ := content["choice"].(string)
+			if r.Action != mcp.ElicitationResponseActionAccept || !slices.Contains(question.Choices, sandbox.Choice(choice)) {
+				q.dialogs.unanswered(q.client(), question.ID, true)
+				return "", errNoAnswer
+			}
+			q.dialogs.answered(q.client())
+			return sandbox.Choice(choice), nil
 		}
 	}
 	if can.URL != nil {
@@ -70,15 +86,26 @@ func (q *questions) human() (h tools.Human) {
 	return h
 }
 
-// put puts one question.
+// client names the client whose dialogs are counted together.
+func (q *questions) client() string { return q.session.SessionID() }
+
+// put puts one question, unless that dialog was closed in the client of late.
 func (q *questions) put(ctx context.Context, id string, p mcp.ElicitationParams) (*mcp.ElicitationResult, error) {
-	if !q.modern {
-		return q.server.RequestElicitation(ctx, mcp.ElicitationRequest{Params: p})
+	if q.modern {
+		if r := mcpserver.ElicitationResponse(q.answers, id); r != nil {
+			return r, nil
+		}
 	}
-	if r := mcpserver.ElicitationResponse(q.answers, id); r != nil {
-		return r, nil
-	}
-	if len(q.answers) == 0 { // who was asked once, and gave no answer, is not asked again
+	switch {
+	case q.dialogs.closed(q.client(), id):
+		return nil, errNoAnswer
+	case !q.modern:
+		r, err := q.server.RequestElicitation(ctx, mcp.ElicitationRequest{Params: p})
+		if err != nil && !errors.Is(context.Cause(ctx), context.Canceled) { // else it was decided elsewhere
+			q.dialogs.unanswered(q.client(), id, ctx.Err() == nil)
+		}
+		return r, err
+	case len(q.answers) == 0: // who was asked once, and gave no answer, is not asked again
 		q.ask.Elicit(id, p)
 		q.asked = true
 	}

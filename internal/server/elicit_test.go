@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"path/filepath"
 	"strings"
@@ -156,9 +157,12 @@ func says(action mcp.ElicitationResponseAction, content any) answers {
 	}
 }
 
-func TestOnlyAYesAtTheClientGrants(t *testing.T) {
+func TestOnlyAChoiceAtTheClientDecides(t *testing.T) {
 	form := &mcp.ElicitationCapability{}
-	yes := says(mcp.ElicitationResponseActionAccept, map[string]any{"allow": true})
+	choose := func(c any) answers {
+		return says(mcp.ElicitationResponseActionAccept, map[string]any{"choice": c})
+	}
+	yes := choose("1 hour")
 	for _, c := range []struct {
 		name, rules, domain string
 		can                 *mcp.ElicitationCapability
@@ -168,13 +172,21 @@ func TestOnlyAYesAtTheClientGrants(t *testing.T) {
 	}{
 		{"yes", "", "example.com", form, yes, policy.RequestGranted, 1},
 		{"yes, on a port", "", "example.com:5432", form, yes, policy.RequestGranted, 1},
+		{"for this connection", "", "example.com", form, choose("this connection"), policy.RequestGranted, 1},
+		{"for a shift", "", "example.com", form, choose("8 hours"), policy.RequestGranted, 1},
+		{"for longer than may be", "[egress]\nmax_grant = \"2h\"\ngrant = \"1h\"", "example.com", form, choose("8 hours"), policy.RequestOpen, 1},
+		{"no", "", "example.com", form, choose("deny"), policy.RequestDenied, 1},
 		{"accepted without a word", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, nil), policy.RequestOpen, 1},
-		{"accepted with no", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, map[string]any{"allow": false}), policy.RequestOpen, 1},
-		{"accepted with a text", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, map[string]any{"allow": "true"}), policy.RequestOpen, 1},
-		{"accepted with another form", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, []any{true}), policy.RequestOpen, 1},
-		{"declined", "", "example.com", form, says(mcp.ElicitationResponseActionDecline, map[string]any{"allow": true}), policy.RequestOpen, 1},
-		{"cancelled", "", "example.com", form, says(mcp.ElicitationResponseActionCancel, map[string]any{"allow": true}), policy.RequestOpen, 1},
-		{"an unknown action", "", "example.com", form, says("sure", map[string]any{"allow": true}), policy.RequestOpen, 1},
+		{"accepted with nothing chosen", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, map[string]any{}), policy.RequestOpen, 1},
+		{"accepted with another word", "", "example.com", form, choose("forever"), policy.RequestOpen, 1},
+		{"accepted with defaults for what there is", "", "example.com", form, choose(""), policy.RequestOpen, 1},
+		{"accepted with a truth", "", "example.com", form, choose(true), policy.RequestOpen, 1},
+		{"accepted as it was before", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, map[string]any{"allow": true}), policy.RequestOpen, 1},
+		{"accepted as it was refused before", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, map[string]any{"allow": false}), policy.RequestOpen, 1},
+		{"accepted with another form", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, []any{"1 hour"}), policy.RequestOpen, 1},
+		{"declined", "", "example.com", form, says(mcp.ElicitationResponseActionDecline, map[string]any{"choice": "1 hour"}), policy.RequestOpen, 1},
+		{"cancelled", "", "example.com", form, says(mcp.ElicitationResponseActionCancel, map[string]any{"choice": "1 hour"}), policy.RequestOpen, 1},
+		{"an unknown action", "", "example.com", form, says("sure", map[string]any{"choice": "1 hour"}), policy.RequestOpen, 1},
 		{"an error", "", "example.com", form, func(context.Context, mcp.ElicitationParams) (*mcp.ElicitationResult, error) {
 			return nil, errors.New("no window")
 		}, policy.RequestOpen, 1},
@@ -199,7 +211,10 @@ func TestOnlyAYesAtTheClientGrants(t *testing.T) {
 				if err != nil || r.State != c.state || e.asked.Load() != c.asked {
 					t.Fatalf("%+v, %v, asked %d times", r, err, e.asked.Load())
 				}
-				if c.state == policy.RequestGranted && (r.Scope != policy.Askers || r.Until.IsZero() || !strings.Contains(r.DecidedBy, "elicitation")) {
+				if r.Count != 1 {
+					t.Errorf("it counts %d times", r.Count)
+				}
+				if c.state == policy.RequestGranted && ((r.Scope == policy.Once) != (c.name == "for this connection") || r.Scope == policy.ThisLineage || r.Until.IsZero() || !strings.Contains(r.DecidedBy, "elicitation")) {
 					t.Errorf("%+v", r)
 				}
 				if c.asked > 0 && !strings.Contains(e.message, `The agent says: "to try".`) {
@@ -218,7 +233,7 @@ func TestAnAnswerElsewhereEndsTheQuestion(t *testing.T) {
 	e := newElicited(t, before, "", &mcp.ElicitationCapability{}, func(context.Context, mcp.ElicitationParams) (*mcp.ElicitationResult, error) {
 		close(asked)
 		<-decided // somebody who reads slowly, and then says yes
-		return &mcp.ElicitationResult{ElicitationResponse: mcp.ElicitationResponse{Action: mcp.ElicitationResponseActionAccept, Content: map[string]any{"allow": true}}}, nil
+		return &mcp.ElicitationResult{ElicitationResponse: mcp.ElicitationResponse{Action: mcp.ElicitationResponseActionAccept, Content: map[string]any{"choice": "1 hour"}}}, nil
 	})
 	refused := make(chan error, 1)
 	go func() {
@@ -234,12 +249,64 @@ func TestAnAnswerElsewhereEndsTheQuestion(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	close(decided)
-	e.sent.await(t, `"allow":true`)                                               // the late yes
+	e.sent.await(t, `"choice":"1 hour"`)                                               // the late yes
 	if _, err := e.c.ListTools(t.Context(), mcp.ListToolsRequest{}); err != nil { // which the server read before this
 		t.Fatal(err)
 	}
 	if r, err := e.m.Request(r.ID); err != nil || r.State != policy.RequestDenied {
 		t.Errorf("a late yes made it %+v, %v", r, err)
+	}
+}
+
+// Who closes a dialog is left alone with that question, and after three with all of them: 30 calls make no 30 dialogs.
+func TestAClosedDialogStaysClosed(t *testing.T) {
+	for _, version := range []string{before, mcp.LATEST_PROTOCOL_VERSION} {
+		for name, answer := range map[string]answers{
+			"declined": says(mcp.ElicitationResponseActionDecline, nil), "cancelled": says(mcp.ElicitationResponseActionCancel, nil),
+			"nothing chosen": says(mcp.ElicitationResponseActionAccept, map[string]any{}),
+		} {
+			t.Run(name+" "+version, func(t *testing.T) {
+				e := newElicited(t, version, "", &mcp.ElicitationCapability{}, answer)
+				for range 10 {
+					if r, err := e.allow(t.Context(), "example.com"); err != nil || r.State != policy.RequestOpen {
+						t.Fatalf("%+v, %v", r, err)
+					}
+				}
+				if n := e.asked.Load(); n != 1 {
+					t.Errorf("the same question was put %d times", n)
+				}
+				for i := range 10 {
+					if _, err := e.allow(t.Context(), fmt.Sprintf("h%d.example.com", i)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if n := e.asked.Load(); n != mostInARow {
+					t.Errorf("%d dialogs were made", n)
+				}
+				list, err := e.m.Requests("tester", 0, policy.RequestOpen)
+				if err != nil || len(list) != 11 {
+					t.Errorf("%d are open, %v", len(list), err)
+				}
+			})
+		}
+	}
+	d := &dialogs{}
+	d.unanswered("one", "req-a-digest", true)
+	if !d.closed("one", "req-a-other") || d.closed("one", "req-b-x") || d.closed("two", "req-a-digest") {
+		t.Error("not the dialog of that question in that client")
+	}
+}
+
+// A wildcard, which no client is asked about, uses no dialog up.
+func TestAWildcardUsesNoDialogUp(t *testing.T) {
+	for _, version := range []string{before, mcp.LATEST_PROTOCOL_VERSION} {
+		e := newElicited(t, version, "", &mcp.ElicitationCapability{}, says(mcp.ElicitationResponseActionAccept, map[string]any{"choice": "1 hour"}))
+		var request mcp.CallToolRequest
+		request.Params.Name = "allow_domain"
+		request.Params.Arguments = map[string]any{"name": "box", "domains": []string{"*.a.example.com", "*.b.example.com", "*.c.example.com", "*.d.example.com", "plain.example.com"}, "reason": "to try"}
+		if _, err := e.c.CallTool(t.Context(), request); err != nil || e.asked.Load() != 1 || !strings.Contains(e.message, "plain.example.com") {
+			t.Errorf("asked %d times, %q, %v", e.asked.Load(), e.message, err)
+		}
 	}
 }
 

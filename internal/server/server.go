@@ -29,6 +29,8 @@ const instructions = "Pixels gives you disposable Linux machines. Create a sandb
 type Server struct {
 	mcp *mcpserver.MCPServer
 	log zerolog.Logger
+
+	dialogs dialogs
 }
 
 // New returns a server on which each call is made for session.
@@ -64,7 +66,7 @@ func (s *Server) handler(t tools.Tool, session tools.Session) mcpserver.ToolHand
 		}
 		mine := session
 		mine.Progress = progress(ctx, request)
-		questions := newQuestions(ctx, request)
+		questions := newQuestions(ctx, &s.dialogs, request)
 		mine.Human = questions.human()
 		ctx = policy.WithCall(ctx)
 		r := t.Call(ctx, mine, arguments)
