@@ -10,6 +10,7 @@ import (
 
 	"pixels/egress"
 	"pixels/egress/gateway"
+	"pixels/internal/plain"
 	"pixels/sandbox"
 )
 
@@ -84,9 +85,12 @@ func (b *Backend) Denials(ctx context.Context, id string, within time.Duration) 
 	return denials(reply.Denials), b.failed(err, "ask what was denied")
 }
 
+// maxDenial bounds each text of a denial, in bytes: much of it is the word of strangers.
+const maxDenial = 300
+
 func denials(events []gateway.Event) (out []sandbox.Denial) {
 	for _, e := range events {
-		out = append(out, sandbox.Denial{Domain: e.Domain, Address: e.Address, Port: e.Port, Reason: e.Reason, Count: e.Count, At: e.Time})
+		out = append(out, sandbox.Denial{Domain: plain.Line(e.Domain, maxDenial), Address: plain.Line(e.Address, maxDenial), Port: e.Port, Reason: plain.Line(e.Reason, maxDenial), Count: e.Count, At: e.Time})
 	}
 	return out
 }

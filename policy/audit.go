@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"pixels/internal/plain"
 )
 
 // Record is one line of the record. What does not apply is empty.
@@ -85,7 +87,7 @@ func (s *Store) Add(r Record) {
 		r.Count = 1
 	}
 	for _, text := range []*string{&r.Owner, &r.Sandbox, &r.Call, &r.Tool, &r.Rule, &r.Target, &r.Detail, &r.Process} {
-		*text = line(*text, longest)
+		*text = plain.Line(*text, longest)
 	}
 	if r.Kind == Decided {
 		s.owners.Store(r.Owner, true)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"pixels/internal/plain"
 	"pixels/internal/units"
 )
 
@@ -20,7 +21,7 @@ type Request struct {
 	Owner   string       `json:"owner"`
 	Sandbox string       `json:"sandbox"`       // the one that asked first
 	Born    time.Time    `json:"-"`             // of a question: when that sandbox was made
-	Again   bool         `json:"-"`       // of a question: it was put just before, and counts no second time
+	Again   bool         `json:"-"`             // of a question: it was put just before, and counts no second time
 	Asked   []Asker      `json:"asked"`         // all that asked
 	Held    time.Time    `json:"held,omitzero"` // until when a connection waits for the answer, of several the last one
 	Lineage string       `json:"lineage"`
@@ -117,7 +118,7 @@ func (s *Store) Raise(ask Request) (r Request, fresh bool, err error) {
 	if err := s.brake(ask.Owner, now); err != nil {
 		return r, false, err
 	}
-	ask.Reason, ask.Process = line(ask.Reason, reasonBytes), line(ask.Process, reasonBytes)
+	ask.Reason, ask.Process = plain.Line(ask.Reason, reasonBytes), plain.Line(ask.Process, reasonBytes)
 	err = s.tx(func(tx *sql.Tx) error {
 		fresh = false
 		if err := tidy(tx, now); err != nil {
@@ -362,7 +363,7 @@ func (s *Store) move(id string, from RequestState, to Request, seen func(Request
 	if to.State != RequestOpen {
 		decided = now.UnixMilli()
 	}
-	to.Answer = line(to.Answer, reasonBytes)
+	to.Answer = plain.Line(to.Answer, reasonBytes)
 	err = s.tx(func(tx *sql.Tx) error {
 		if err := tidy(tx, now); err != nil {
 			return err
@@ -434,7 +435,7 @@ const columns = `SELECT id, at, last, state, owner, sandbox, lineage, rule, reas
 func find(tx *sql.Tx, id string) (Request, error) {
 	r, err := scan(tx.QueryRow(columns+" WHERE id = ?", id))
 	if errors.Is(err, sql.ErrNoRows) {
-		err = fmt.Errorf("%w: %s; `pixels-mcp requests list` shows those that are open", ErrNoRequest, line(id, 40))
+		err = fmt.Errorf("%w: %s; `pixels-mcp requests list` shows those that are open", ErrNoRequest, plain.Line(id, 40))
 	}
 	return r, err
 }

@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -318,23 +317,4 @@ func (s *Store) Release(name, whose string) error {
 		_, err := db.Exec("DELETE FROM leases WHERE name = ? AND whose = ?", name, whose)
 		return err
 	})
-}
-
-// line makes a text one line of at most n bytes, without what a terminal would obey.
-func line(text string, n int) string {
-	text = strings.ToValidUTF8(text, "\uFFFD")
-	text = strings.Map(func(r rune) rune {
-		switch {
-		case r == '\t' || r == '\n' || r == '\r':
-			return ' '
-		case r < 0x20 || r >= 0x7f && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r >= 0x200b && r <= 0x200f || r == 0xfeff || r == 0x2028 || r == 0x2029:
-			return -1 // control characters, and those that turn or hide text
-		}
-		return r
-	}, text)
-	text = strings.Join(strings.Fields(text), " ")
-	if len(text) > n {
-		text = strings.ToValidUTF8(text[:n-len("…")], "") + "…"
-	}
-	return text
 }

@@ -251,17 +251,6 @@ func TestALeaseIsOnes(t *testing.T) {
 	take("a", time.Minute, true)
 }
 
-func TestLinesAreHarmless(t *testing.T) {
-	for text, want := range map[string]string{
-		"plain": "plain", " two\nlines\t": "two lines", "\x1b[2J\x07bell": "[2Jbell", "a\u202eb\u200bc": "abc",
-		"\xff\xfe": "\uFFFD", strings.Repeat("x", 30): strings.Repeat("x", 17) + "…",
-	} {
-		if got := line(text, 20); got != want {
-			t.Errorf("%q became %q, want %q", text, got, want)
-		}
-	}
-}
-
 // BenchmarkAdd measures how long a record holds a call up, at 1000 calls a second and with another process that writes.
 func BenchmarkAdd(b *testing.B) {
 	path := filepath.Join(b.TempDir(), "pixels.db")

@@ -275,9 +275,9 @@ func (v *vetting) quota() error {
 		have, more, max int64
 		text            func(int64) string
 	}{
-		{"sandboxes", "sandboxes", int64(have.Sandboxes), int64(c.Sandboxes), int64(q.Sandboxes), plain},
-		{"checkpoints", "checkpoints", int64(have.Checkpoints), int64(c.Checkpoints), int64(q.Checkpoints), plain},
-		{"cpu", "cores", int64(have.CPU), int64(c.CPU), int64(q.CPU), plain},
+		{"sandboxes", "sandboxes", int64(have.Sandboxes), int64(c.Sandboxes), int64(q.Sandboxes), number},
+		{"checkpoints", "checkpoints", int64(have.Checkpoints), int64(c.Checkpoints), int64(q.Checkpoints), number},
+		{"cpu", "cores", int64(have.CPU), int64(c.CPU), int64(q.CPU), number},
 		{"memory", "memory", have.Memory, c.Memory, q.Memory.bytes, units.Size},
 		{"disk", "disk", have.Disk, c.Disk, q.Disk.bytes, units.Size},
 	} {
@@ -289,7 +289,7 @@ func (v *vetting) quota() error {
 	return nil
 }
 
-func plain(n int64) string { return fmt.Sprint(n) }
+func number(n int64) string { return fmt.Sprint(n) }
 
 func (v *vetting) domains() error {
 	var ask []egress.Rule

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/internal/plain"
 	"pixels/policy"
 )
 
@@ -30,11 +31,15 @@ type AllowResult struct {
 	Requests []policy.Request // what a human must decide about, or has decided
 }
 
+// maxReason bounds what is said of a rule, in bytes.
+const maxReason = 300
+
 // askEvery is how often it is looked whether there is an answer.
 const askEvery = 100 * time.Millisecond
 
 // Allow lets a sandbox reach domains, as far as the policy grants them unasked; the others are put to a human.
 func (m *Manager) Allow(ctx context.Context, owner string, r AllowRequest) (AllowResult, error) {
+	r.Reason = plain.Line(r.Reason, maxReason)
 	rules, err := allowRules(r.Domains, r.Addresses && m.human)
 	if err != nil {
 		return AllowResult{}, err

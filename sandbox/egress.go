@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/internal/plain"
 	"pixels/policy"
 )
 
@@ -247,6 +248,9 @@ func (p *permit) denials(ctx context.Context, id string, since time.Time) []Deni
 	return found
 }
 
+// maxHint bounds what a command's answer says of denials, in bytes.
+const maxHint = 2000
+
 // Hint says what was denied while a command ran, and what to do about it; empty when nothing was.
 func Hint(denied []Denial) string {
 	if len(denied) == 0 {
@@ -264,7 +268,7 @@ func Hint(denied []Denial) string {
 	if more := len(denied) - len(where); more > 0 {
 		where = append(where, fmt.Sprintf("and %d more", more))
 	}
-	text := "egress denied while it ran: " + strings.Join(where, ", ")
+	text := plain.Line("egress denied while it ran: "+strings.Join(where, ", "), maxHint)
 	if byName {
 		return text + "; allow_domain asks for a domain"
 	}

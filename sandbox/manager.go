@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/internal/plain"
 	"pixels/policy"
 )
 
@@ -182,6 +183,9 @@ func (s *Spec) from(source Sandbox, label string) {
 	s.Rules = egress.Inherited(source.Rules)
 }
 
+// maxDescription bounds what is said of a checkpoint, in bytes.
+const maxDescription = 1000
+
 // maxCopies is how often a copy is begun anew because what its source may reach was changed meanwhile.
 const maxCopies = 8
 
@@ -327,9 +331,10 @@ func (m *Manager) CreateCheckpoint(ctx context.Context, owner, name, label, desc
 	if err != nil {
 		return Checkpoint{}, err
 	}
-	if len(description) > 1000 || strings.ContainsRune(description, 0) {
-		return Checkpoint{}, fmt.Errorf("description is %w: use up to 1000 bytes of text", ErrInvalid)
+	if len(description) > maxDescription {
+		return Checkpoint{}, fmt.Errorf("description is %w: use up to %d bytes of text", ErrInvalid, maxDescription)
 	}
+	description = plain.Line(description, maxDescription)
 	if label != "" {
 		if err := CheckLabel(label); err != nil {
 			return Checkpoint{}, err

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"pixels/internal/plain"
 )
 
 var (
@@ -83,8 +85,8 @@ func checkLabels(labels map[string]string) error {
 		if !labelRule.MatchString(key) {
 			return fmt.Errorf("labels: the key %s is %w: use up to 63 letters, digits, dots, underscores and dashes, beginning with a letter or digit", quote(key), ErrInvalid)
 		}
-		if len(labels[key]) > 255 || strings.ContainsAny(labels[key], "\x00\n") {
-			return fmt.Errorf("labels: the value of %s is %w: use one line of up to 255 bytes", key, ErrInvalid)
+		if len(labels[key]) > 255 || !plain.Harmless(labels[key]) {
+			return fmt.Errorf("labels: the value of %s is %w: use one line of up to 255 bytes, without control characters and those that hide or turn text", key, ErrInvalid)
 		}
 	}
 	return nil

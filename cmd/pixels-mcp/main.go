@@ -10,6 +10,8 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"pixels/internal/plain"
 )
 
 // Exit codes. exec gives the command's own.
@@ -26,9 +28,12 @@ func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 // usageError is a mistake in how the program was called.
 type usageError struct{ error }
 
+// stderr is where errors are told, of which some have words of strangers.
+var stderr = &plain.Writer{To: os.Stderr}
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	err := newRoot(&app{in: os.Stdin, out: os.Stdout, err: os.Stderr}).ExecuteContext(ctx)
+	err := newRoot(&app{in: os.Stdin, out: &plain.Writer{To: os.Stdout}, err: stderr, raw: os.Stdout}).ExecuteContext(ctx)
 	stop()
 	os.Exit(report(err))
 }
@@ -43,12 +48,12 @@ func report(err error) int {
 	case errors.As(err, &code):
 		return int(code)
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"): // cobra has no type for this one
-		fmt.Fprintf(os.Stderr, "pixels-mcp: %s\n", strings.TrimSpace(err.Error()))
+		fmt.Fprintf(stderr, "pixels-mcp: %s\n", strings.TrimSpace(err.Error()))
 		return exitUsage
 	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(os.Stderr, "pixels-mcp: interrupted")
 		return 130
 	}
-	fmt.Fprintf(os.Stderr, "pixels-mcp: %v\n", err)
+	fmt.Fprintf(stderr, "pixels-mcp: %v\n", err)
 	return exitFailed
 }

@@ -117,6 +117,10 @@ func TestADomainIsAllowedAndDenied(t *testing.T) {
 	if out, err := run("allow", "work", "10.1.2.0/24:5432", "--reason", "the database"); err != nil || !strings.Contains(out, "10.1.2.0/24:5432   (human, cli, by "+owner+": the database, until ") {
 		t.Errorf("allow: %s %v", out, err)
 	}
+	// What strangers write commands no terminal.
+	if out, err := run("allow", "work", "10.1.3.0/24:5432", "--reason", "a\x1b[2Jb\u202ec"); err != nil || strings.ContainsAny(out, "\x1b\u202e") || !strings.Contains(out, "a[2Jbc") {
+		t.Errorf("allow: %q %v", out, err)
+	}
 	call("deny_domain", map[string]any{"name": "work", "domains": []string{"unheard.example.com"}}, nil)
 	if ran := exec(reach); !strings.Contains(ran.Denied, "unheard.example.com") {
 		t.Errorf("denied again: %+v", ran)

@@ -19,7 +19,8 @@ import (
 type app struct {
 	in       io.Reader
 	lines    *bufio.Reader // of in
-	out, err io.Writer
+	out, err io.Writer     // what is printed there harms no terminal
+	raw      io.Writer     // the same as out, for what no human reads
 
 	configPath string
 	owner      string

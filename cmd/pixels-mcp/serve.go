@@ -36,7 +36,7 @@ func (a *app) serveCommand() *cobra.Command {
 				bridge = server.Socket
 			}
 			if bridge != "" {
-				return server.Bridge(cmd.Context(), bridge, a.in, a.out)
+				return server.Bridge(cmd.Context(), bridge, a.in, a.raw)
 			}
 			backend, err := incus.OpenBackend(a.config.IncusConfig())
 			if err != nil {
@@ -75,7 +75,7 @@ func (a *app) serveCommand() *cobra.Command {
 			if socket != "" {
 				return server.ServeSocket(cmd.Context(), socket, buildVersion(), session, log)
 			}
-			return server.New(buildVersion(), session, log).Serve(cmd.Context(), a.in, a.out)
+			return server.New(buildVersion(), session, log).Serve(cmd.Context(), a.in, a.raw)
 		},
 	}
 	cmd.Flags().StringVar(&socket, "socket", "", "serve on a Unix socket at `path`, each connection for the user at its other end")

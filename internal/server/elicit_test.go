@@ -249,7 +249,7 @@ func TestAnAnswerElsewhereEndsTheQuestion(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	close(decided)
-	e.sent.await(t, `"choice":"1 hour"`)                                               // the late yes
+	e.sent.await(t, `"choice":"1 hour"`)                                          // the late yes
 	if _, err := e.c.ListTools(t.Context(), mcp.ListToolsRequest{}); err != nil { // which the server read before this
 		t.Fatal(err)
 	}
