@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"pixels/internal/units"
 	"pixels/policy"
@@ -91,7 +89,7 @@ func (a *app) seen(m *sandbox.Manager, handle, what string) (id, digest string, 
 	if r.State.Ended() {
 		return id, "none", nil // the answer says so
 	}
-	if f, ok := a.in.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
+	if _, ok := terminal(a.in); !ok {
 		return id, "", usageError{fmt.Errorf("%s alone doesn't say what you were shown: give it as `pixels-mcp requests list` shows it", id)}
 	}
 	if err := a.showRequest(m, r); err != nil {

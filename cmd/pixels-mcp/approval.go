@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -92,7 +91,7 @@ func (a *app) withApprover(do func(*policy.Approver) error) error {
 
 // asker returns a func that asks for a secret: on the terminal without showing it, or else a line of stdin.
 func (a *app) asker() func(prompt string) (string, error) {
-	if f, ok := a.in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if f, ok := terminal(a.in); ok {
 		return func(prompt string) (string, error) {
 			fmt.Fprint(a.err, prompt)
 			b, err := term.ReadPassword(int(f.Fd()))

@@ -5,12 +5,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"pixels/egress"
 	"pixels/sandbox"
@@ -110,7 +108,7 @@ func (a *app) mayLift(ctx context.Context, m *sandbox.Manager, name string) erro
 		words = append(words, fmt.Sprintf("%s (%s)", d.Rule, d.From))
 	}
 	fmt.Fprintf(a.err, "unrestricted lifts what was denied: %s\n", strings.Join(words, ", "))
-	if f, ok := a.in.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
+	if _, ok := terminal(a.in); !ok {
 		return usageError{fmt.Errorf("give --yes to lift them; nothing was changed")}
 	}
 	yes, err := a.confirm("lift them")

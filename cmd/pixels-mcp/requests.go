@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"pixels/internal/units"
 	"pixels/policy"
@@ -221,8 +222,8 @@ func (a *app) requestsWatch() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch",
 		Short: "Show requests as they come, until interrupted",
-		Long: "watch shows requests as they come. While it runs you count as present: connections that are blocked are held for\n" +
-			"your answer (egress.hold of the policy), and go through when you approve.",
+		Long: "watch shows requests as they come, and takes your answers by keys on a terminal. While it runs you count as present:\n" +
+			"connections that are blocked are held for your answer (egress.hold of the policy), and go through when you approve.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withRequests(cmd, func(m *sandbox.Manager, owner string) error {
@@ -234,12 +235,23 @@ func (a *app) requestsWatch() *cobra.Command {
 	return cmd
 }
 
+// terminal tells whether something is a terminal.
+func terminal(f any) (*os.File, bool) {
+	file, ok := f.(*os.File)
+	return file, ok && term.IsTerminal(int(file.Fd()))
+}
+
 func (a *app) watch(ctx context.Context, m *sandbox.Manager, owner string, asJSON bool) error {
 	leave, err := m.Present(ctx, fmt.Sprintf("cli-%d", os.Getpid()), presentFor)
 	if err != nil {
 		return err
 	}
 	defer leave()
+	if in, ok := terminal(a.in); ok && !asJSON {
+		if _, ok := terminal(a.raw); ok {
+			return a.watchKeys(ctx, m, owner, in)
+		}
+	}
 	if !asJSON {
 		fmt.Fprintln(a.out, "waiting for requests; answer with `pixels-mcp requests approve ID` or `deny ID` in another terminal")
 	}

@@ -19,6 +19,16 @@ func Harmless(text string) bool {
 	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool { return !harmless(r) })
 }
 
+// Text returns a line without what is not harmless.
+func Text(line string) string {
+	return strings.Map(func(r rune) rune {
+		if harmless(r) {
+			return r
+		}
+		return -1
+	}, line)
+}
+
 // Line makes a text one line of at most n bytes, of harmless characters.
 func Line(text string, n int) string {
 	text = strings.ToValidUTF8(text, "\uFFFD")
