@@ -161,9 +161,7 @@ func (b *Backend) Get(ctx context.Context, owner, name string) (sandbox.Sandbox,
 		return sandbox.Sandbox{}, fmt.Errorf("sandbox %q %w", name, sandbox.ErrNotFound)
 	}
 	k := all[found[0].Name]
-	s := describe(&k.Instance)
-	_, s.Rules, _ = egressOf(k.Config) // what can't be read allows nothing
-	return s, nil
+	return describe(&k.Instance), nil
 }
 
 // claims asks Incus for the instances that bear a name for an owner.
@@ -229,6 +227,7 @@ func describe(inst *api.Instance) sandbox.Sandbox {
 	}
 	s.ExpiresAt, _ = time.Parse(time.RFC3339, inst.Config[expiresKey]) // one without a lease has none
 	s.Lineage, s.Reach = cmp.Or(inst.Config[lineageKey], first(*inst)), mark(inst.Config)
+	_, s.Rules, _ = egressOf(inst.Config) // what can't be read allows nothing
 	s.Limits.CPU, _ = strconv.Atoi(inst.Config["limits.cpu"]) // what can't be read isn't ours, as in the next ones
 	s.Limits.Memory, _ = strconv.ParseInt(inst.Config["limits.memory"], 10, 64)
 	s.Limits.Disk = diskOf(inst)

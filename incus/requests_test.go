@@ -199,6 +199,31 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 	if text := <-got; !strings.Contains(text, "403") {
 		t.Errorf("a second connection: %q", text)
 	}
+	// A wider answer ends narrower questions; a denial of less stands; what was granted is seen, and taken back.
+	ask := func(domain string) policy.Request {
+		t.Helper()
+		got, err := a.agent.Allow(t.Context(), a.owner, sandbox.AllowRequest{Name: "one", Domains: []string{domain}, Reason: "a test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.Requests[0]
+	}
+	if _, err := a.human.Deny(t.Context(), a.owner, "one", []string{"no.example.org"}); err != nil {
+		t.Fatal(err)
+	}
+	narrow, wide := ask("narrow.example.org"), ask("*.example.org")
+	if got, err := a.human.Approve(t.Context(), sandbox.Approval{ID: wide.ID, Seen: a.human.Digest(wide), By: "test"}); err != nil || len(got.Standing) != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if r, err := a.human.Request(narrow.ID); err != nil || r.State != policy.RequestGranted || !strings.Contains(r.Answer, wide.ID) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if list, err := a.human.Grants(t.Context(), a.owner, "one"); err != nil || !slices.ContainsFunc(list, func(g sandbox.Standing) bool { return g.Request == wide.ID }) {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if _, names, err := a.human.RevokeRequest(t.Context(), wide.ID, "test"); err != nil || len(names) != 1 {
+		t.Errorf("%v, %v", names, err)
+	}
 	// One that nobody used is the wire's: it is no key of the sandbox, which a copy would take along, and ends with a stop.
 	asked, err := a.agent.Allow(t.Context(), a.owner, sandbox.AllowRequest{Name: "one", Domains: []string{"unused.example.com"}, Reason: "a test"})
 	if err != nil {

@@ -248,3 +248,48 @@ func (s *Store) Prune(keep time.Duration) error {
 		return err
 	})
 }
+
+// Use is how often connections of a sandbox to one place were let out.
+type Use struct {
+	Owner, Sandbox, Target string
+	Count                  int
+	Last                   time.Time
+}
+
+// Uses returns what was let out since a time.
+func (s *Store) Uses(since time.Time) (out []Use, err error) {
+	err = s.with(func(db *sql.DB) error {
+		out = nil
+		rows, err := db.Query("SELECT owner, sandbox, target, sum(count), max(at) FROM audit WHERE at >= ? AND kind = 'connection' AND verdict = 'allowed' GROUP BY owner, sandbox, target", since.UnixMilli())
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var u Use
+			var at int64
+			if err := rows.Scan(&u.Owner, &u.Sandbox, &u.Target, &u.Count, &at); err != nil {
+				return err
+			}
+			u.Last = time.UnixMilli(at).UTC()
+			out = append(out, u)
+		}
+		return rows.Err()
+	})
+	return out, err
+}
+
+// Fired counts how often a rule of the policy gave an owner something, and when last.
+func (s *Store) Fired(owner, rule string) (n int, last time.Time, err error) {
+	err = s.with(func(db *sql.DB) error {
+		var at int64
+		if err := db.QueryRow("SELECT count(*), coalesce(max(at), 0) FROM audit WHERE kind = ? AND owner = ? AND rule = ?", Changed, owner, rule).Scan(&n, &at); err != nil {
+			return err
+		}
+		if at > 0 {
+			last = time.UnixMilli(at).UTC()
+		}
+		return nil
+	})
+	return n, last, err
+}

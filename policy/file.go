@@ -71,14 +71,14 @@ type Exec struct {
 
 // Egress is about what sandboxes may reach.
 type Egress struct {
-	Modes    []mode   `toml:"modes"`
-	Allow    []domain `toml:"allow"`
-	Never    []denial `toml:"never"`
-	Ask      bool     `toml:"ask"`
-	Elicit   bool     `toml:"elicit"`
-	Hold     duration `toml:"hold"`
-	Grant    duration `toml:"grant"`
-	MaxGrant duration `toml:"max_grant"`
+	Modes    []mode    `toml:"modes"`
+	Allow    []allowed `toml:"allow"`
+	Never    []denial  `toml:"never"`
+	Ask      bool      `toml:"ask"`
+	Elicit   bool      `toml:"elicit"`
+	Hold     duration  `toml:"hold"`
+	Grant    duration  `toml:"grant"`
+	MaxGrant duration  `toml:"max_grant"`
 }
 
 // Files is about the files of this machine.
@@ -115,9 +115,15 @@ type (
 	pattern  struct{ string }
 	mode     struct{ egress.Mode }
 	domain   struct{ egress.Rule }
-	denial   struct{ egress.Rule }
-	folder   struct{ string }
-	call     struct{ string }
+	allowed  struct { // a domain, or a table
+		Domain domain   `toml:"domain"`
+		Scope  grantee  `toml:"scope"`
+		For    duration `toml:"for"`
+	}
+	grantee struct{ Scope }
+	denial  struct{ egress.Rule }
+	folder  struct{ string }
+	call    struct{ string }
 )
 
 func (l *level) UnmarshalText(b []byte) error {
@@ -155,6 +161,17 @@ func (m *mode) UnmarshalText(b []byte) error {
 func (d *domain) UnmarshalText(b []byte) (err error) {
 	d.Rule, err = egress.ParseRule(string(b))
 	return err
+}
+
+// UnmarshalText reads a domain alone, which copies inherit, and for as long as a grant may last.
+func (a *allowed) UnmarshalText(b []byte) error { return a.Domain.UnmarshalText(b) }
+
+func (g *grantee) UnmarshalText(b []byte) error {
+	g.Scope = Scope(b)
+	if g.Scope != Askers && g.Scope != ThisLineage {
+		return fmt.Errorf("%q is no scope that the policy can grant for: use %s (the sandbox that asks alone) or %s (its copies, too)", b, Askers, ThisLineage)
+	}
+	return nil
 }
 
 func (d *denial) UnmarshalText(b []byte) (err error) {
@@ -201,6 +218,9 @@ func Parse(text string) (*Set, error) {
 	if err := decode(text, &whole); err != nil {
 		return nil, err
 	}
+	if err := complete(whole.Rules); err != nil {
+		return nil, err
+	}
 	set := &Set{approval: whole.Approval.Approval, keep: whole.Keep.Duration, page: whole.Page.string, webhook: whole.Webhook.string, rules: whole.Rules, owners: map[string]*Rules{}}
 	// What an owner has of their own goes over what is for all.
 	var raw struct {
@@ -219,6 +239,9 @@ func Parse(text string) (*Set, error) {
 		if err := toml.Unmarshal(b, &rules); err != nil {
 			return nil, fmt.Errorf("owners.%s: %w", name, err)
 		}
+		if err := complete(rules); err != nil {
+			return nil, fmt.Errorf("owners.%s: %w", name, err)
+		}
 		for table, keys := range tables {
 			for key := range keys {
 				rules.own[table+"."+key] = true
@@ -227,6 +250,16 @@ func Parse(text string) (*Set, error) {
 		set.owners[name] = &rules
 	}
 	return set, nil
+}
+
+// complete refuses tables that lack what they are for.
+func complete(r Rules) error {
+	for _, a := range r.Egress.Allow {
+		if a.Domain.Domain == "" && !a.Domain.CIDR.IsValid() {
+			return errors.New("egress.allow: a table there wants a domain, as { domain = \"example.com\", for = \"2h\" }")
+		}
+	}
+	return nil
 }
 
 // decode reads a policy over what there is. Its errors begin with the line.

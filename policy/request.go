@@ -60,6 +60,7 @@ const (
 	RequestDenied    RequestState = "denied"
 	RequestExpired   RequestState = "expired"
 	RequestWithdrawn RequestState = "withdrawn" // its sandboxes are gone
+	RequestRevoked   RequestState = "revoked"   // it was granted, and that was taken back
 )
 
 // Ended tells whether there is nothing to wait for any more.
@@ -343,6 +344,11 @@ func (s *Store) Refusals() (out map[[3]string]int, err error) {
 func (s *Store) Settle(r Request, why string, until time.Time) error {
 	_, err := s.move(r.ID, RequestOpen, Request{State: RequestGranted, Scope: Askers, Until: until, Answer: why}, Seen(r.Digest(0), func(Request) time.Duration { return 0 }))
 	return err
+}
+
+// Revoke notes that what a request was granted was taken back.
+func (s *Store) Revoke(id, by string) (Request, error) {
+	return s.move(id, RequestGranted, Request{State: RequestRevoked, DecidedBy: by, Until: s.now(), Answer: "it was taken back"}, nil)
 }
 
 // Withdraw ends an open request that nobody needs any more.

@@ -3,6 +3,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -125,6 +126,35 @@ func (r *Rules) MaxExec() time.Duration { return r.Quota.MaxExec.Duration }
 // GrantFor is how long a grant lasts when its approver doesn't say, and the longest that one may.
 func (r *Rules) GrantFor() (usual, longest time.Duration) {
 	return r.Egress.Grant.Duration, r.Egress.MaxGrant.Duration
+}
+
+// Allowance is what the policy grants unasked.
+type Allowance struct {
+	Rule  egress.Rule
+	Scope Scope
+	For   time.Duration // how long a grant lasts
+}
+
+// Allowances are what an owner is granted unasked.
+func (r *Rules) Allowances() (out []Allowance) {
+	for _, a := range r.Egress.Allow {
+		lasting := r.Egress.MaxGrant.Duration
+		if a.For.Duration > 0 {
+			lasting = min(lasting, a.For.Duration)
+		}
+		out = append(out, Allowance{a.Domain.Rule, cmp.Or(a.Scope.Scope, ThisLineage), lasting})
+	}
+	return out
+}
+
+// Allowance returns the one that grants a rule; of several that which lasts longest.
+func (r *Rules) Allowance(rule egress.Rule) (by Allowance, ok bool) {
+	for _, a := range r.Allowances() {
+		if rule.Within(a.Rule) && (!ok || a.For > by.For) {
+			by, ok = a, true
+		}
+	}
+	return by, ok
 }
 
 // Never are the domains that an owner is never granted.
@@ -300,7 +330,7 @@ func (v *vetting) domains() error {
 				return nil
 			}
 		}
-		if !v.c.Human && !slices.ContainsFunc(v.r.Egress.Allow, func(a domain) bool { return d.Within(a.Rule) }) {
+		if !v.c.Human && !slices.ContainsFunc(v.r.Egress.Allow, func(a allowed) bool { return d.Within(a.Domain.Rule) }) {
 			ask = append(ask, d)
 		}
 	}

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -63,13 +64,14 @@ func (m *Manager) Allow(ctx context.Context, owner string, r AllowRequest) (Allo
 	give, ask := m.divide(b.verdict, s, rules)
 	var out AllowResult
 	if len(give) > 0 {
-		as := egress.Grant{From: m.by("allow_domain", owner, r.Reason), Until: end(r.TTL, longest)}
+		as := m.terms(owner, m.by("allow_domain", owner, r.Reason), r.TTL)
 		if out.EgressChange, err = m.change(ctx, b, s, as, give); err != nil {
 			return out, err
 		}
+		m.fired(ctx, s, give)
 		out.Granted = give
 		if m.human {
-			m.settle(context.WithoutCancel(ctx), s.Owner, s.Lineage, "granted by "+ruleTexts(give)+" ("+as.From+")")
+			m.settle(context.WithoutCancel(ctx), s.Owner, s.Lineage, "granted by "+ruleTexts(give)+" ("+m.by("allow_domain", owner, "")+")")
 		}
 	}
 	if out.Requests, err = m.raise(s, r.Reason, r.TTL, ask, r.Again); err != nil {
@@ -159,13 +161,51 @@ func nothingIn(s Sandbox) error {
 	return fmt.Errorf("the egress of sandbox %q is %s, in which nothing can be allowed: that is the %w; set it to %s or %s first", s.Name, s.Egress, ErrState, egress.Allowlist, egress.Agent)
 }
 
+// terms are those on which an owner is given rules without a question to a human: those of a human who gives them, or else of
+// the policy, and for no longer than ttl, unless that is 0.
+func (m *Manager) terms(owner, from string, ttl time.Duration) func(egress.Rule) egress.Grant {
+	now := m.gate.policy.Now().For(owner)
+	_, longest := now.GrantFor()
+	return func(r egress.Rule) egress.Grant {
+		lasting, alone := cmp.Or(ttl, longest), false
+		if a, ok := now.Allowance(r); ok && !m.human {
+			lasting, alone = min(lasting, a.For), a.Scope == policy.Askers
+		}
+		return egress.Grant{From: from, Until: end(lasting, longest), Alone: alone}
+	}
+}
+
+// allow adds rules to a sandbox's own, each on its terms.
+func allow(own []egress.Grant, as func(egress.Rule) egress.Grant, rules []egress.Rule) (out []egress.Grant, err error) {
+	out = own
+	for _, r := range rules {
+		if out, err = egress.Allow(out, as(r), r); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// allowanceRule begins the rule of a record that says which allowance of the policy gave a sandbox something.
+const allowanceRule = "egress.allow "
+
+// fired puts on record that the policy gave a sandbox rules.
+func (m *Manager) fired(ctx context.Context, s Sandbox, rules []egress.Rule) {
+	now := m.gate.policy.Now().For(s.Owner)
+	for _, r := range rules {
+		if a, ok := now.Allowance(r); ok && !m.human {
+			m.record(ctx, policy.Record{Kind: policy.Changed, Owner: s.Owner, Sandbox: s.Name, Lineage: s.Lineage, Verdict: string(policy.Allow), Rule: allowanceRule + a.Rule.String(), Target: r.String()})
+		}
+	}
+}
+
 // change gives a sandbox rules.
-func (m *Manager) change(ctx context.Context, b *permit, s Sandbox, as egress.Grant, rules []egress.Rule) (EgressChange, error) {
+func (m *Manager) change(ctx context.Context, b *permit, s Sandbox, as func(egress.Rule) egress.Grant, rules []egress.Rule) (EgressChange, error) {
 	change, err := m.editEgress(ctx, b, s, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 		if mode == egress.None {
 			return "", nil, nothingIn(s)
 		}
-		own, err := egress.Allow(own, as, rules...)
+		own, err := allow(own, as, rules)
 		return mode, own, err
 	})
 	for _, r := range rules {

@@ -116,7 +116,7 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 		making <- struct{}{}
 		c.Sandbox, c.Err = m.copy(ctx, b, spec, owner, r.Source, source.Egress, r.Egress, give, "clone_sandbox")
 		<-making
-		c.Sandbox, c.Err = m.asked(ctx, b, c.Sandbox, ask, c.Err)
+		c.Sandbox, c.Err = m.asked(ctx, b, c.Sandbox, give, ask, c.Err)
 		if c.Err != nil || r.Command == nil {
 			return c
 		}

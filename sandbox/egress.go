@@ -225,13 +225,12 @@ func allowed(mode egress.Mode, allow []string) ([]egress.Rule, error) {
 // grant adds rules to a sandbox's own before it is made, and what the policy never grants as denials: a mode may bring it along.
 func (m *Manager) grant(owner string, own []egress.Grant, rules []egress.Rule, by string) ([]egress.Grant, error) {
 	now := m.gate.policy.Now().For(owner)
-	_, longest := now.GrantFor()
 	for _, never := range now.Never() {
 		if !slices.ContainsFunc(own, func(g egress.Grant) bool { return g.Deny && never.Within(g.Rule) }) {
 			own = append(own[:len(own):len(own)], egress.Grant{Rule: never, From: egress.FromNever, Deny: true})
 		}
 	}
-	own, err := egress.Allow(own, egress.Grant{From: by, Until: end(0, longest)}, rules...)
+	own, err := allow(own, m.terms(owner, by, 0), rules)
 	if err != nil {
 		return nil, fmt.Errorf("allow is %w: %w", ErrInvalid, err)
 	}

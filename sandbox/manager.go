@@ -145,7 +145,7 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sa
 	}
 	if spec.Name != "" {
 		made, err := create(spec.Name)
-		return m.asked(ctx, b, made, ask, err)
+		return m.asked(ctx, b, made, give, ask, err)
 	}
 	made, err := m.createNumbered(ctx, owner, "sandbox", 1, func(name string) CloneResult {
 		box, err := create(name)
@@ -154,11 +154,11 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sa
 	if err != nil {
 		return Sandbox{}, err
 	}
-	return m.asked(ctx, b, made[0].Sandbox, ask, made[0].Err)
+	return m.asked(ctx, b, made[0].Sandbox, give, ask, made[0].Err)
 }
 
 // asked puts what its creator wants allowed in a new sandbox to a human. When that can't be, the sandbox goes again.
-func (m *Manager) asked(ctx context.Context, b *permit, made Sandbox, ask []egress.Rule, err error) (Sandbox, error) {
+func (m *Manager) asked(ctx context.Context, b *permit, made Sandbox, give, ask []egress.Rule, err error) (Sandbox, error) {
 	if err != nil {
 		return made, err
 	}
@@ -167,6 +167,7 @@ func (m *Manager) asked(ctx context.Context, b *permit, made Sandbox, ask []egre
 		return Sandbox{}, errors.Join(err, b.Destroy(context.WithoutCancel(ctx), made.ID))
 	}
 	made.Requests = openIDs(requests)
+	m.fired(ctx, made, give)
 	return made, nil
 }
 

@@ -158,9 +158,10 @@ func (m *Manager) held(ctx context.Context, counts *counts, c Connection) error 
 		return errors.Join(err, refuse())
 	}
 	if v.Decision == policy.Allow && !s.denied(rule) {
-		_, longest := now.For(c.Owner).GrantFor()
-		as := egress.Grant{From: "policy, egress.allow", Until: end(0, longest)}
-		_, err := m.change(ctx, &permit{Backend: m.gate.backend, gate: m.gate}, s, as, []egress.Rule{rule})
+		_, err := m.change(ctx, &permit{Backend: m.gate.backend, gate: m.gate}, s, m.terms(c.Owner, "policy, egress.allow", 0), []egress.Rule{rule})
+		if err == nil {
+			m.fired(ctx, s, []egress.Rule{rule})
+		}
 		return errors.Join(err, refuse()) // it passes already, when it was granted
 	}
 	present, err := m.gate.store.Held(PresenceLease)

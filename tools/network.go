@@ -146,9 +146,17 @@ func requestText(r policy.Request) string {
 	}
 	switch r.State {
 	case policy.RequestGranted:
+		if !r.Until.IsZero() && time.Now().After(r.Until) {
+			return fmt.Sprintf("%s: %s was granted until %s, which is over%s; ask again if you need it", r.ID, r.Rule, clock(r.Until), answer)
+		}
+		if r.Until.IsZero() {
+			return fmt.Sprintf("%s: %s is granted%s", r.ID, r.Rule, answer)
+		}
 		return fmt.Sprintf("%s: %s is granted until %s%s", r.ID, r.Rule, clock(r.Until), answer)
 	case policy.RequestDenied:
 		return fmt.Sprintf("%s: %s was denied by a human%s; do without it", r.ID, r.Rule, answer)
+	case policy.RequestRevoked:
+		return fmt.Sprintf("%s: %s was granted, and a human took that back; do without it, or ask again", r.ID, r.Rule)
 	case policy.RequestExpired, policy.RequestWithdrawn:
 		return fmt.Sprintf("%s: the request for %s is %s%s", r.ID, r.Rule, r.State, answer)
 	}

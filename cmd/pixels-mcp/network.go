@@ -172,7 +172,11 @@ func (a *app) networkCommand() *cobra.Command {
 		func(ctx context.Context, m *sandbox.Manager, name string, rest []string) (sandbox.EgressChange, error) {
 			return m.Deny(ctx, a.owner, name, rest)
 		})
-	cmd.AddCommand(show, a.networkCheck(), set, allow, deny)
+	revoke := change("revoke NAME DOMAIN...", "Take back grants for domains, and cut connections there; what else allows them stays", "  pixels-mcp network revoke work api.example.com", nameAndDomains,
+		func(ctx context.Context, m *sandbox.Manager, name string, rest []string) (sandbox.EgressChange, error) {
+			return m.RevokeRules(ctx, a.owner, name, rest)
+		})
+	cmd.AddCommand(show, a.networkGrants(), a.networkCheck(), set, allow, deny, revoke)
 	return cmd
 }
 

@@ -110,6 +110,9 @@ func TestADomainIsAllowedAndDenied(t *testing.T) {
 	if ran := exec(reach); strings.Contains(ran.Stdout, "403") || ran.Denied != "" { // there is no such name, which is another answer
 		t.Errorf("allowed: %+v", ran)
 	}
+	if out, err := run("grants", "work"); err != nil || !strings.Contains(out, "unheard.example.com") || !strings.Contains(out, id) || !strings.Contains(out, owner+"/work") {
+		t.Errorf("grants: %s %v", out, err)
+	}
 	shown, err := run("show", "work")
 	if err != nil || !strings.Contains(shown, "work: egress allowlist, enforced") || !strings.Contains(shown, "unheard.example.com   (human, cli, by ") || !strings.Contains(shown, "denied lately") {
 		t.Errorf("show: %s %v", shown, err)
@@ -145,6 +148,19 @@ func TestADomainIsAllowedAndDenied(t *testing.T) {
 	}
 	if err != nil || json.Unmarshal([]byte(out), &status) != nil || status.Mode != "agent" || !status.Enforced {
 		t.Errorf("show as JSON: %s %v", out, err)
+	}
+	call("allow_domain", map[string]any{"name": "work", "domains": []string{"back.example.com"}, "reason": "a test"}, &asked)
+	id = asked.Requests[0].ID
+	if err := json.Unmarshal([]byte(requests("show", id, "--json")), &open); err != nil {
+		t.Error(err)
+	}
+	requests("approve", open.Handle)
+	if out := requests("revoke", id); !strings.Contains(out, "back.example.com is taken back from work") {
+		t.Errorf("revoke: %s", out)
+	}
+	call("wait", map[string]any{"ids": []string{id}}, &answered)
+	if r := answered.Operations[0].Result; r.State != "revoked" {
+		t.Errorf("the agent hears %+v", answered)
 	}
 	call("allow_domain", map[string]any{"name": "work", "domains": []string{"other.example.com"}, "reason": "a test"}, &asked)
 	requests("deny", asked.Requests[0].ID, "--answer", "not this")

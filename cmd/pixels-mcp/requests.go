@@ -20,13 +20,13 @@ import (
 func (a *app) requestsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "requests",
-		Short: "Decide what agents ask for: list, show, approve, deny, watch",
+		Short: "Decide what agents ask for: list, show, approve, deny, revoke, watch",
 		Long: "requests shows what agents and their sandboxes ask to reach, and takes your answer. An approval is in force at once,\n" +
 			"in the sandbox that asked and in all its clones, and always ends.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.requestsList(), a.requestsShow(), a.requestsApprove(), a.requestsDeny(), a.requestsWatch())
+	cmd.AddCommand(a.requestsList(), a.requestsShow(), a.requestsApprove(), a.requestsDeny(), a.requestsRevoke(), a.requestsWatch())
 	return cmd
 }
 
@@ -139,13 +139,7 @@ func moment(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 M
 
 // whoAsks names the sandboxes that asked.
 func whoAsks(r policy.Request) string {
-	names := r.Names()
-	const most = 3
-	text := r.Owner + "/" + strings.Join(names[:min(len(names), most)], ", ")
-	if more := len(names) - most; more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
-	}
-	return text
+	return r.Owner + "/" + some(r.Names())
 }
 
 func ago(t time.Time) string {

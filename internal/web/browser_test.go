@@ -167,6 +167,16 @@ func TestTheBrowser(t *testing.T) {
 	run(t, ctx, comes(`document.querySelectorAll("[data-card]").length === 0`))
 	shoot(t, ctx, "decided")
 
+	// What was granted stands on a page of its own, and is taken back there.
+	s.store.Add(policy.Record{Kind: policy.Connected, Owner: "alice", Sandbox: "box", Verdict: "allowed", Target: "docs.example.com", Count: 7})
+	run(t, ctx, chromedp.Navigate(s.url+"/grants"), chromedp.WaitVisible("table", chromedp.ByQuery), comes(`document.querySelector("table").textContent.includes("7 times")`))
+	shoot(t, ctx, "grants")
+	run(t, ctx, chromedp.Click(`button[aria-label="Revoke docs.example.com of box"]`, chromedp.ByQuery), comes(`document.querySelector("[data-said]").textContent.includes("docs.example.com is taken back from box")`),
+		comes(`!document.querySelector("table").textContent.includes("docs.example.com")`))
+	if r, err := s.store.Request(first.ID); err != nil || r.State != policy.RequestRevoked {
+		t.Errorf("%+v, %v", r, err)
+	}
+
 	// A sandbox is cut off.
 	run(t, ctx, chromedp.Navigate(s.url+"/sandboxes"), chromedp.WaitVisible("table", chromedp.ByQuery))
 	shoot(t, ctx, "sandboxes")
@@ -187,7 +197,7 @@ func TestTheBrowser(t *testing.T) {
 	}
 	// On a phone no page is wider than it.
 	s.ask(t, "a-name-that-is-rather-long-and-goes-on-for-a-while.of.a.host.somewhere.example.com:5432", "because")
-	for _, path := range []string{"/", "/sandboxes", "/audit", "/passkeys"} {
+	for _, path := range []string{"/", "/grants", "/sandboxes", "/audit", "/passkeys"} {
 		wide := 0
 		run(t, ctx, emulation.SetDeviceMetricsOverride(360, 800, 1, true), chromedp.Navigate(s.url+path), chromedp.WaitReady("#main", chromedp.ByQuery), comes(`document.querySelector(".live.on") !== null`),
 			chromedp.Evaluate(`document.documentElement.scrollWidth`, &wide))

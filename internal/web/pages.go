@@ -57,7 +57,7 @@ func (s *Server) showRequests(w http.ResponseWriter, r *http.Request, _ *session
 		p.Cards, err = s.cards(r, open)
 	}
 	if err == nil {
-		p.Decided, err = s.manager.Requests("", shownDecided, policy.RequestGranted, policy.RequestDenied, policy.RequestExpired, policy.RequestWithdrawn)
+		p.Decided, err = s.manager.Requests("", shownDecided, policy.RequestGranted, policy.RequestDenied, policy.RequestExpired, policy.RequestWithdrawn, policy.RequestRevoked)
 	}
 	if err != nil {
 		s.failed(w, &p.page, err)
@@ -249,7 +249,7 @@ func (s *Server) failed(w http.ResponseWriter, p *page, err error) {
 	s.render(w, statusOf(err), "error.html", p)
 }
 
-func clock(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
+func clock(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
 
 // functions are what the pages are made with.
 var functions = template.FuncMap{

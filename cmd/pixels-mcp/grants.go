@@ -1,0 +1,123 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"pixels/policy"
+	"pixels/sandbox"
+)
+
+func (a *app) networkGrants() *cobra.Command {
+	asJSON := false
+	cmd := &cobra.Command{
+		Use:   "grants [NAME]",
+		Short: "List the grants in force: who gave them, until when, how often they were used",
+		Long: "grants lists what was granted beside what modes bring along, of one sandbox or of all of every owner. Take one back\n" +
+			"with `requests revoke ID`, or `network revoke NAME DOMAIN`.",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usageError{fmt.Errorf("`%s` wants the name of one sandbox, or nothing", cmd.CommandPath())}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name := strings.Join(args, "")
+			return a.withRequests(cmd, func(m *sandbox.Manager, owner string) error {
+				if name != "" {
+					owner = a.owner
+				}
+				list, err := m.Grants(cmd.Context(), owner, name)
+				if err != nil {
+					return err
+				}
+				given, err := m.Allowances(owner)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return a.printJSON(struct {
+						Grants []sandbox.Standing  `json:"grants"`
+						Policy []sandbox.Allowance `json:"policy"`
+					}{append([]sandbox.Standing{}, list...), append([]sandbox.Allowance{}, given...)})
+				}
+				return a.showGrants(list, given)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func (a *app) showGrants(list []sandbox.Standing, given []sandbox.Allowance) error {
+	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	if len(list) == 0 {
+		fmt.Fprintln(w, "nothing is granted")
+	} else {
+		fmt.Fprintln(w, "RULE\tSANDBOXES\tSCOPE\tUNTIL\tUSED\tLAST\tBY")
+	}
+	for _, g := range list {
+		until := "ever"
+		if !g.Until.IsZero() {
+			until = moment(g.Until)
+		}
+		fmt.Fprintf(w, "%s\t%s/%s\t%s\t%s\t%d\t%s\t%s\n", g.Rule, g.Owner, some(g.Names), g.Scope, until, g.Uses, when(g.Last), g.From)
+	}
+	if len(given) > 0 {
+		fmt.Fprintln(w, "\nBY THE POLICY\tOWNER\tSCOPE\tFOR\tGIVEN\tLAST\t")
+	}
+	for _, p := range given {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t\n", p.Rule, p.Owner, p.Scope, p.For, p.Given, when(p.Last))
+	}
+	return w.Flush()
+}
+
+func when(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return ago(t) + " ago"
+}
+
+// some names the first of several.
+func some(names []string) string {
+	const most = 3
+	text := strings.Join(names[:min(len(names), most)], ", ")
+	if more := len(names) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+func (a *app) requestsRevoke() *cobra.Command {
+	return &cobra.Command{
+		Use:     "revoke ID...",
+		Short:   "Take back what requests were granted",
+		Long:    "revoke takes back what requests were granted, and cuts the connections that it let out. Who asks about the request hears so.",
+		Example: "  pixels-mcp requests revoke req-k3xisscy6f",
+		Args:    idsNeeded,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withRequests(cmd, func(m *sandbox.Manager, _ string) error {
+				var all []error
+				for _, handle := range args {
+					id, _ := policy.ParseHandle(handle)
+					r, names, err := m.RevokeRequest(cmd.Context(), id, a.by())
+					switch {
+					case err != nil:
+						all = append(all, err)
+					case len(names) == 0:
+						fmt.Fprintf(a.out, "%s: %s had ended in all sandboxes already\n", r.ID, r.Rule)
+					default:
+						fmt.Fprintf(a.out, "%s: %s is taken back from %s\n", r.ID, r.Rule, some(names))
+					}
+				}
+				return errors.Join(all...)
+			})
+		},
+	}
+}
