@@ -188,3 +188,35 @@ func ParseDenial(text string) (Rule, error) {
 	}
 	return r, err
 }
+
+// Changes says how what a sandbox may reach was changed, from one mode and rules of its own to others.
+func Changes(from, to Mode, own, then []Grant) string {
+	var what []string
+	if from != to {
+		what = append(what, fmt.Sprintf("%s to %s", from, to))
+	}
+	has := func(list []Grant, g Grant) bool {
+		return slices.ContainsFunc(list, func(o Grant) bool {
+			return o.Rule.Equal(g.Rule) && o.From == g.From && o.Deny == g.Deny && o.Alone == g.Alone && o.Until.Equal(g.Until)
+		})
+	}
+	say := func(sign string, list, other []Grant) {
+		for _, g := range list {
+			switch {
+			case has(other, g):
+			case g.Deny:
+				what = append(what, sign+"denial of "+g.Rule.String())
+			case g.Until.IsZero():
+				what = append(what, sign+g.Rule.String())
+			default:
+				what = append(what, sign+g.Rule.String()+" until "+g.Until.UTC().Format(time.RFC3339))
+			}
+		}
+	}
+	say("+", then, own)
+	say("-", own, then)
+	if len(what) == 0 {
+		return "nothing"
+	}
+	return strings.Join(what, ", ")
+}

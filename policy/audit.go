@@ -46,10 +46,18 @@ const (
 	Asked     Kind = "request"    // something was put to a human
 	Answered  Kind = "answer"     // a human, or the clock, decided about a request
 	Changed   Kind = "egress"     // what a sandbox may reach was changed
+	Lost      Kind = "gap"        // records that could not be kept
 )
 
 // Kinds are all of them.
-var Kinds = []Kind{Decided, Executed, Connected, Asked, Answered, Changed}
+var Kinds = []Kind{Decided, Executed, Connected, Asked, Answered, Changed, Lost}
+
+// Verdicts are what records can have as one.
+var Verdicts = []string{
+	string(Allow), string(Deny), string(Ask), "error",
+	"allowed", "denied", "held", "cut", "failed", // of connections
+	string(RequestGranted), string(RequestExpired), string(RequestWithdrawn), string(RequestRevoked), // of requests, which can be denied, too
+}
 
 type callKey struct{}
 
@@ -103,6 +111,7 @@ var lost atomic.Int64
 
 // lose says that records could not be kept: at the first, and then at each power of two, so that a full disk fills no log.
 func (s *Store) lose(n int, why error) {
+	s.missing.Add(int64(n))
 	now := lost.Add(int64(n))
 	if before := now - int64(n); before == 0 || now>>10 != before>>10 {
 		s.say(fmt.Errorf("the record of what was done has gaps: %d lines could not be kept in %s: %w", now, s.path, why))
@@ -134,11 +143,16 @@ func (s *Store) write(ctx context.Context) {
 				break more
 			}
 		}
+		missing := s.missing.Swap(0)
+		if missing > 0 {
+			some = append([]Record{{At: s.now(), Kind: Lost, Count: int(missing), Detail: "that many records could not be kept here"}}, some...)
+		}
 		err := s.with(func(db *sql.DB) error { return insert(db, some) })
 		for tries := 1; locked(err) && tries < lockedTries; tries++ { // each waits for the lock a while
 			err = s.with(func(db *sql.DB) error { return insert(db, some) })
 		}
 		if err != nil {
+			s.missing.Add(missing)
 			s.lose(len(some), err)
 		}
 	}
@@ -150,8 +164,12 @@ func insert(db *sql.DB, some []Record) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }() // no effect once it is committed
-	const row = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-	statement, err := tx.Prepare("INSERT INTO audit (at, kind, owner, sandbox, lineage, channel, call, tool, verdict, rule, target, detail, process, count, code, duration) VALUES " + row)
+	id, hash, err := end(tx)
+	if err != nil {
+		return err
+	}
+	const row = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+	statement, err := tx.Prepare("INSERT INTO audit (id, hash, at, kind, owner, sandbox, lineage, channel, call, tool, verdict, rule, target, detail, process, count, code, duration) VALUES " + row)
 	if err != nil {
 		return err
 	}
@@ -162,8 +180,16 @@ func insert(db *sql.DB, some []Record) error {
 				return err
 			}
 		}
-		_, err := statement.Exec(r.At.UnixMilli(), r.Kind, r.Owner, r.Sandbox, r.Lineage, r.Channel, r.Call, r.Tool, r.Verdict, r.Rule, r.Target, r.Detail, r.Process, r.Count, r.Code, r.Duration.Milliseconds())
+		id++
+		r.ID = id
+		hash = link(hash, r)
+		_, err := statement.Exec(id, hash, r.At.UnixMilli(), r.Kind, r.Owner, r.Sandbox, r.Lineage, r.Channel, r.Call, r.Tool, r.Verdict, r.Rule, r.Target, r.Detail, r.Process, r.Count, r.Code, r.Duration.Milliseconds())
 		if err != nil {
+			return err
+		}
+	}
+	if len(some) > 0 {
+		if err := setAnchor(tx, anchorLast, id, hash, some[len(some)-1].At); err != nil {
 			return err
 		}
 	}
@@ -204,7 +230,7 @@ func (s *Store) Records(q Query) (out []Record, err error) {
 	if q.After > 0 {
 		filter("id > ?", q.After)
 	}
-	text := "SELECT id, at, kind, owner, sandbox, lineage, channel, call, tool, verdict, rule, target, detail, process, count, code, duration FROM audit"
+	text := selectRecords + " FROM audit"
 	if len(where) > 0 {
 		text += " WHERE " + strings.Join(where, " AND ")
 	}
@@ -220,12 +246,10 @@ func (s *Store) Records(q Query) (out []Record, err error) {
 		}
 		defer rows.Close()
 		for rows.Next() {
-			var r Record
-			var at, took int64
-			if err := rows.Scan(&r.ID, &at, &r.Kind, &r.Owner, &r.Sandbox, &r.Lineage, &r.Channel, &r.Call, &r.Tool, &r.Verdict, &r.Rule, &r.Target, &r.Detail, &r.Process, &r.Count, &r.Code, &took); err != nil {
+			r, err := scanRecord(rows)
+			if err != nil {
 				return err
 			}
-			r.At, r.Duration = time.UnixMilli(at).UTC(), time.Duration(took)*time.Millisecond
 			out = append(out, r)
 		}
 		return rows.Err()
@@ -234,16 +258,49 @@ func (s *Store) Records(q Query) (out []Record, err error) {
 	return out, err
 }
 
+const selectRecords = "SELECT id, at, kind, owner, sandbox, lineage, channel, call, tool, verdict, rule, target, detail, process, count, code, duration"
+
+// scanRecord reads a row of selectRecords, and what else it has.
+func scanRecord(rows *sql.Rows, more ...any) (r Record, err error) {
+	var at, took int64
+	err = rows.Scan(append([]any{&r.ID, &at, &r.Kind, &r.Owner, &r.Sandbox, &r.Lineage, &r.Channel, &r.Call, &r.Tool, &r.Verdict, &r.Rule, &r.Target, &r.Detail, &r.Process, &r.Count, &r.Code, &took}, more...)...)
+	r.At, r.Duration = time.UnixMilli(at).UTC(), time.Duration(took)*time.Millisecond
+	return r, err
+}
+
+// Has tells whether there is a record of a sandbox by that name.
+func (s *Store) Has(sandbox string) (has bool, err error) {
+	err = s.with(func(db *sql.DB) error {
+		return db.QueryRow("SELECT EXISTS (SELECT 1 FROM audit WHERE sandbox = ?)", sandbox).Scan(&has)
+	})
+	return has, err
+}
+
 // Prune removes what is older than keep, and records above a number, but no request that is open.
 func (s *Store) Prune(keep time.Duration) error {
 	before := s.now().Add(-keep).UnixMilli()
-	return s.with(func(db *sql.DB) error {
-		_, err := db.Exec("DELETE FROM audit WHERE at < ? OR id <= (SELECT max(id) FROM audit) - ?", before, mostRecords)
+	return s.tx(func(tx *sql.Tx) error {
+		// Records go from the first on, so that the chain of the others holds; the last one that goes is its anchor.
+		var to int64
+		err := tx.QueryRow("SELECT max(coalesce((SELECT min(id) - 1 FROM audit WHERE at >= ?1), (SELECT max(id) FROM audit), 0), coalesce((SELECT max(id) FROM audit), 0) - ?2)", before, mostRecords).Scan(&to)
+		var hash []byte
 		if err == nil {
-			_, err = db.Exec("DELETE FROM requests WHERE last < ? AND state NOT IN ('open', 'granting')", before)
+			err = tx.QueryRow("SELECT hash FROM audit WHERE id = ?", to).Scan(&hash)
+			if errors.Is(err, sql.ErrNoRows) {
+				to, err = 0, nil // there is none to go
+			}
+		}
+		if err == nil && to > 0 {
+			_, err = tx.Exec("DELETE FROM audit WHERE id <= ?", to)
+		}
+		if err == nil && hash != nil {
+			err = setAnchor(tx, anchorFirst, to, hash, s.now())
 		}
 		if err == nil {
-			_, err = db.Exec("DELETE FROM askers WHERE request NOT IN (SELECT id FROM requests)")
+			_, err = tx.Exec("DELETE FROM requests WHERE last < ? AND state NOT IN ('open', 'granting')", before)
+		}
+		if err == nil {
+			_, err = tx.Exec("DELETE FROM askers WHERE request NOT IN (SELECT id FROM requests)")
 		}
 		return err
 	})

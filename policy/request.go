@@ -397,9 +397,38 @@ func (s *Store) move(id string, from RequestState, to Request, seen func(Request
 		return err
 	})
 	if err == nil && to.State.Ended() {
-		s.Add(Record{Kind: Answered, Owner: r.Owner, Sandbox: r.Sandbox, Lineage: r.Lineage, Target: r.Rule, Rule: r.ID, Verdict: string(r.State), Detail: r.Answer, Channel: r.DecidedBy})
+		s.Add(Record{Kind: Answered, Owner: r.Owner, Sandbox: r.Sandbox, Lineage: r.Lineage, Target: r.Rule, Rule: r.ID, Verdict: string(r.State), Detail: r.terms(), Channel: channel(r.DecidedBy)})
 	}
 	return r, err
+}
+
+// channel is by which one a human decided, and who is which of them: "cli, by root".
+func channel(by string) string {
+	name, _, _ := strings.Cut(by, ",")
+	return name
+}
+
+func who(by string) string {
+	_, name, _ := strings.Cut(by, ", ")
+	return name
+}
+
+// terms says of an answer, for the record, to whom it is, until when, by whom, and what the human said.
+func (r Request) terms() string {
+	var what []string
+	if r.State == RequestGranted {
+		names := map[Scope]string{Once: "one connection of " + r.Sandbox, Askers: "those that asked: " + strings.Join(r.Names(), " "), ThisLineage: "the whole lineage of " + r.Lineage}
+		what = append(what, "for "+names[r.Scope])
+	}
+	if !r.Until.IsZero() {
+		what = append(what, "until "+r.Until.UTC().Format(time.RFC3339))
+	}
+	for _, text := range []string{who(r.DecidedBy), r.Answer} {
+		if text != "" {
+			what = append(what, text)
+		}
+	}
+	return strings.Join(what, ", ")
 }
 
 // decided is the error of who comes too late.
@@ -410,9 +439,9 @@ func (r Request) decided() error {
 	case RequestGranting:
 		return fmt.Errorf("%w: request %s is being granted just now, by %s", ErrDecided, r.ID, r.DecidedBy)
 	case RequestExpired, RequestWithdrawn:
-		return fmt.Errorf("%w: request %s is %s since %s: %s", ErrDecided, r.ID, r.State, r.DecidedAt.Local().Format("15:04:05"), r.Answer)
+		return fmt.Errorf("%w: request %s is %s since %s: %s", ErrDecided, r.ID, r.State, r.DecidedAt.Local().Format("15:04:05 MST"), r.Answer)
 	}
-	return fmt.Errorf("%w: request %s was %s at %s, by %s", ErrDecided, r.ID, r.State, r.DecidedAt.Local().Format("15:04:05"), r.DecidedBy)
+	return fmt.Errorf("%w: request %s was %s at %s, by %s", ErrDecided, r.ID, r.State, r.DecidedAt.Local().Format("15:04:05 MST"), r.DecidedBy)
 }
 
 var errNoStore = errors.New("there is no store of requests, so no human can be asked; what the server said at its start tells why")

@@ -8,7 +8,9 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"modernc.org/sqlite"
@@ -30,8 +32,9 @@ type Store struct {
 	Fresh   func(Request)
 	telling sync.WaitGroup
 
-	records chan Record // to be written
-	owners  sync.Map    // of which calls were decided here, by name
+	records chan Record  // to be written
+	missing atomic.Int64 // records that could not be kept, and that no record says so of
+	owners  sync.Map     // of which calls were decided here, by name
 	written chan struct{}
 	stop    context.CancelFunc
 
@@ -167,7 +170,10 @@ func connect(path string) (*sql.DB, error) {
 		err = fmt.Errorf("it was written by a newer pixels-mcp (its tables have version %d, this program knows %d): update this one", have, version)
 	}
 	if err == nil {
-		_, err = db.Exec(tables + fmt.Sprintf("PRAGMA user_version = %d;", version))
+		_, err = db.Exec(tables + chainTables + fmt.Sprintf("PRAGMA user_version = %d;", version))
+	}
+	if err == nil { // a file of an older version has none
+		err = addColumn(db, "audit", "hash", "BLOB")
 	}
 	if err == nil { // what is broken further behind shows here, as far as it shows at all
 		_, err = db.Exec("SELECT count(*) FROM requests; SELECT max(at) FROM audit;")
@@ -176,6 +182,20 @@ func connect(path string) (*sql.DB, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
+}
+
+// addColumn adds a column to a table that has none of that name.
+func addColumn(db *sql.DB, table, name, kind string) error {
+	var has bool
+	err := db.QueryRow("SELECT EXISTS (SELECT 1 FROM pragma_table_info(?) WHERE name = ?)", table, name).Scan(&has)
+	if err != nil || has {
+		return err
+	}
+	_, err = db.Exec(fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s %s", table, name, kind))
+	if err != nil && strings.Contains(err.Error(), "duplicate column") { // another process was faster
+		err = nil
+	}
+	return err
 }
 
 // broken tells whether an error says that a file is no database any more.

@@ -41,6 +41,7 @@ type Call struct {
 	Checkpoints int    // to be made
 	Mode        egress.Mode
 	Domains     []egress.Rule // to be reached
+	Denied      []egress.Rule // to be reached no more
 	Lease       time.Duration
 	Exec        time.Duration // how long a command may run
 	Root        bool          // as root

@@ -170,7 +170,7 @@ func (m *Manager) give(ctx context.Context, b *permit, boxes []Sandbox, as egres
 	after := make([][]egress.Grant, len(boxes))
 	errs := make([]error, len(boxes))
 	sideBySide(len(boxes), parallel, func(i int) {
-		_, errs[i] = b.SetEgress(ctx, boxes[i].ID, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+		cut, err := b.SetEgress(ctx, boxes[i].ID, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 			before[i] = own
 			if mode == egress.None {
 				return "", nil, nothingIn(boxes[i])
@@ -179,6 +179,9 @@ func (m *Manager) give(ctx context.Context, b *permit, boxes []Sandbox, as egres
 			after[i], err = egress.Allow(own, as, rule)
 			return mode, after[i], err
 		})
+		if errs[i] = err; err == nil {
+			m.changed(ctx, boxes[i], egress.Changes("", "", before[i], after[i]), cut)
+		}
 		if errors.Is(errs[i], ErrNotFound) { // it was destroyed meanwhile
 			before[i], errs[i] = nil, nil
 		}
@@ -192,7 +195,7 @@ func (m *Manager) give(ctx context.Context, b *permit, boxes []Sandbox, as egres
 		if errs[i] != nil && before[i] == nil {
 			return
 		}
-		_, undone[i] = b.SetEgress(ctx, boxes[i].ID, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+		_, undone[i] = m.editEgress(ctx, b, boxes[i], func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 			return mode, takeBack(own, before[i], after[i]), nil
 		})
 	})
@@ -317,7 +320,8 @@ func (m *Manager) takeRefused(ctx context.Context, r policy.Request, by string) 
 		if s.Egress == egress.Unrestricted || !slices.ContainsFunc(m.defaults.Presets.For(s.Egress, s.Rules).Rules, func(g egress.Grant) bool { return !g.Deny && g.Rule.Overlaps(rule) }) {
 			continue
 		}
-		_, err := m.gate.backend.SetEgress(ctx, s.ID, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+		b := &permit{Backend: m.gate.backend, gate: m.gate}
+		_, err := m.editEgress(ctx, b, s, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 			own, _, err := m.defaults.Presets.Deny(mode, own, egress.Human+by+", request "+r.ID, false, rule)
 			return mode, own, err
 		})

@@ -129,7 +129,7 @@ func (m *Manager) Deny(ctx context.Context, owner, name string, domains []string
 		return EgressChange{}, err
 	}
 	var missing []egress.Rule
-	change, err := m.changeEgress(ctx, policy.Call{Name: "deny_domain", Owner: owner, Sandbox: name}, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+	change, err := m.changeEgress(ctx, policy.Call{Name: "deny_domain", Owner: owner, Sandbox: name, Denied: rules}, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 		if mode == egress.Unrestricted {
 			return "", nil, fmt.Errorf("the egress of sandbox %q is %s, in which nothing can be denied: that is the %w; set it to %s or %s first", name, mode, ErrState, egress.Agent, egress.Allowlist)
 		}
@@ -166,8 +166,13 @@ func (m *Manager) changeEgress(ctx context.Context, call policy.Call, name strin
 // editEgress changes what a sandbox may reach, by a call that was vetted.
 func (m *Manager) editEgress(ctx context.Context, b *permit, s Sandbox, edit EgressEdit) (EgressChange, error) {
 	var cut int
+	var what string
 	err := b.on(ctx, s, func(id string) (err error) {
-		cut, err = b.SetEgress(ctx, id, edit)
+		cut, err = b.SetEgress(ctx, id, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+			to, then, err := edit(mode, own)
+			what = egress.Changes(mode, to, own, then)
+			return to, then, err
+		})
 		return err
 	})
 	if errors.Is(err, egress.ErrTooMany) || errors.Is(err, egress.ErrStillDenied) {
@@ -176,9 +181,14 @@ func (m *Manager) editEgress(ctx context.Context, b *permit, s Sandbox, edit Egr
 	if err != nil {
 		return EgressChange{}, err
 	}
-	m.record(ctx, policy.Record{Kind: policy.Changed, Owner: s.Owner, Sandbox: s.Name, Lineage: s.Lineage, Detail: fmt.Sprintf("%d connections cut", cut)})
+	m.changed(ctx, s, what, cut)
 	now, err := m.egressOf(ctx, b, s)
 	return EgressChange{Egress: now, Cut: cut}, err
+}
+
+// changed puts a change of what a sandbox may reach on record.
+func (m *Manager) changed(ctx context.Context, s Sandbox, what string, cut int) {
+	m.record(ctx, policy.Record{Kind: policy.Changed, Owner: s.Owner, Sandbox: s.Name, Lineage: s.Lineage, Target: what, Detail: fmt.Sprintf("%d connections cut", cut)})
 }
 
 // allowRules reads what is to be allowed.

@@ -218,7 +218,7 @@ func (m *Manager) RevokeRules(ctx context.Context, owner, name string, domains [
 		return !g.Deny && slices.ContainsFunc(rules, g.Rule.Within)
 	}
 	had := slices.ContainsFunc(s.Rules, is)
-	change, err := m.changeEgress(ctx, policy.Call{Name: "deny_domain", Owner: owner, Sandbox: name}, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+	change, err := m.changeEgress(ctx, policy.Call{Name: "deny_domain", Owner: owner, Sandbox: name, Denied: rules}, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 		return mode, slices.DeleteFunc(slices.Clone(own), is), nil
 	})
 	if err != nil {

@@ -233,6 +233,9 @@ func decision(c policy.Call, v policy.Verdict, err error) policy.Record {
 	for _, d := range c.Domains {
 		targets = append(targets, d.String())
 	}
+	for _, d := range c.Denied {
+		targets = append(targets, "not "+d.String())
+	}
 	for _, text := range []string{string(c.Mode), c.HostPath} {
 		if text != "" {
 			targets = append(targets, text)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pixels/internal/nearest"
 	"pixels/internal/units"
 	"pixels/policy"
 )
@@ -55,6 +56,9 @@ func (a *app) auditCommand() *cobra.Command {
 				return err
 			}
 			defer store.Close()
+			if err := known(store, q); err != nil {
+				return usageError{err}
+			}
 			return a.showRecords(cmd.Context(), store, q, asJSON, follow)
 		},
 	}
@@ -62,14 +66,88 @@ func (a *app) auditCommand() *cobra.Command {
 	f.StringVar(&q.Sandbox, "sandbox", "", "only of the sandbox of that `name`")
 	f.StringVar(&q.Tool, "tool", "", "only of calls of that tool")
 	f.StringVar(&q.Call, "call", "", "only of the call with that `ID`")
-	f.StringVar(&kind, "kind", "", "only lines of that kind: decision, exec, connection, request, answer or egress")
+	f.StringVar(&kind, "kind", "", "only lines of that kind: decision, exec, connection, request, answer, egress or gap")
 	f.StringVar(&q.Verdict, "verdict", "", "only lines with that verdict, as deny or denied")
 	f.StringVar(&q.Text, "grep", "", "only lines with that text in what they are about")
 	f.StringVar(&since, "since", "", "only the last while, as 30m, 2h or 7d")
 	f.IntVar(&q.Limit, "limit", 100, "the latest so many lines; 0 for all")
 	f.BoolVar(&asJSON, "json", false, "print a JSON object a line")
 	f.BoolVar(&follow, "follow", false, "go on, and show lines as they come, until interrupted")
+	cmd.AddCommand(a.auditVerify())
 	return cmd
+}
+
+// known refuses a query for what there is not: it would find nothing, which says that nothing was done.
+func known(store *policy.Store, q policy.Query) error {
+	if q.Verdict != "" && !slices.Contains(policy.Verdicts, q.Verdict) {
+		return fmt.Errorf("--verdict %q is unknown%s: use one of %s", q.Verdict, nearest.Hint(q.Verdict, policy.Verdicts), strings.Join(policy.Verdicts, ", "))
+	}
+	if q.Tool != "" && !slices.Contains(policy.Calls, q.Tool) {
+		return fmt.Errorf("--tool %q is unknown%s: use one of %s", q.Tool, nearest.Hint(q.Tool, policy.Calls), strings.Join(policy.Calls, ", "))
+	}
+	if q.Sandbox != "" {
+		has, err := store.Has(q.Sandbox)
+		if err != nil {
+			return err
+		}
+		if !has {
+			return fmt.Errorf("--sandbox %q: there is no record of a sandbox of that name", q.Sandbox)
+		}
+	}
+	return nil
+}
+
+func (a *app) auditVerify() *cobra.Command {
+	asJSON := false
+	cmd := &cobra.Command{
+		Use:   "verify",
+		Short: "Look whether all records are as they were written, and none is missing",
+		Long: "verify follows the chain of hashes through the record. It shows what was changed or taken out by who didn't compute\n" +
+			"the chain anew: whoever can write the file can do that. The exit code is 1 when something is wrong.",
+		Args: noArguments,
+		RunE: func(*cobra.Command, []string) error {
+			store, err := a.store(a.warn)
+			if err != nil {
+				return err
+			}
+			defer store.Close()
+			c, err := store.Verify()
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = a.printJSON(c)
+			} else {
+				a.showChain(c)
+			}
+			if err == nil && len(c.Faults) > 0 {
+				err = exitCode(exitFailed)
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func (a *app) showChain(c policy.Chain) {
+	for _, f := range c.Faults {
+		fmt.Fprintf(a.out, "FAULT: %s\n", f)
+	}
+	from := ""
+	if !c.From.IsZero() {
+		from = ", the first of " + moment(c.From)
+	}
+	fmt.Fprintf(a.out, "%d records are as they were written%s\n", c.Records, from)
+	if c.Pruned > 0 {
+		fmt.Fprintf(a.out, "those up to number %d were pruned, as the policy's keep says\n", c.Pruned)
+	}
+	if c.Older > 0 {
+		fmt.Fprintf(a.out, "%d are older than the chain, and can't be looked at\n", c.Older)
+	}
+	if c.Lost > 0 {
+		fmt.Fprintf(a.out, "%d could not be kept when they were made; lines of the kind gap say where\n", c.Lost)
+	}
 }
 
 func (a *app) showRecords(ctx context.Context, store *policy.Store, q policy.Query, asJSON, follow bool) error {
@@ -104,7 +182,7 @@ func printRecord(w io.Writer, r policy.Record, asJSON bool) error {
 	if r.Sandbox != "" {
 		who += "/" + r.Sandbox
 	}
-	parts := []string{r.At.Local().Format("2006-01-02 15:04:05"), fmt.Sprintf("%-10s", r.Kind), who}
+	parts := []string{moment(r.At), fmt.Sprintf("%-10s", r.Kind), who}
 	add := func(format, text string) {
 		if text != "" {
 			parts = append(parts, fmt.Sprintf(format, text))

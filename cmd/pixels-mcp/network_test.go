@@ -171,6 +171,15 @@ func TestADomainIsAllowedAndDenied(t *testing.T) {
 	if out := requests("list"); strings.Contains(out, "other.example.com") {
 		t.Errorf("list: %s", out)
 	}
+	for args, says := range map[string]string{"--verdict denyed": "did you mean", "--tool exce": "did you mean", "--sandbox nobody-here": "no record of a sandbox"} {
+		b, err := osexec.Command(program, append([]string{"audit"}, strings.Fields(args)...)...).CombinedOutput()
+		if err == nil || !strings.Contains(string(b), says) {
+			t.Errorf("audit %s: %s %v", args, b, err)
+		}
+	}
+	if b, err := osexec.Command(program, "audit", "verify").CombinedOutput(); err != nil || !strings.Contains(string(b), "records are as they were written") {
+		t.Errorf("audit verify: %s %v", b, err)
+	}
 	for _, wrong := range []struct{ args, says string }{
 		{"allow work *.com", "anyone can have a name"}, {"allow work 10.0.0.1", "10.0.0.1/32"}, {"allow work a.example:99999", "65535"},
 		{"set work open", "allowlist"}, {"show nobody", "there are: work"}, {"allow work", "one domain or more"},

@@ -136,7 +136,7 @@ func TestTheBrowser(t *testing.T) {
 	shoot(t, ctx, "cards")
 	run(t, ctx, chromedp.KeyEvent("j"), comes(`document.activeElement.id === "`+first.ID+`"`), calm, chromedp.KeyEvent("a"), comes(`document.querySelectorAll("[data-card]").length === 2`),
 		comes(`document.querySelector("[data-said]").textContent.includes("docs.example.com is in reach of box")`))
-	if r, err := s.store.Request(first.ID); err != nil || r.State != policy.RequestGranted || r.Scope != policy.Askers || r.DecidedBy != "web" {
+	if r, err := s.store.Request(first.ID); err != nil || r.State != policy.RequestGranted || r.Scope != policy.Askers || r.DecidedBy != "web, from 127.0.0.1" {
 		t.Errorf("%+v, %v", r, err)
 	}
 	// The focus goes to no other card by itself. Typing in a field decides nothing.

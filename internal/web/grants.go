@@ -40,7 +40,7 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, _ *session) {
 	}
 	var names []string
 	if id := r.PostFormValue("request"); id != "" {
-		_, names, err = s.manager.RevokeRequest(r.Context(), id, "web")
+		_, names, err = s.manager.RevokeRequest(r.Context(), id, by(r))
 	} else {
 		names, err = s.manager.RevokeGrant(r.Context(), r.PostFormValue("owner"), rule, r.PostFormValue("from"))
 	}

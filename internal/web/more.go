@@ -68,18 +68,19 @@ func (s *Server) panic(w http.ResponseWriter, r *http.Request, _ *session) {
 
 type auditPage struct {
 	page
-	Query   policy.Query
-	Since   string
-	Limit   int
-	Kinds   []policy.Kind
-	Records []policy.Record
+	Query    policy.Query
+	Since    string
+	Limit    int
+	Kinds    []policy.Kind
+	Verdicts []string
+	Records  []policy.Record
 }
 
 // shownRecords is how many lines of the record are shown.
 const shownRecords = 300
 
 func (s *Server) showAudit(w http.ResponseWriter, r *http.Request, _ *session) {
-	p := auditPage{page: page{Title: "Record"}, Kinds: policy.Kinds, Since: r.FormValue("since"), Limit: shownRecords}
+	p := auditPage{page: page{Title: "Record"}, Kinds: policy.Kinds, Verdicts: policy.Verdicts, Since: r.FormValue("since"), Limit: shownRecords}
 	p.Open = s.open()
 	p.Query = policy.Query{
 		Kind: policy.Kind(r.FormValue("kind")), Owner: r.FormValue("owner"), Sandbox: r.FormValue("sandbox"), Verdict: r.FormValue("verdict"),
@@ -91,6 +92,9 @@ func (s *Server) showAudit(w http.ResponseWriter, r *http.Request, _ *session) {
 			p.Wrong = "Since: " + err.Error()
 		}
 		p.Query.Since = time.Now().Add(-d)
+	}
+	if p.Query.Verdict != "" && !slices.Contains(policy.Verdicts, p.Query.Verdict) {
+		p.Wrong = fmt.Sprintf("The verdict %q is unknown.", p.Query.Verdict)
 	}
 	var err error
 	if p.Records, err = s.manager.Records(p.Query); err != nil {

@@ -138,11 +138,14 @@ func (s *Server) approval(r *http.Request) (a sandbox.Approval, rule string, err
 		return a, "", fmt.Errorf("how long it is to last is %w", sandbox.ErrInvalid)
 	}
 	request, err := s.manager.Request(r.PathValue("id"))
-	return sandbox.Approval{ID: r.PathValue("id"), Seen: r.PostFormValue("seen"), By: "web", Scope: policy.Scope(r.PostFormValue("scope")), For: lasting, Answer: r.PostFormValue("answer")}, request.Rule, err
+	return sandbox.Approval{ID: r.PathValue("id"), Seen: r.PostFormValue("seen"), By: by(r), Scope: policy.Scope(r.PostFormValue("scope")), For: lasting, Answer: r.PostFormValue("answer")}, request.Rule, err
 }
 
 // errHeavy means that an approval is for much, and must be asked for once more by that.
 var errHeavy = errors.New("press again to approve")
+
+// by says who decides here: the token has no name, but where they sit is known.
+func by(r *http.Request) string { return "web, from " + peer(r) }
 
 // weighed refuses an approval that is for much, unless the one who asks for it was told for what.
 func (s *Server) weighed(r *http.Request, a sandbox.Approval) error {
@@ -203,7 +206,7 @@ func reach(r sandbox.Approved) string {
 }
 
 func (s *Server) deny(w http.ResponseWriter, r *http.Request, mine *session) {
-	got, err := s.manager.Refuse(r.Context(), sandbox.Approval{ID: r.PathValue("id"), Seen: r.PostFormValue("seen"), By: "web", Answer: r.PostFormValue("answer")})
+	got, err := s.manager.Refuse(r.Context(), sandbox.Approval{ID: r.PathValue("id"), Seen: r.PostFormValue("seen"), By: by(r), Answer: r.PostFormValue("answer")})
 	s.answer(w, fmt.Sprintf("%s is denied to %s.", got.Rule, got.Sandbox), err)
 }
 
