@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,6 +15,7 @@ import (
 
 	"pixels/egress"
 	"pixels/internal/nearest"
+	"pixels/internal/place"
 	"pixels/internal/strict"
 	"pixels/internal/units"
 )
@@ -182,7 +182,7 @@ func (d *denial) UnmarshalText(b []byte) (err error) {
 func (f *folder) UnmarshalText(b []byte) error {
 	text := string(b)
 	if rest, ok := strings.CutPrefix(text, "~"); ok && (rest == "" || rest[0] == '/') {
-		home, err := os.UserHomeDir()
+		home, err := place.Home()
 		if err != nil {
 			return fmt.Errorf("%q: %w", text, err)
 		}

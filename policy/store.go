@@ -105,17 +105,15 @@ CREATE TABLE IF NOT EXISTS leases (
 );
 `
 
-// StatePath is where the store is unless told otherwise: under XDG_STATE_HOME, or ~/.local/state.
-func StatePath() (string, error) {
-	dir := os.Getenv("XDG_STATE_HOME")
-	if !filepath.IsAbs(dir) {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return "", fmt.Errorf("find where state is kept: %w", err)
-		}
-		dir = filepath.Join(home, ".local", "state")
+// OpenRequests counts the requests that are open in a store at a path, which it changes in nothing.
+func OpenRequests(path string) (n int, err error) {
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?mode=ro&_pragma=busy_timeout(500)")
+	if err != nil {
+		return 0, err
 	}
-	return filepath.Join(dir, "pixels", "pixels.db"), nil
+	defer db.Close()
+	err = db.QueryRow("SELECT count(*) FROM requests WHERE state = 'open' AND expires > ?", time.Now().UnixMilli()).Scan(&n)
+	return n, err
 }
 
 // OpenStore opens the store at a path, and makes it where there is none. A file that is no database any more is kept

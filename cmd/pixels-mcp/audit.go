@@ -56,6 +56,7 @@ func (a *app) auditCommand() *cobra.Command {
 				return err
 			}
 			defer store.Close()
+			a.sayWhere()
 			if err := known(store, q); err != nil {
 				return usageError{err}
 			}

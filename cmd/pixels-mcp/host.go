@@ -70,6 +70,7 @@ func (a *app) doctorCommand() *cobra.Command {
 		Short: "Check each part that sandboxes need, and say how to mend it",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			a.sayWhere()
 			if !setup.Doctor(cmd.Context(), a.setupOptions()) {
 				return exitCode(exitFailed)
 			}
@@ -90,11 +91,27 @@ func (a *app) cleanCommand() *cobra.Command {
 			if err := setup.Clean(cmd.Context(), a.setupOptions(), all); err != nil {
 				return fmt.Errorf("clean: %w", err)
 			}
-			return nil
+			return a.withdrawAll()
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "remove the pool, the network and the image as well")
 	return cmd
+}
+
+// withdrawAll ends the questions of sandboxes that are gone: all are.
+func (a *app) withdrawAll() error {
+	store, err := a.store(a.warn)
+	if err != nil {
+		return nil // then nothing is asked
+	}
+	defer store.Close()
+	open, err := store.Requests("", 0, policy.RequestOpen)
+	for _, r := range open {
+		if _, e := store.Withdraw(r.ID, "its sandboxes were removed by clean"); !errors.Is(e, policy.ErrDecided) {
+			err = errors.Join(err, e)
+		}
+	}
+	return err
 }
 
 func (a *app) configCommand() *cobra.Command {

@@ -12,6 +12,7 @@ import (
 
 	"pixels/egress"
 	"pixels/incus"
+	"pixels/internal/place"
 	"pixels/internal/server"
 	"pixels/internal/units"
 	"pixels/policy"
@@ -58,7 +59,7 @@ func (a *app) notBesideService() error {
 
 // store opens the record.
 func (a *app) store(say func(error)) (*policy.Store, error) {
-	path, err := policy.StatePath()
+	path, err := place.Database()
 	if err != nil {
 		return nil, err
 	}

@@ -64,6 +64,7 @@ func (a *app) requestsList() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				a.sayWhere()
 				if asJSON {
 					out := []shownRequest{}
 					for _, r := range list {
@@ -249,6 +250,7 @@ func (a *app) watch(ctx context.Context, m *sandbox.Manager, owner string, asJSO
 	if !asJSON {
 		fmt.Fprintln(a.out, "waiting for requests; answer with `pixels-mcp requests approve ID` or `deny ID` in another terminal")
 	}
+	a.sayWhere()
 	begun := time.Now()
 	states := map[string]policy.RequestState{}
 	for {

@@ -12,8 +12,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pixels/internal/place"
 	"pixels/internal/web"
-	"pixels/policy"
 	"pixels/sandbox"
 )
 
@@ -48,6 +48,7 @@ func (a *app) webCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				a.sayWhere()
 				fmt.Fprintf(a.out, "page:  http://%s/\ntoken: %s\n", listener.Addr(), secret)
 				return s.Serve(cmd.Context(), listener)
 			})
@@ -62,7 +63,7 @@ func (a *app) webCommand() *cobra.Command {
 
 // webToken is the token of the page, which is made when it is asked for first.
 func webToken() (string, error) {
-	store, err := policy.StatePath()
+	store, err := place.Database()
 	if err != nil {
 		return "", err
 	}

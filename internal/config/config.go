@@ -15,6 +15,7 @@ import (
 	"pixels/egress"
 	"pixels/incus"
 	"pixels/internal/nearest"
+	"pixels/internal/place"
 	"pixels/internal/strict"
 	"pixels/internal/units"
 	"pixels/sandbox"
@@ -92,13 +93,10 @@ func Default() Config {
 	}
 }
 
-// Path returns where config.toml is looked for when no flag names another: under XDG_CONFIG_HOME, or ~/.config.
+// Path returns where config.toml is looked for when no flag names another.
 func Path() (string, error) {
-	dir, err := os.UserConfigDir()
-	if err != nil {
-		return "", fmt.Errorf("find the configuration: %w", err)
-	}
-	return filepath.Join(dir, "pixels", "config.toml"), nil
+	dir, err := place.Config()
+	return filepath.Join(dir, "config.toml"), err
 }
 
 // Load reads the file at path over the defaults, then PIXELS_* variables from environ (as os.Environ gives them), then

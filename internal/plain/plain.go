@@ -4,6 +4,7 @@ package plain
 import (
 	"io"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -48,14 +49,17 @@ func Line(text string, n int) string {
 	return text
 }
 
-// Writer passes on what it is given, but for characters that are not harmless; lines and tabs stay.
+// Writer passes on what it is given, but for characters that are not harmless; lines and tabs stay. Several may write at once.
 type Writer struct {
 	To   io.Writer
+	mu   sync.Mutex
 	rest []byte // of a rune that isn't whole yet
 }
 
 // Write implements io.Writer.
 func (w *Writer) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	text := append(w.rest, b...)
 	w.rest = nil
 	out := make([]byte, 0, len(text))

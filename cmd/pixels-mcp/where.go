@@ -1,0 +1,41 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"pixels/internal/place"
+	"pixels/policy"
+)
+
+// where says where records, requests and the policy of this program are.
+func (a *app) where() string {
+	path, err := place.Database()
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("records and requests in %s, policy in %s", path, a.policyPath())
+}
+
+// elsewhere are other places of this user's where questions are open: a client that starts a server with another environment
+// makes one.
+func (a *app) elsewhere() (out []string) {
+	mine, err := place.Database()
+	if err != nil {
+		return nil
+	}
+	for _, path := range place.Others(mine) {
+		if n, err := policy.OpenRequests(path); err == nil && n > 0 {
+			out = append(out, fmt.Sprintf("open questions in another place: %d; see `XDG_STATE_HOME=%s pixels-mcp requests list`", n, filepath.Dir(filepath.Dir(path))))
+		}
+	}
+	return out
+}
+
+// sayWhere says both on stderr.
+func (a *app) sayWhere() {
+	fmt.Fprintln(a.err, a.where())
+	for _, text := range a.elsewhere() {
+		fmt.Fprintln(a.err, text)
+	}
+}
