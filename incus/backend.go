@@ -227,7 +227,7 @@ func describe(inst *api.Instance) sandbox.Sandbox {
 	}
 	s.ExpiresAt, _ = time.Parse(time.RFC3339, inst.Config[expiresKey]) // one without a lease has none
 	s.Lineage, s.Reach = cmp.Or(inst.Config[lineageKey], first(*inst)), mark(inst.Config)
-	_, s.Rules, _ = egressOf(inst.Config) // what can't be read allows nothing
+	_, s.Rules, _ = egressOf(inst.Config)                     // what can't be read allows nothing
 	s.Limits.CPU, _ = strconv.Atoi(inst.Config["limits.cpu"]) // what can't be read isn't ours, as in the next ones
 	s.Limits.Memory, _ = strconv.ParseInt(inst.Config["limits.memory"], 10, 64)
 	s.Limits.Disk = diskOf(inst)
