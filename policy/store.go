@@ -97,6 +97,14 @@ CREATE TABLE IF NOT EXISTS askers ( -- of requests
 	held    INTEGER NOT NULL, -- until when its latest connection waits for the answer
 	PRIMARY KEY (request, sandbox, born)
 );
+CREATE TABLE IF NOT EXISTS cuts ( -- sandboxes that a human took the network from
+	owner   TEXT NOT NULL,
+	sandbox TEXT NOT NULL,
+	born    INTEGER NOT NULL,
+	by      TEXT NOT NULL,
+	at      INTEGER NOT NULL,
+	PRIMARY KEY (owner, sandbox, born)
+);
 CREATE TABLE IF NOT EXISTS owners (name TEXT PRIMARY KEY); -- whose calls came by this store
 CREATE TABLE IF NOT EXISTS leases (
 	name  TEXT PRIMARY KEY,

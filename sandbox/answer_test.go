@@ -228,3 +228,59 @@ func TestAWiderAnswerEndsNarrowerQuestions(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
+
+// What a human cut off no agent connects again: not it, and no copy of it.
+func TestACutIsAHumansToUndo(t *testing.T) {
+	a := newAsked(t, "[egress]\nmodes = [\"none\", \"agent\", \"allowlist\", \"unrestricted\"]")
+	if _, err := a.human.Deny(t.Context(), "me", "c2", []string{"no.example.com"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.human.SetEgress(t.Context(), "me", "c1", egress.None); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.human.Panic(t.Context(), "me", "c3", false); err != nil {
+		t.Fatal(err)
+	}
+	_, err := a.agent.CreateCheckpoint(t.Context(), "me", "c1", "then", "")
+	if err == nil {
+		_, err = a.agent.CreateCheckpoint(t.Context(), "me", "c2", "then", "")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := func(name string, mode egress.Mode) func() error {
+		return func() error { _, err := a.agent.SetEgress(t.Context(), "me", name, mode); return err }
+	}
+	for what, try := range map[string]func() error{
+		"another mode": set("c1", egress.Agent), "after a panic": set("c3", egress.Allowlist), "a mode that lifts a denial": set("c2", egress.Unrestricted),
+		"a clone": func() error {
+			_, err := a.agent.Clone(t.Context(), "me", sandbox.CloneRequest{Source: "c1:then", Egress: egress.Agent})
+			return err
+		},
+		"a copy": func() error {
+			_, err := a.agent.Create(t.Context(), "me", sandbox.CreateRequest{Name: "d", From: "c1:then", Egress: egress.Agent})
+			return err
+		},
+		"a clone in a mode that lifts a denial": func() error {
+			_, err := a.agent.Clone(t.Context(), "me", sandbox.CloneRequest{Source: "c2:then", Egress: egress.Unrestricted})
+			return err
+		},
+	} {
+		if err := try(); !errors.Is(err, sandbox.ErrDenied) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if clones, err := a.agent.Clone(t.Context(), "me", sandbox.CloneRequest{Source: "c1:then", Names: []string{"d1"}}); err != nil || clones[0].Err != nil || clones[0].Sandbox.Egress != egress.None {
+		t.Errorf("a clone without a network: %+v, %v", clones, err)
+	}
+	// What an agent set to none itself it may change; and a human gives back.
+	if err := errors.Join(set("box", egress.None)(), set("box", egress.Agent)()); err != nil {
+		t.Error(err)
+	}
+	if _, err := a.human.SetEgress(t.Context(), "me", "c1", egress.Allowlist); err != nil {
+		t.Fatal(err)
+	}
+	if err := set("c1", egress.Agent)(); err != nil {
+		t.Error(err)
+	}
+}

@@ -84,6 +84,9 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 	if mode == "" {
 		mode = source.Egress
 	}
+	if err := errors.Join(m.mayHave(source, mode), m.liftsNothing(mode, source.Rules)); err != nil {
+		return nil, err
+	}
 	asked, err := allowed(mode, r.Allow)
 	if err != nil {
 		return nil, err

@@ -146,9 +146,15 @@ func (m *Manager) SetEgress(ctx context.Context, owner, name string, mode egress
 	if err := checkEgress(mode); err != nil {
 		return EgressChange{}, err
 	}
-	return m.changeEgress(ctx, policy.Call{Name: "egress", Owner: owner, Sandbox: name, Mode: mode}, name, func(_ egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
-		return mode, own, nil
-	})
+	b, err := m.vet(ctx, policy.Call{Name: "egress", Owner: owner, Sandbox: name, Mode: mode})
+	if err != nil {
+		return EgressChange{}, err
+	}
+	s, err := m.begun(ctx, owner, name)
+	if err != nil {
+		return EgressChange{}, err
+	}
+	return m.setMode(ctx, b, s, mode)
 }
 
 func (m *Manager) changeEgress(ctx context.Context, call policy.Call, name string, edit EgressEdit) (EgressChange, error) {

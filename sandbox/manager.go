@@ -100,6 +100,9 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sa
 			return Sandbox{}, err
 		}
 		spec.from(source, label)
+		if err := errors.Join(m.mayHave(source, spec.Egress), m.liftsNothing(spec.Egress, spec.Rules)); err != nil {
+			return Sandbox{}, err
+		}
 		was, has = source.Egress, r.Limits.Or(source.Limits)
 	} else {
 		spec.Image = r.Image

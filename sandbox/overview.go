@@ -52,9 +52,7 @@ func (m *Manager) Panic(ctx context.Context, owner, name string, lineage bool) (
 	for boxes := []Sandbox{s}; len(boxes) > 0; {
 		errs := make([]error, len(boxes))
 		sideBySide(len(boxes), parallel, func(i int) {
-			_, err := m.editEgress(ctx, b, boxes[i], func(_ egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
-				return egress.None, own, nil
-			})
+			_, err := m.setMode(ctx, b, boxes[i], egress.None)
 			if err != nil {
 				errs[i] = fmt.Errorf("sandbox %s: %w", boxes[i].Name, err)
 			}

@@ -36,7 +36,7 @@ func (a *app) requestsApprove() *cobra.Command {
 				var all []error
 				var answers []sandbox.Approval
 				for _, handle := range args {
-					id, seen, err := a.seen(m, handle, "approve")
+					id, seen, err := a.seen(cmd.Context(), m, handle, "approve")
 					if err != nil {
 						all = append(all, err)
 						continue
@@ -77,7 +77,7 @@ func (a *app) approve(ctx context.Context, m *sandbox.Manager, answer sandbox.Ap
 }
 
 // seen divides what names a request. Of an ID alone it shows the request, and asks.
-func (a *app) seen(m *sandbox.Manager, handle, what string) (id, digest string, err error) {
+func (a *app) seen(ctx context.Context, m *sandbox.Manager, handle, what string) (id, digest string, err error) {
 	id, digest = policy.ParseHandle(handle)
 	if digest != "" {
 		return id, digest, nil
@@ -92,7 +92,7 @@ func (a *app) seen(m *sandbox.Manager, handle, what string) (id, digest string, 
 	if _, ok := terminal(a.in); !ok {
 		return id, "", usageError{fmt.Errorf("%s alone doesn't say what you were shown: give it as `pixels-mcp requests list` shows it", id)}
 	}
-	if err := a.showRequest(m, r); err != nil {
+	if err := a.showRequest(ctx, m, r); err != nil {
 		return id, "", err
 	}
 	yes, err := a.confirm(what + " it as shown")

@@ -160,6 +160,22 @@ func why(r policy.Request) string {
 	return "a connection that was blocked"
 }
 
+// looked are the lines about an open request that its sandboxes, and its name, tell.
+func looked(l sandbox.Look) (lines [][2]string) {
+	if l.Refused > 0 {
+		lines = append(lines, [2]string{"denied", fmt.Sprintf("%d times before", l.Refused)})
+	}
+	lines = append(lines, [2]string{"in letters", l.Display}, [2]string{"CAREFUL", l.Alike}, [2]string{"it opens", l.Opens}, [2]string{"connection", strings.TrimSpace(heldFor(l))})
+	for _, a := range l.Askers {
+		text := "gone"
+		if !a.Gone {
+			text = strings.Join(append([]string{"made " + ago(a.Born) + " ago, reaches " + a.Reaches}, a.Labels...), ", ")
+		}
+		lines = append(lines, [2]string{a.Sandbox, text})
+	}
+	return lines
+}
+
 func (a *app) requestsShow() *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
@@ -176,7 +192,7 @@ func (a *app) requestsShow() *cobra.Command {
 				if asJSON {
 					return a.printJSON(shown(m, r))
 				}
-				return a.showRequest(m, r)
+				return a.showRequest(cmd.Context(), m, r)
 			})
 		},
 	}
@@ -184,7 +200,7 @@ func (a *app) requestsShow() *cobra.Command {
 	return cmd
 }
 
-func (a *app) showRequest(m *sandbox.Manager, r policy.Request) error {
+func (a *app) showRequest(ctx context.Context, m *sandbox.Manager, r policy.Request) error {
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	lines := [][2]string{
 		{"request", handle(m, r) + ", " + string(r.State)}, {"to reach", r.Rule}, {"asked by", fmt.Sprintf("%s of %s", strings.Join(r.Names(), ", "), r.Owner)},
@@ -197,6 +213,13 @@ func (a *app) showRequest(m *sandbox.Manager, r policy.Request) error {
 	}
 	if !r.Until.IsZero() {
 		lines = append(lines, [2]string{"until", moment(r.Until)})
+	}
+	if !r.State.Ended() {
+		looks, err := m.Looks(ctx, []policy.Request{r})
+		if err != nil {
+			return err
+		}
+		lines = append(lines, looked(looks[0])...)
 	}
 	for _, l := range lines {
 		if l[1] != "" {
