@@ -142,6 +142,24 @@ func TestAGrantForOneConnectionIsCopiedNowhere(t *testing.T) {
 	}
 }
 
+// Of several that asked one connection is that of the sandbox whose connection waits.
+func TestOneConnectionIsTheOneThatWaits(t *testing.T) {
+	a := newAsked(t, "")
+	r := a.askFor(t, "c1", "once.example.com", "", 0)
+	box, err := a.Get(t.Context(), "me", "c2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = a.store.Raise(policy.Request{Owner: "me", Sandbox: "c2", Born: box.CreatedAt, Lineage: box.Lineage, Rule: r.Rule, Source: policy.ByConnection, Held: time.Now().Add(time.Minute)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := a.human.Approve(t.Context(), sandbox.Approval{ID: r.ID, Seen: a.seen(t, r.ID), Scope: policy.Once})
+	if err != nil || !slices.Equal(got.Names, []string{"c2"}) || a.reaches(t, "c1", "once.example.com") || !a.reaches(t, "c2", "once.example.com") {
+		t.Errorf("%+v, %v", got.Names, err)
+	}
+}
+
 func TestANoOutlivesAYes(t *testing.T) {
 	a := newAsked(t, "")
 	human := func(name, domain string) {
@@ -220,6 +238,9 @@ func TestAWiderAnswerEndsNarrowerQuestions(t *testing.T) {
 		if r, err := a.human.Request(open.ID); err != nil || r.State != policy.RequestOpen {
 			t.Errorf("%+v, %v", r, err)
 		}
+	}
+	if _, _, err := a.human.RevokeRequest(t.Context(), one.ID, "test"); !errors.Is(err, sandbox.ErrState) || !strings.Contains(err.Error(), wide.ID) {
+		t.Errorf("revoking what another request granted: %v", err)
 	}
 	if _, err := a.human.Allow(t.Context(), "me", sandbox.AllowRequest{Name: "c2", Domains: []string{"*.example.net"}}); err != nil {
 		t.Fatal(err)

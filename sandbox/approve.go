@@ -233,13 +233,26 @@ func (m *Manager) asking(ctx context.Context, r policy.Request, scope policy.Sco
 	if len(boxes) == 0 {
 		return nil, fmt.Errorf("sandbox %q, which asked, %w: it is gone, or has no network any more", r.Sandbox, ErrNotFound)
 	}
-	if first := slices.IndexFunc(boxes, func(s Sandbox) bool { return s.Name == r.Sandbox }); scope == policy.Once && first > 0 {
-		boxes[0] = boxes[first]
-	}
 	if scope == policy.Once {
-		boxes = boxes[:1]
+		return []Sandbox{oneOf(r, boxes)}, nil
 	}
 	return boxes, nil
+}
+
+// oneOf picks the sandbox that a grant for one connection is for: the one whose connection waits, of several the latest, or
+// else the one that asked first.
+func oneOf(r policy.Request, boxes []Sandbox) Sandbox {
+	waits := time.Now()
+	picked := -1
+	for _, a := range r.Asked {
+		if i := slices.IndexFunc(boxes, func(s Sandbox) bool { return a.Is(s.Name, s.CreatedAt) }); i >= 0 && a.Held.After(waits) {
+			picked, waits = i, a.Held
+		}
+	}
+	if picked < 0 {
+		picked = max(0, slices.IndexFunc(boxes, func(s Sandbox) bool { return s.Name == r.Sandbox }))
+	}
+	return boxes[picked]
 }
 
 // asks tells whether a sandbox is one of those that asked.

@@ -135,8 +135,12 @@ func (m *Manager) RevokeRequest(ctx context.Context, id, by string) (r policy.Re
 		found := fromRequest.FindStringSubmatch(g.From)
 		return g.ByHuman() && found != nil && found[1] == id
 	})
-	if errors.Is(err, ErrNotFound) && r.DecidedBy != "" { // it has ended, or its sandboxes have
+	switch {
+	case !errors.Is(err, ErrNotFound):
+	case r.DecidedBy != "": // it has ended, or its sandboxes have
 		err = nil
+	default:
+		err = fmt.Errorf("request %s was %s: that is what to revoke (%w)", id, r.Answer, ErrState)
 	}
 	if err != nil {
 		return r, nil, err

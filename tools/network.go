@@ -45,7 +45,7 @@ type allowOutput struct {
 type requestFor struct {
 	ID     string              `json:"id" jsonschema:"give it to wait"`
 	Domain string              `json:"domain"`
-	State  policy.RequestState `json:"state" jsonschema:"open, granted, denied, expired or withdrawn"`
+	State  policy.RequestState `json:"state" jsonschema:"open, granted, denied, expired, revoked or withdrawn"`
 	Answer string              `json:"answer,omitempty" jsonschema:"the human's words"`
 	Until  string              `json:"until,omitempty" jsonschema:"end of the grant"`
 }
@@ -81,7 +81,7 @@ const maxReason = 300
 var allowDomain = define(Tool{
 	Name: "allow_domain", Title: "Allow domains", Idempotent: true,
 	Description: "Asks that a sandbox may reach domains, for egress agent and allowlist. What the policy grants is in reach at once; for the rest a human is asked, " +
-		"one question for a sandbox and all its clones: requests says what became of it, and wait waits for the answer. exec says when a connection was denied.",
+		"whose answer is for the sandboxes that asked, unless they say otherwise: requests says what became of it, and wait waits for it. exec says when a connection was denied.",
 }, func(ctx context.Context, s Session, in allowInput) (allowOutput, Result, error) {
 	reason := strings.Join(strings.Fields(in.Reason), " ")
 	if reason == "" || len(reason) > maxReason {

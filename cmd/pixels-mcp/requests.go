@@ -22,7 +22,7 @@ func (a *app) requestsCommand() *cobra.Command {
 		Use:   "requests",
 		Short: "Decide what agents ask for: list, show, approve, deny, revoke, watch",
 		Long: "requests shows what agents and their sandboxes ask to reach, and takes your answer. An approval is in force at once,\n" +
-			"in the sandbox that asked and in all its clones, and always ends.",
+			"in the sandboxes that asked or, with --scope lineage, in all of the same lineage and their clones; it always ends.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

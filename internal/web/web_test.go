@@ -193,6 +193,18 @@ func TestOnlyWhoSignedInSeesAndDecides(t *testing.T) {
 	if state := s.state(t, r.ID); state != policy.RequestOpen {
 		t.Fatalf("it is %s", state)
 	}
+	// What was shown before another sandbox asked is not what is answered now.
+	if _, err := s.agent.Allow(t.Context(), "alice", sandbox.AllowRequest{Name: "box-1", Domains: []string{"example.com"}, Reason: "me too"}); err != nil {
+		t.Fatal(err)
+	}
+	if status, body := v.do(t, "POST", "/requests/"+r.ID+"/approve", approve); status != http.StatusConflict || !strings.Contains(body, "has changed since it was shown") || s.state(t, r.ID) != policy.RequestOpen {
+		t.Errorf("an answer to what was shown before: %d %s", status, body)
+	}
+	now, err := s.store.Request(r.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	approve.Set("seen", s.agent.Digest(now))
 	status, body := v.do(t, "POST", "/requests/"+r.ID+"/approve", approve)
 	if status != http.StatusOK || s.state(t, r.ID) != policy.RequestGranted || !strings.Contains(body, "example.com is in reach of 3 sandboxes") {
 		t.Errorf("%d %s", status, body)
