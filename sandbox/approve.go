@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -153,74 +152,6 @@ func (m *Manager) Approve(ctx context.Context, a Approval) (Approved, error) {
 	return out, nil
 }
 
-// giveOnce gives the gateway alone a grant for one connection.
-func (m *Manager) giveOnce(ctx context.Context, s Sandbox, id string, as egress.Grant, rule egress.Rule) error {
-	with, err := egress.Allow(s.Rules, as, rule)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	as = with[len(with)-1] // the newest, which beats what is older
-	as.Once, as.Rule, as.Alone = id, rule, true
-	return m.gate.backend.GrantOnce(ctx, s.ID, as)
-}
-
-// give brings a grant to sandboxes, to all or to none.
-func (m *Manager) give(ctx context.Context, b *permit, boxes []Sandbox, as egress.Grant, rule egress.Rule) error {
-	before := make([][]egress.Grant, len(boxes))
-	after := make([][]egress.Grant, len(boxes))
-	errs := make([]error, len(boxes))
-	sideBySide(len(boxes), parallel, func(i int) {
-		cut, err := b.SetEgress(ctx, boxes[i].ID, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
-			before[i] = own
-			if mode == egress.None {
-				return "", nil, nothingIn(boxes[i])
-			}
-			var err error
-			after[i], err = egress.Allow(own, as, rule)
-			return mode, after[i], err
-		})
-		if errs[i] = err; err == nil {
-			m.changed(ctx, boxes[i], egress.Changes("", "", before[i], after[i]), cut)
-		}
-		if errors.Is(errs[i], ErrNotFound) { // it was destroyed meanwhile
-			before[i], errs[i] = nil, nil
-		}
-	})
-	err := errors.Join(errs...)
-	if err == nil {
-		return nil
-	}
-	undone := make([]error, len(boxes))
-	sideBySide(len(boxes), parallel, func(i int) {
-		if errs[i] != nil && before[i] == nil {
-			return
-		}
-		_, undone[i] = m.editEgress(ctx, b, boxes[i], func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
-			return mode, takeBack(own, before[i], after[i]), nil
-		})
-	})
-	return fmt.Errorf("the grant can't be brought to all sandboxes, so none has it: %w", errors.Join(err, errors.Join(undone...)))
-}
-
-// takeBack returns rules without what a change added that made after of before, and with what it dropped.
-func takeBack(own, before, after []egress.Grant) []egress.Grant {
-	in := func(list []egress.Grant, g egress.Grant) bool {
-		return slices.ContainsFunc(list, func(o egress.Grant) bool { return reflect.DeepEqual(o, g) })
-	}
-	var out []egress.Grant
-	for _, g := range before {
-		if in(own, g) || !in(after, g) {
-			out = append(out, g)
-		}
-	}
-	for _, g := range own {
-		if !in(before, g) && !in(after, g) {
-			out = append(out, g)
-		}
-	}
-	return egress.Lasting(out)
-}
-
 // asking are the sandboxes that an answer of a scope is for.
 func (m *Manager) asking(ctx context.Context, r policy.Request, scope policy.Scope) ([]Sandbox, error) {
 	list, err := m.read.List(ctx, r.Owner)
@@ -292,78 +223,6 @@ func (m *Manager) settle(ctx context.Context, owner, lineage, why string) {
 			_ = m.gate.store.Settle(r, why, until)
 		}
 	}
-}
-
-// Refuse answers a request with no. Connections that wait for the answer are denied at once, and what the sandboxes of its
-// lineage may reach of it meanwhile is taken from them.
-func (m *Manager) Refuse(ctx context.Context, a Approval) (policy.Request, error) {
-	if !m.human {
-		return policy.Request{}, errNotHuman
-	}
-	var seen func(policy.Request) error
-	if a.Seen != "" {
-		seen = policy.Seen(a.Seen, m.usual)
-	}
-	r, err := m.gate.store.Refuse(a.ID, a.By, a.Answer, seen)
-	if err != nil {
-		return r, err
-	}
-	ctx = context.WithoutCancel(ctx)
-	err = m.takeRefused(ctx, r, a.By)
-	// It is refused; that those who wait for it must wait a little longer where they can't be told is no failure.
-	_ = m.release(ctx, r)
-	return r, err
-}
-
-// takeRefused takes from the sandboxes of a lineage what was refused, where a grant allows it.
-func (m *Manager) takeRefused(ctx context.Context, r policy.Request, by string) error {
-	rule, err := egress.ParseDomainRule(r.Rule)
-	if err != nil {
-		return err
-	}
-	boxes, err := m.asking(ctx, r, policy.ThisLineage)
-	if errors.Is(err, ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	var all []error
-	for _, s := range boxes {
-		if s.Egress == egress.Unrestricted || !slices.ContainsFunc(m.defaults.Presets.For(s.Egress, s.Rules).Rules, func(g egress.Grant) bool { return !g.Deny && g.Rule.Overlaps(rule) }) {
-			continue
-		}
-		b := &permit{Backend: m.gate.backend, gate: m.gate}
-		_, err := m.editEgress(ctx, b, s, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
-			own, _, err := m.defaults.Presets.Deny(mode, own, egress.Human+by+", request "+r.ID, false, rule)
-			return mode, own, err
-		})
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			all = append(all, fmt.Errorf("it is refused, and still allowed in sandbox %s: %w", s.Name, err))
-		}
-	}
-	return errors.Join(all...)
-}
-
-// release denies the connections that wait for the answer to a request.
-func (m *Manager) release(ctx context.Context, r policy.Request) error {
-	rule, err := egress.ParseDomainRule(r.Rule)
-	if err != nil {
-		return err
-	}
-	boxes, err := m.asking(ctx, r, policy.ThisLineage)
-	if err != nil {
-		return err
-	}
-	var all []error
-	for _, s := range boxes {
-		for _, p := range rule.Ports {
-			if p.First == p.Last { // a connection asks for one port, or for the two of the web
-				all = append(all, m.gate.backend.Hold(ctx, s.ID, rule.Domain, p.First, 0))
-			}
-		}
-	}
-	return errors.Join(all...)
 }
 
 // withdraw ends the open requests of an owner's whose sandboxes are gone.
