@@ -84,6 +84,24 @@ func TestAnAnswerIsToWhatWasShown(t *testing.T) {
 	}
 }
 
+// Who asks while the same is just being granted to others asks a question of its own.
+func TestWhoAsksDuringAGrantIsNotToldItIsTheirs(t *testing.T) {
+	a := newAsked(t, "")
+	r := a.askFor(t, "c1", "x.example.com", "", 0)
+	if _, err := a.store.Claim(r.ID, "test", nil); err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan policy.Request)
+	go func() { asked <- a.askFor(t, "c2", "x.example.com", "", 0) }()
+	time.Sleep(150 * time.Millisecond)
+	if _, err := a.store.Grant(r.ID, "test", policy.Askers, time.Now().Add(time.Hour), ""); err != nil {
+		t.Fatal(err)
+	}
+	if mine := <-asked; mine.ID == r.ID || mine.State != policy.RequestOpen || !slices.Equal(mine.Names(), []string{"c2"}) {
+		t.Errorf("%+v", mine)
+	}
+}
+
 // A connection's question has no words until the agent says some, which whoever was shown it without has not been shown.
 func TestTheAgentsFirstWordsAreShown(t *testing.T) {
 	a := newAsked(t, "")

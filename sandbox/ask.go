@@ -32,6 +32,9 @@ type AllowResult struct {
 	Requests []policy.Request // what a human must decide about, or has decided
 }
 
+// maxGranting bounds how often it is looked whether a request that is being granted is so.
+const maxGranting = 100
+
 // maxReason bounds what is said of a rule, in bytes.
 const maxReason = 300
 
@@ -109,9 +112,15 @@ func (m *Manager) divide(v policy.Verdict, s Sandbox, rules []egress.Rule) (give
 // raise puts rules to a human, for a sandbox and its lineage.
 func (m *Manager) raise(s Sandbox, reason string, wanted time.Duration, rules []egress.Rule, again bool) (out []policy.Request, err error) {
 	for _, rule := range rules {
-		r, _, err := m.gate.store.Raise(policy.Request{
+		ask := policy.Request{
 			Owner: s.Owner, Sandbox: s.Name, Born: s.CreatedAt, Lineage: s.Lineage, Rule: rule.String(), Reason: reason, Source: policy.ByAgent, Wanted: policy.Seconds(wanted / time.Second), Again: again,
-		})
+		}
+		r, _, err := m.gate.store.Raise(ask)
+		// One that is just being granted is for those that asked before: this one asks when that is over.
+		for tries := 0; tries < maxGranting && err == nil && r.State == policy.RequestGranting && !asks(r, s); tries++ {
+			time.Sleep(askEvery)
+			r, _, err = m.gate.store.Raise(ask)
+		}
 		if err != nil {
 			return out, fmt.Errorf("%s can't be asked for: %w", rule, err)
 		}

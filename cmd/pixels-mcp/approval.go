@@ -30,7 +30,9 @@ func (a *app) approvalCommand() *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			return a.withApprover(func(approver *policy.Approver) error {
 				set, _, err := approver.Set()
-				if err != nil {
+				if errors.Is(err, policy.ErrProofLost) {
+					fmt.Fprintf(a.err, "%v: passkeys are to be added anew, too\n", err)
+				} else if err != nil {
 					return err
 				}
 				ask := a.asker()
