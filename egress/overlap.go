@@ -7,8 +7,7 @@ func (r Rule) Within(wider Rule) bool {
 		if !r.CIDR.IsValid() || !wider.CIDR.IsValid() || wider.CIDR.Bits() > r.CIDR.Bits() || !wider.CIDR.Contains(r.CIDR.Addr()) {
 			return false
 		}
-	case r.Domain == wider.Domain && r.Below == wider.Below:
-	case !wider.Below || !wider.CoversName(r.Domain):
+	case !r.NameWithin(wider):
 		return false
 	}
 	for _, p := range r.Ports {
@@ -21,6 +20,11 @@ func (r Rule) Within(wider Rule) bool {
 		}
 	}
 	return true
+}
+
+// NameWithin tells whether all names that r is for wider is for, too, whatever the ports.
+func (r Rule) NameWithin(wider Rule) bool {
+	return wider.Domain != "" && r.Domain != "" && (r.Domain == wider.Domain && r.Below == wider.Below || wider.Below && wider.CoversName(r.Domain))
 }
 
 // Overlaps tells whether there is anything that both rules are for.

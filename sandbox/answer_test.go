@@ -216,6 +216,22 @@ func TestANoOutlivesAYes(t *testing.T) {
 	if _, err := a.human.Refuse(t.Context(), sandbox.Approval{ID: r.ID, By: "test"}); err != nil || a.reaches(t, "box", "web.example.net") || !a.reaches(t, "box", "www.example.net") {
 		t.Errorf("refused, and in reach: %v", err)
 	}
+	// What was given for itself is not taken by a no to more.
+	r = a.askFor(t, "box", "*.org.example.org", "", 0)
+	if _, err := a.human.Allow(t.Context(), "me", sandbox.AllowRequest{Name: "box", Domains: []string{"one.org.example.org"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.human.Refuse(t.Context(), sandbox.Approval{ID: r.ID, By: "test"}); err != nil || !a.reaches(t, "box", "one.org.example.org") {
+		t.Errorf("a no to more took what was given: %v", err)
+	}
+	// On the one port of two that a grant of more has.
+	r = a.askFor(t, "box", "web.example.com", "", 0)
+	if _, err := a.human.Allow(t.Context(), "me", sandbox.AllowRequest{Name: "box", Domains: []string{"*.example.com:443"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.human.Refuse(t.Context(), sandbox.Approval{ID: r.ID, By: "test"}); err != nil || a.reaches(t, "box", "web.example.com") || !a.reaches(t, "box", "www.example.com") {
+		t.Errorf("refused, and in reach on one port: %v", err)
+	}
 }
 
 // A grant that can't be brought to all leaves all as they were: also what it would have replaced.
@@ -321,5 +337,14 @@ func TestACutIsAHumansToUndo(t *testing.T) {
 	}
 	if err := set("c1", egress.Agent)(); err != nil {
 		t.Error(err)
+	}
+	// A record that can't be written keeps nobody from being cut off.
+	if err := a.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = a.human.Panic(t.Context(), "me", "c1", false)
+	box, err2 := a.Get(t.Context(), "me", "c1")
+	if err == nil || err2 != nil || box.Egress != egress.None || !strings.Contains(err.Error(), "has no network now") {
+		t.Errorf("%v, %+v, %v", err, box.Egress, err2)
 	}
 }

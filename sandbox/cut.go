@@ -50,9 +50,10 @@ func (m *Manager) liftsNothing(mode egress.Mode, own []egress.Grant) error {
 
 // setMode changes the egress mode of a sandbox.
 func (m *Manager) setMode(ctx context.Context, b *permit, s Sandbox, mode egress.Mode) (EgressChange, error) {
+	var noted error
 	if mode == egress.None {
-		if err := m.cutOff(s); err != nil && !errors.Is(err, context.Canceled) {
-			return EgressChange{}, fmt.Errorf("note that no agent may give it back: %w", err)
+		if noted = m.cutOff(s); noted != nil { // which keeps nobody from being cut off
+			noted = fmt.Errorf("sandbox %s has no network now, and an agent may give it one again, for that could not be noted: %w", s.Name, noted)
 		}
 	} else if err := m.mayHave(s, mode); err != nil {
 		return EgressChange{}, err
@@ -64,6 +65,9 @@ func (m *Manager) setMode(ctx context.Context, b *permit, s Sandbox, mode egress
 	if err == nil && mode != egress.None && m.human {
 		err = m.givenBack(s)
 		m.settle(context.WithoutCancel(ctx), s.Owner, s.Lineage, fmt.Sprintf("granted by the egress %s (%s)", mode, m.by("egress", s.Owner, "")))
+	}
+	if err == nil {
+		err = noted
 	}
 	return change, err
 }

@@ -46,7 +46,9 @@ func (m *Manager) takeRefused(ctx context.Context, r policy.Request, by string) 
 	}
 	var all []error
 	for _, s := range boxes {
-		if s.Egress == egress.Unrestricted || !slices.ContainsFunc(m.defaults.Presets.For(s.Egress, s.Rules).Rules, func(g egress.Grant) bool { return !g.Deny && g.Rule.Overlaps(rule) }) {
+		// What is for less than was asked stays: it was given for itself.
+		given := func(g egress.Grant) bool { return !g.Deny && g.Rule.Overlaps(rule) && rule.NameWithin(g.Rule) }
+		if s.Egress == egress.Unrestricted || !slices.ContainsFunc(m.defaults.Presets.For(s.Egress, s.Rules).Rules, given) {
 			continue
 		}
 		b := &permit{Backend: m.gate.backend, gate: m.gate}
