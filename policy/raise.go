@@ -12,8 +12,9 @@ import (
 	"pixels/internal/units"
 )
 
-// Raise puts a question to a human, or adds who asks to one that is open, which stays as an agent asked it first: the same rule
-// for the same lineage is one question. One that was answered with no a short time ago is not put again: it is returned as it was answered. fresh tells that it is new.
+// Raise puts a question to a human, or adds who asks to one that is open, which stays as an agent asked it first: the same
+// rule for the same lineage is one question. One that was answered with no a short time ago is not put again: it is returned
+// as it was answered. fresh tells that it is new.
 func (s *Store) Raise(ask Request) (r Request, fresh bool, err error) {
 	if s == nil {
 		return r, false, errNoStore

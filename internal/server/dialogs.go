@@ -48,6 +48,12 @@ func (d *dialogs) unanswered(client, id string, shut bool) {
 	}
 }
 
+// opened notes that a page was opened for a question.
+func (d *dialogs) opened(client, id string) {
+	d.unanswered(client, id, true)
+	d.answered(client)
+}
+
 func (d *dialogs) answered(client string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

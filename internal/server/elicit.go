@@ -77,10 +77,15 @@ func (q *questions) human() (h tools.Human) {
 	if can.URL != nil {
 		h.Open = func(ctx context.Context, id, address, why string) error {
 			r, err := q.put(ctx, id, mcp.ElicitationParams{Mode: mcp.ElicitationModeURL, Message: why, ElicitationID: id, URL: address})
-			if err == nil && r.Action != mcp.ElicitationResponseActionAccept {
-				err = errors.New("it was not opened")
+			if err != nil {
+				return err
 			}
-			return err
+			if r.Action != mcp.ElicitationResponseActionAccept {
+				q.dialogs.unanswered(q.client(), id, true)
+				return errNoAnswer
+			}
+			q.dialogs.opened(q.client(), id) // once is enough
+			return nil
 		}
 	}
 	return h

@@ -290,6 +290,16 @@ func TestAClosedDialogStaysClosed(t *testing.T) {
 			})
 		}
 	}
+	// A page is opened once.
+	page := newElicited(t, before, "page = \"http://127.0.0.1:7467\"", &mcp.ElicitationCapability{URL: &struct{}{}}, says(mcp.ElicitationResponseActionAccept, nil))
+	for range 5 {
+		if _, err := page.allow(t.Context(), "*.example.com"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := page.asked.Load(); n != 1 {
+		t.Errorf("the page was opened %d times", n)
+	}
 	d := &dialogs{}
 	d.unanswered("one", "req-a-digest", true)
 	if !d.closed("one", "req-a-other") || d.closed("one", "req-b-x") || d.closed("two", "req-a-digest") {
