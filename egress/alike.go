@@ -76,9 +76,22 @@ func (r Rule) Opens() string {
 	if r.Below {
 		what = append(what, "every name below "+Display(r.Domain)+", also those that strangers may have there")
 	}
-	if ports > 2 {
-		what = append(what, fmt.Sprintf("%d ports", ports))
+	var list []string
+	for _, p := range r.Ports {
+		switch {
+		case p.First == p.Last:
+			list = append(list, fmt.Sprint(p.First))
+		case p == Ports{1, 65535}:
+			list = append(list, "all")
+		default:
+			list = append(list, fmt.Sprintf("%d to %d", p.First, p.Last))
+		}
 	}
+	text := strings.Join(list, ", ")
+	if i := strings.LastIndex(text, ", "); i >= 0 {
+		text = text[:i] + " and " + text[i+2:]
+	}
+	what = append(what, map[bool]string{true: "port ", false: "ports "}[ports == 1]+text)
 	what = append(what, "data may be sent there as well as fetched")
 	return strings.Join(what, "; ")
 }

@@ -72,8 +72,8 @@ func Standing(rules []Grant, r Rule) (out []Grant) {
 	return out
 }
 
-// after is the time of a rule that is given now.
-func after(own []Grant) time.Time {
+// After is the time of a rule that is given now, and is newer than all that a sandbox has.
+func After(own []Grant) time.Time {
 	at := time.Now().UTC()
 	for _, g := range own {
 		if !g.At.Before(at) { // by a clock that went back since
@@ -115,7 +115,7 @@ var (
 func Allow(own []Grant, as Grant, rules ...Rule) ([]Grant, error) {
 	out := Lasting(own)
 	for _, r := range rules {
-		as.Rule, as.At = r, after(out)
+		as.Rule, as.At = r, After(out)
 		for _, g := range out {
 			if g.Deny && r.Within(g.Rule) && !as.beats(g) {
 				return nil, fmt.Errorf("%w: %s was denied (by %s)", ErrStillDenied, g.Rule, g.From)
@@ -154,7 +154,7 @@ func (p Presets) Deny(mode Mode, own []Grant, from string, stands bool, rules ..
 		before := len(left)
 		left = slices.DeleteFunc(left, func(g Grant) bool { return !g.Deny && g.Rule.Within(r) })
 		changed := len(left) != before
-		as := Grant{Rule: r, From: from, Deny: true, At: after(left)}
+		as := Grant{Rule: r, From: from, Deny: true, At: After(left)}
 		in := p.For(mode, left).Rules
 		still := slices.ContainsFunc(in, func(g Grant) bool { return !g.Deny && g.Rule.Overlaps(r) })
 		// One that is there already stands for it, unless something newer may beat it.

@@ -12,12 +12,10 @@ import (
 
 // giveOnce gives the gateway alone a grant for one connection.
 func (m *Manager) giveOnce(ctx context.Context, s Sandbox, id string, as egress.Grant, rule egress.Rule) error {
-	with, err := egress.Allow(s.Rules, as, rule)
-	if err != nil {
+	if _, err := egress.Allow(s.Rules, as, rule); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	as = with[len(with)-1] // the newest, which beats what is older
-	as.Once, as.Rule, as.Alone = id, rule, true
+	as.Once, as.Rule, as.Alone, as.At = id, rule, true, egress.After(s.Rules)
 	return m.gate.backend.GrantOnce(ctx, s.ID, as)
 }
 

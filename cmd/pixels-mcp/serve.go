@@ -52,9 +52,11 @@ func (a *app) serveCommand() *cobra.Command {
 			}
 			defer done()
 			log.Info().Msg(a.where())
-			for _, text := range a.elsewhere() {
-				log.Warn().Msg(text)
-			}
+			defer inBackground(cmd.Context(), func(context.Context) {
+				for _, text := range a.elsewhere() {
+					log.Warn().Msg(text)
+				}
+			})()
 			defer inBackground(cmd.Context(), func(ctx context.Context) {
 				if err := incus.EnsureHostRules(ctx, a.config.IncusConfig()); err != nil && ctx.Err() == nil {
 					log.Warn().Err(err).Msg("this machine's own firewall rules")
