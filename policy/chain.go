@@ -60,14 +60,16 @@ func setAnchor(tx *sql.Tx, name string, id int64, hash []byte, at time.Time) err
 // end returns the last record's ID and hash, from which the chain goes on.
 func end(tx *sql.Tx) (id int64, hash []byte, err error) {
 	id, hash, err = anchor(tx, anchorLast)
-	if err != nil || hash != nil {
+	var most int64
+	if err == nil {
+		err = tx.QueryRow("SELECT coalesce(max(id), 0) FROM audit").Scan(&most)
+	}
+	// What somebody else added must not keep anything from being put down after it.
+	if id = max(id, most); err != nil || hash != nil {
 		return id, hash, err
 	}
 	// The chain begins here. What is there already is from an older version.
-	if err = tx.QueryRow("SELECT coalesce(max(id), 0) FROM audit").Scan(&id); err == nil {
-		err = setAnchor(tx, anchorFirst, id, []byte{}, time.Now())
-	}
-	return id, []byte{}, err
+	return id, []byte{}, setAnchor(tx, anchorFirst, id, []byte{}, time.Now())
 }
 
 // Chain is what became of the chain of records.

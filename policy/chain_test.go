@@ -91,6 +91,21 @@ func TestTheChainGoesOn(t *testing.T) {
 	}
 }
 
+// Whoever adds a record, as an older version does, shows, and keeps nothing from being put down.
+func TestWhatWasAddedKeepsNothingOut(t *testing.T) {
+	s := newStore(t)
+	s.Add(Record{Kind: Decided, Owner: "alice"})
+	written(t, s, 1)
+	if err := s.with(func(db *sql.DB) error { _, err := db.Exec("INSERT INTO audit (at, kind) VALUES (1, 'exec')"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	s.Add(Record{Kind: Decided, Owner: "alice"})
+	written(t, s, 3)
+	if c, err := s.Verify(); err != nil || len(c.Faults) == 0 || !strings.Contains(c.Faults[0], "number 2") {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 func TestAFileOfAnOlderVersionIsChainedFromNowOn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pixels.db")
 	db, err := sql.Open("sqlite", path)
