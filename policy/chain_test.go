@@ -96,7 +96,10 @@ func TestWhatWasAddedKeepsNothingOut(t *testing.T) {
 	s := newStore(t)
 	s.Add(Record{Kind: Decided, Owner: "alice"})
 	written(t, s, 1)
-	if err := s.with(func(db *sql.DB) error { _, err := db.Exec("INSERT INTO audit (at, kind) VALUES (1, 'exec')"); return err }); err != nil {
+	if err := s.with(func(db *sql.DB) error {
+		_, err := db.Exec("INSERT INTO audit (at, kind) VALUES (1, 'exec')")
+		return err
+	}); err != nil {
 		t.Fatal(err)
 	}
 	s.Add(Record{Kind: Decided, Owner: "alice"})
