@@ -71,7 +71,6 @@ func (w *watching) Update(m tea.Msg) (tea.Model, tea.Cmd) {
 		return w, tea.Tick(watchRequests, func(time.Time) tea.Msg { return w.read() })
 	case answered:
 		w.said, w.busy = string(m), false
-		return w, w.read
 	case tea.KeyMsg:
 		if m.Type != tea.KeyRunes {
 			return w, w.press(m.String())
