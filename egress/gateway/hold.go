@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -57,7 +58,8 @@ func (g *Gateway) GrantOnce(sandbox string, index int, grant egress.Grant) error
 	}
 	policy := w.policy
 	same := func(g egress.Grant) bool { return g.Once == grant.Once }
-	switch over := !time.Now().Before(grant.Until); {
+	over := !time.Now().Before(grant.Until)
+	switch {
 	case over:
 		policy.Rules = slices.DeleteFunc(slices.Clone(policy.Rules), same)
 	case slices.ContainsFunc(policy.Rules, same):
@@ -65,11 +67,16 @@ func (g *Gateway) GrantOnce(sandbox string, index int, grant egress.Grant) error
 	default:
 		policy.Rules = append(slices.Clone(policy.Rules), grant)
 	}
-	if err := g.store.save(w.number, kept{Sandbox: w.sandbox, Policy: policy, Mark: w.mark}); err != nil {
-		return fmt.Errorf("keep the grant: %w", err)
+	if err = g.store.save(w.number, kept{Sandbox: w.sandbox, Policy: policy, Mark: w.mark}); err != nil {
+		err = fmt.Errorf("keep the grant: %w", err)
+		if !over {
+			return err
+		}
+		// What is taken back is so now, and after a restart the wire had better be closed.
+		err = errors.Join(err, g.store.remove(w.number))
 	}
-	_, err = g.enforce(w, policy, w.mark)
-	return err
+	_, err2 := g.enforce(w, policy, w.mark)
+	return errors.Join(err, err2)
 }
 
 // once returns a sandbox's grants for one connection.
