@@ -108,14 +108,13 @@ func (p *Provisioner) renewGateway(ctx context.Context, content []byte, version 
 	if err := awaitGateway(ctx, p.server, name); err != nil {
 		return err
 	}
-	inst, etag, err := p.server.GetInstance(name)
+	// A server that runs may give it wires meanwhile.
+	err = edit(ctx, p.server, name, func(put *api.InstancePut) error {
+		put.Config[gatewayKey] = version
+		delete(put.Config, canaryKey) // that was with the old one
+		return nil
+	})
 	if err != nil {
-		return fmt.Errorf("renew the gateway: %w", err)
-	}
-	inst.Config[gatewayKey] = version
-	delete(inst.Config, canaryKey) // that was with the old one
-	op, err := p.server.UpdateInstance(name, inst.InstancePut, etag)
-	if _, err = finish(ctx, p.server, op, err); err != nil {
 		return fmt.Errorf("note the gateway's version: %w", err)
 	}
 	return nil
