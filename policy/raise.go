@@ -33,16 +33,14 @@ func (s *Store) Raise(ask Request) (r Request, fresh bool, err error) {
 		r, found = scan(tx.QueryRow(columns+` WHERE owner = ? AND lineage = ? AND rule = ? AND (state IN ('open', 'granting') OR state = 'denied' AND decided_at > ?)
 			ORDER BY at DESC LIMIT 1`, ask.Owner, ask.Lineage, ask.Rule, now.Add(-refusedFor).UnixMilli()))
 		switch {
-		case found == nil && (r.State.Ended() || ask.Again):
+		case found == nil && (r.State != RequestOpen || ask.Again): // one that is being granted is for those who asked before
 			return nil
 		case found == nil:
-			if r.State == RequestOpen { // one that is being granted is for those who asked before
-				if err := joins(tx, r.ID, ask); err != nil {
-					return err
-				}
+			if err := joins(tx, r.ID, ask); err != nil {
+				return err
 			}
 			// A connection's question has no words; the agent's first ones are put to it, and who was shown it without is shown it again.
-			if r.State == RequestOpen && r.Source == ByConnection && ask.Source == ByAgent {
+			if r.Source == ByConnection && ask.Source == ByAgent {
 				r.Source, r.Reason, r.Wanted = ByAgent, ask.Reason, ask.Wanted
 			}
 			if _, err := tx.Exec("UPDATE requests SET last = ?, count = count + 1, source = ?, reason = ?, wanted = ? WHERE id = ?", now.UnixMilli(), r.Source, r.Reason, r.Wanted, r.ID); err != nil {

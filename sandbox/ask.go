@@ -35,15 +35,15 @@ type AllowResult struct {
 // maxGranting bounds how often it is looked whether a request that is being granted is so.
 const maxGranting = 100
 
-// maxReason bounds what is said of a rule, in bytes.
-const maxReason = 300
+// MaxReason bounds what is said of a rule, in bytes.
+const MaxReason = 300
 
 // askEvery is how often it is looked whether there is an answer.
 const askEvery = 100 * time.Millisecond
 
 // Allow lets a sandbox reach domains, as far as the policy grants them unasked; the others are put to a human.
 func (m *Manager) Allow(ctx context.Context, owner string, r AllowRequest) (AllowResult, error) {
-	r.Reason = plain.Line(r.Reason, maxReason)
+	r.Reason = plain.Line(r.Reason, MaxReason)
 	rules, err := allowRules(r.Domains, r.Addresses && m.human)
 	if err != nil {
 		return AllowResult{}, err
@@ -84,22 +84,14 @@ func (m *Manager) Allow(ctx context.Context, owner string, r AllowRequest) (Allo
 	return out, err
 }
 
-// Lifted are the denials of a human's in a sandbox that count no more in the mode unrestricted.
-func (e Egress) Lifted() []egress.Grant {
-	return slices.DeleteFunc(slices.Clone(e.Rules), func(g egress.Grant) bool { return !g.Deny || !g.ByHuman() })
-}
-
 // divide tells what of rules a sandbox is given, and what a human is asked for. What it may reach already is in neither.
 func (m *Manager) divide(v policy.Verdict, s Sandbox, rules []egress.Rule) (give, ask []egress.Rule) {
-	has := func(s Sandbox, rule egress.Rule) bool {
-		_, ok := s.has(m.defaults.Presets, rule)
-		return ok
-	}
 	for _, rule := range rules {
+		_, has := s.has(m.defaults.Presets, rule)
 		switch {
 		case m.human:
 			give = append(give, rule)
-		case has(s, rule):
+		case has:
 		case s.deniedByHuman(rule) || slices.ContainsFunc(v.Ask, rule.Equal):
 			ask = append(ask, rule)
 		default:

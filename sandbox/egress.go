@@ -26,6 +26,11 @@ type Egress struct {
 	Requests []policy.Request // of its lineage, open
 }
 
+// Lifted are the denials of a human's in a sandbox that count no more in the mode unrestricted.
+func (e Egress) Lifted() []egress.Grant {
+	return slices.DeleteFunc(slices.Clone(e.Rules), func(g egress.Grant) bool { return !g.Deny || !g.ByHuman() })
+}
+
 // Denial is a connection that was refused.
 type Denial struct {
 	Domain  string // empty when the sandbox dialled an address that no name of its own stands for
@@ -146,11 +151,7 @@ func (m *Manager) SetEgress(ctx context.Context, owner, name string, mode egress
 	if err := checkEgress(mode); err != nil {
 		return EgressChange{}, err
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "egress", Owner: owner, Sandbox: name, Mode: mode})
-	if err != nil {
-		return EgressChange{}, err
-	}
-	s, err := m.begun(ctx, owner, name)
+	b, s, err := m.vetted(ctx, policy.Call{Name: "egress", Owner: owner, Sandbox: name, Mode: mode}, name)
 	if err != nil {
 		return EgressChange{}, err
 	}
@@ -158,15 +159,21 @@ func (m *Manager) SetEgress(ctx context.Context, owner, name string, mode egress
 }
 
 func (m *Manager) changeEgress(ctx context.Context, call policy.Call, name string, edit EgressEdit) (EgressChange, error) {
-	b, err := m.vet(ctx, call)
-	if err != nil {
-		return EgressChange{}, err
-	}
-	s, err := m.begun(ctx, call.Owner, name)
+	b, s, err := m.vetted(ctx, call, name)
 	if err != nil {
 		return EgressChange{}, err
 	}
 	return m.editEgress(ctx, b, s, edit)
+}
+
+// vetted vets a call, and finds the sandbox that it is about.
+func (m *Manager) vetted(ctx context.Context, call policy.Call, name string) (*permit, Sandbox, error) {
+	b, err := m.vet(ctx, call)
+	if err != nil {
+		return nil, Sandbox{}, err
+	}
+	s, err := m.begun(ctx, call.Owner, name)
+	return b, s, err
 }
 
 // editEgress changes what a sandbox may reach, by a call that was vetted.

@@ -58,14 +58,12 @@ func (m *Manager) Grants(ctx context.Context, owner, name string) (out []Standin
 	}
 	boxes = slices.DeleteFunc(boxes, func(s Sandbox) bool { return owner != "" && s.Owner != owner || name != "" && s.Name != name })
 	since := time.Now()
-	for _, s := range boxes {
-		rules := egress.Lasting(s.Rules)
-		if s.State == Running && s.Egress != egress.None {
-			if now, err := m.gate.backend.Egress(ctx, s.ID); err == nil { // the gateway alone knows what is for one connection
-				rules = append(rules, slices.DeleteFunc(now.Rules, func(g egress.Grant) bool { return g.Once == "" || g.Spent })...)
-			}
-		}
-		for _, rule := range rules {
+	own := make([][]egress.Grant, len(boxes))
+	sideBySide(len(boxes), parallel, func(i int) {
+		own[i] = append(egress.Lasting(boxes[i].Rules), m.once(ctx, boxes[i])...)
+	})
+	for i, s := range boxes {
+		for _, rule := range own[i] {
 			if rule.Deny {
 				continue
 			}
@@ -108,10 +106,23 @@ func (m *Manager) Grants(ctx context.Context, owner, name string) (out []Standin
 	return out, nil
 }
 
+// once are a sandbox's grants for one connection that was not made yet. Its gateway alone knows them; where none answers there
+// are none.
+func (m *Manager) once(ctx context.Context, s Sandbox) []egress.Grant {
+	if s.State != Running || s.Egress == egress.None {
+		return nil
+	}
+	now, err := m.gate.backend.Egress(ctx, s.ID)
+	if err != nil {
+		return nil
+	}
+	return slices.DeleteFunc(now.Rules, func(g egress.Grant) bool { return g.Once == "" || g.Spent })
+}
+
 // covers tells whether a rule is for where a connection went, in the form that records have.
 func covers(rule egress.Rule, target string) bool {
 	to, err := egress.ParseRule(target)
-	return err == nil && (to.Within(rule) || to.CIDR.IsValid() && rule.CIDR.IsValid() && to.Overlaps(rule) || to.Domain != "" && !to.Below && rule.CoversName(to.Domain) && to.Overlaps(rule))
+	return err == nil && to.Overlaps(rule)
 }
 
 // RevokeGrant takes a grant back from all sandboxes of an owner that have it, and cuts what it let out. It returns their names;
@@ -158,7 +169,7 @@ func (m *Manager) takeBackGrant(ctx context.Context, owner string, is func(egres
 		return nil, err
 	}
 	ctx = context.WithoutCancel(ctx)
-	b := &permit{Backend: m.gate.backend, gate: m.gate}
+	b := m.unvetted()
 	var all []error
 	for _, s := range list {
 		had := slices.ContainsFunc(s.Rules, func(g egress.Grant) bool { return !g.Deny && is(g) })

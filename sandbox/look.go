@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/internal/plain"
 	"pixels/internal/units"
 	"pixels/policy"
 )
@@ -96,10 +97,7 @@ func (s Sandbox) reaches() string {
 	if s.Egress != egress.Agent && s.Egress != egress.Allowlist || len(names) == 0 {
 		return text
 	}
-	list := strings.Join(names[:min(len(names), most)], ", ")
-	if more := len(names) - most; more > 0 {
-		list += fmt.Sprintf(" and %d more", more)
-	}
+	list := plain.Some(names, most)
 	if text != "" {
 		return text + ", " + list
 	}

@@ -51,8 +51,7 @@ func (m *Manager) takeRefused(ctx context.Context, r policy.Request, by string) 
 		if s.Egress == egress.Unrestricted || !slices.ContainsFunc(m.defaults.Presets.For(s.Egress, s.Rules).Rules, given) {
 			continue
 		}
-		b := &permit{Backend: m.gate.backend, gate: m.gate}
-		_, err := m.editEgress(ctx, b, s, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+		_, err := m.editEgress(ctx, m.unvetted(), s, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 			own, _, err := m.defaults.Presets.Deny(mode, own, egress.Human+by+", request "+r.ID, false, rule)
 			return mode, own, err
 		})

@@ -223,6 +223,9 @@ func (m *Manager) vet(ctx context.Context, c policy.Call) (*permit, error) {
 	return p, nil
 }
 
+// unvetted is a permit for what no call asks for: a human's answer, or the policy's own.
+func (m *Manager) unvetted() *permit { return &permit{Backend: m.gate.backend, gate: m.gate} }
+
 // decision is the record of a verdict.
 func decision(c policy.Call, v policy.Verdict, err error) policy.Record {
 	r := policy.Record{Kind: policy.Decided, Owner: c.Owner, Sandbox: c.Sandbox, Tool: c.Name, Verdict: string(v.Decision), Rule: v.Rule, Detail: v.Reason}

@@ -158,7 +158,7 @@ func (m *Manager) held(ctx context.Context, counts *counts, c Connection) error 
 		return errors.Join(err, refuse())
 	}
 	if v.Decision == policy.Allow && !s.denied(rule) {
-		_, err := m.change(ctx, &permit{Backend: m.gate.backend, gate: m.gate}, s, m.terms(c.Owner, "policy, egress.allow", 0), []egress.Rule{rule})
+		_, err := m.change(ctx, m.unvetted(), s, m.terms(c.Owner, "policy, egress.allow", 0), []egress.Rule{rule})
 		if err == nil {
 			m.fired(ctx, s, []egress.Rule{rule})
 		}

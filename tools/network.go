@@ -75,17 +75,14 @@ type egressDenial struct {
 	At     time.Time `json:"at"`
 }
 
-// maxReason bounds an agent's reason, in bytes.
-const maxReason = 300
-
 var allowDomain = define(Tool{
 	Name: "allow_domain", Title: "Allow domains", Idempotent: true,
 	Description: "Asks that a sandbox may reach domains, for egress agent and allowlist. What the policy grants is in reach at once; for the rest a human is asked, " +
 		"whose answer is for the sandboxes that asked, unless they say otherwise: requests says what became of it, and wait waits for it. exec says when a connection was denied.",
 }, func(ctx context.Context, s Session, in allowInput) (allowOutput, Result, error) {
 	reason := strings.Join(strings.Fields(in.Reason), " ")
-	if reason == "" || len(reason) > maxReason {
-		return allowOutput{}, Result{}, fmt.Errorf("the argument \"reason\" has %d bytes: say in up to %d what the domains are for", len(reason), maxReason)
+	if reason == "" || len(reason) > sandbox.MaxReason {
+		return allowOutput{}, Result{}, fmt.Errorf("the argument \"reason\" has %d bytes: say in up to %d what the domains are for", len(reason), sandbox.MaxReason)
 	}
 	if !(in.Wait >= 0 && in.Wait <= callLimit.Seconds()) {
 		return allowOutput{}, Result{}, fmt.Errorf("the argument \"wait\" is %v; give 0 to %v seconds, and call wait for longer", in.Wait, callLimit.Seconds())

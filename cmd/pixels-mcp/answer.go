@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pixels/internal/plain"
 	"pixels/internal/units"
 	"pixels/policy"
 	"pixels/sandbox"
@@ -120,10 +121,8 @@ func reached(r sandbox.Approved) string {
 		return "one connection of sandbox " + r.Names[0]
 	case n == 1:
 		return "sandbox " + r.Names[0]
-	case n > most:
-		return fmt.Sprintf("%d sandboxes (%s and %d more)", n, strings.Join(r.Names[:most], ", "), n-most)
 	default:
-		return fmt.Sprintf("%d sandboxes (%s)", n, strings.Join(r.Names, ", "))
+		return fmt.Sprintf("%d sandboxes (%s)", n, plain.Some(r.Names, most))
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pixels/internal/plain"
 	"pixels/policy"
 	"pixels/sandbox"
 )
@@ -66,7 +67,7 @@ func (a *app) showGrants(list []sandbox.Standing, given []sandbox.Allowance) err
 		if !g.Until.IsZero() {
 			until = moment(g.Until)
 		}
-		fmt.Fprintf(w, "%s\t%s/%s\t%s\t%s\t%d\t%s\t%s\n", g.Rule, g.Owner, some(g.Names), g.Scope, until, g.Uses, when(g.Last), g.From)
+		fmt.Fprintf(w, "%s\t%s/%s\t%s\t%s\t%d\t%s\t%s\n", g.Rule, g.Owner, plain.Some(g.Names, someNames), g.Scope, until, g.Uses, when(g.Last), g.From)
 	}
 	if len(given) > 0 {
 		fmt.Fprintln(w, "\nBY THE POLICY\tOWNER\tSCOPE\tFOR\tGIVEN\tLAST\t")
@@ -84,15 +85,8 @@ func when(t time.Time) string {
 	return ago(t) + " ago"
 }
 
-// some names the first of several.
-func some(names []string) string {
-	const most = 3
-	text := strings.Join(names[:min(len(names), most)], ", ")
-	if more := len(names) - most; more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
-	}
-	return text
-}
+// someNames are as many of several as a line has room for.
+const someNames = 3
 
 func (a *app) requestsRevoke() *cobra.Command {
 	return &cobra.Command{
@@ -113,7 +107,7 @@ func (a *app) requestsRevoke() *cobra.Command {
 					case len(names) == 0:
 						fmt.Fprintf(a.out, "%s: %s had ended in all sandboxes already\n", r.ID, r.Rule)
 					default:
-						fmt.Fprintf(a.out, "%s: %s is taken back from %s\n", r.ID, r.Rule, some(names))
+						fmt.Fprintf(a.out, "%s: %s is taken back from %s\n", r.ID, r.Rule, plain.Some(names, someNames))
 					}
 				}
 				return errors.Join(all...)

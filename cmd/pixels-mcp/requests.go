@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"pixels/internal/plain"
 	"pixels/internal/units"
 	"pixels/policy"
 	"pixels/sandbox"
@@ -140,7 +141,7 @@ func moment(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 M
 
 // whoAsks names the sandboxes that asked.
 func whoAsks(r policy.Request) string {
-	return r.Owner + "/" + some(r.Names())
+	return r.Owner + "/" + plain.Some(r.Names(), someNames)
 }
 
 func ago(t time.Time) string {

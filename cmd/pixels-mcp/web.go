@@ -24,8 +24,9 @@ func (a *app) webCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "web",
 		Short: "Serve the page on which you decide what agents may reach",
-		Long: "web serves a page with what agents ask for, all sandboxes, and the record. It has a token of its own, which it\n" +
-			"prints: keep it from agents. While the page is open in a browser, blocked connections wait for your answer.\n" +
+		Long: "web serves a page with what agents ask for and were granted, all sandboxes, and the record. It has a token of\n" +
+			"its own, which it prints: keep it from agents. While the page is open in a browser, blocked connections wait for\n" +
+			"your answer.\n" +
 			"It is for this machine; to reach it from another one, put a server with TLS before it and name it with --name.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {

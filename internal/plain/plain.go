@@ -2,6 +2,7 @@
 package plain
 
 import (
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -81,4 +82,13 @@ func (w *Writer) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	return len(b), nil
+}
+
+// Some lists the first of many words, and how many more there are.
+func Some(words []string, most int) string {
+	text := strings.Join(words[:min(len(words), most)], ", ")
+	if more := len(words) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }

@@ -30,3 +30,11 @@ func TestWhatIsPrintedIsHarmless(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+func TestSome(t *testing.T) {
+	for want, words := range map[string][]string{"": nil, "a": {"a"}, "a, b": {"a", "b"}, "a, b and 2 more": {"a", "b", "c", "d"}} {
+		if got := Some(words, 2); got != want {
+			t.Errorf("%v: %q", words, got)
+		}
+	}
+}
