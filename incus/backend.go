@@ -14,8 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
+	"golang.org/x/sync/semaphore"
 
 	"pixels/egress"
 	"pixels/sandbox"
@@ -47,7 +47,7 @@ const userProperty = "user.pixels.user"
 // Backend is a sandbox.Backend on one Incus project. It keeps no state but a cache, and needs no Incus to be opened: calls
 // made while none answers fail with ErrUnreachable, and the next one may work.
 type Backend struct {
-	server client.InstanceServer
+	server *daemon
 	config Config
 	cache  *cache
 	wires  *wires             // of the configured network
@@ -59,12 +59,14 @@ type Backend struct {
 	bridged    bool // in tests: cards on the bridge instead of wires
 	feeding    sync.WaitGroup
 	background tasks
+	working    context.Context // of the work in the background
+	stopWork   context.CancelFunc
 	sessions   sessions
-	mending    sync.Mutex // of wires: one at a time is enough
-	programs   sync.Map   // of IDs of the instances that have our program
+	mending    *semaphore.Weighted // of wires: one at a time is enough
+	programs   sync.Map            // of IDs of the instances that have our program
 	toppingUp  atomic.Bool
 	tidying    sync.Map   // of IDs of replaced instances from which a sweep has garbage removed just now
-	changing   sync.Map   // of instance IDs to the *sync.Mutex of who changes their keys
+	changing   sync.Map   // of instance IDs to the *semaphore.Weighted of who changes their keys
 	stopAt     func(stop) // in tests: called at each stop
 
 	poolCharges atomic.Value // of a bool: see charges
@@ -81,12 +83,13 @@ func OpenBackend(c Config) (*Backend, error) {
 			return nil, err
 		}
 	}
-	server, err := dial(context.Background(), c)
+	server, err := dial(c, cmp.Or(c.limit, callLimit))
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{server: server, config: c, cache: &cache{server: server}, wires: newWires(server, c), stale: staleAfter, now: time.Now}
+	b := &Backend{server: server, config: c, cache: &cache{server: server}, wires: newWires(server, c), stale: staleAfter, now: time.Now, mending: semaphore.NewWeighted(1)}
 	b.wires.lost = func() { b.later(b.mendSoon) }
+	b.working, b.stopWork = context.WithCancel(context.Background())
 	var following context.Context
 	following, b.end = context.WithCancel(context.Background())
 	b.feeding.Go(func() { b.cache.follow(following, c) })
@@ -113,7 +116,7 @@ func (b *Backend) List(ctx context.Context, owner string) ([]sandbox.Sandbox, er
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	all, err := b.cache.instances()
+	all, err := b.cache.instances(ctx)
 	if err != nil {
 		return nil, b.failed(err, "list sandboxes")
 	}
@@ -132,7 +135,7 @@ func (b *Backend) Relatives(ctx context.Context, owner, lineage string) (out []s
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	all, err := b.cache.fresh()
+	all, err := b.cache.fresh(ctx)
 	if err != nil {
 		return nil, b.failed(err, "list the sandboxes of a lineage")
 	}
@@ -152,7 +155,7 @@ func (b *Backend) Get(ctx context.Context, owner, name string) (sandbox.Sandbox,
 	if err := ctx.Err(); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	all, err := b.cache.instances()
+	all, err := b.cache.instances(ctx)
 	if err != nil {
 		return sandbox.Sandbox{}, b.failed(err, "find sandbox %s", name)
 	}
@@ -165,8 +168,8 @@ func (b *Backend) Get(ctx context.Context, owner, name string) (sandbox.Sandbox,
 }
 
 // claims asks Incus for the instances that bear a name for an owner.
-func (b *Backend) claims(owner, name string) ([]api.Instance, error) {
-	all, err := b.cache.fresh()
+func (b *Backend) claims(ctx context.Context, owner, name string) ([]api.Instance, error) {
+	all, err := b.cache.fresh(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +178,7 @@ func (b *Backend) claims(owner, name string) ([]api.Instance, error) {
 		for _, c := range claimsIn(all, owner, name) {
 			b.cache.touch(c.Name)
 		}
-		if all, err = b.cache.instances(); err != nil {
+		if all, err = b.cache.instances(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -256,11 +259,12 @@ func describe(inst *api.Instance) sandbox.Sandbox {
 	return s
 }
 
-// lock keeps others of this process from changing an instance, until what it returns is called.
-func (b *Backend) lock(id string) (unlock func()) {
-	lock, _ := b.changing.LoadOrStore(id, &sync.Mutex{})
-	lock.(*sync.Mutex).Lock()
-	return lock.(*sync.Mutex).Unlock
+// lock keeps others of this process from changing an instance, until what it returns is called. It waits no longer than ctx
+// lasts.
+func (b *Backend) lock(ctx context.Context, id string) (unlock func(), err error) {
+	l, _ := b.changing.LoadOrStore(id, semaphore.NewWeighted(1))
+	lock := l.(*semaphore.Weighted)
+	return func() { lock.Release(1) }, lock.Acquire(ctx, 1)
 }
 
 // change updates the keys of an instance, again when another writer was faster, or while Incus is busy with the instance. An
@@ -272,9 +276,13 @@ func (b *Backend) lock(id string) (unlock func()) {
 //
 // meanwhile, unless it is nil, is called with the keys that Incus is just writing; whether it will succeed is open then.
 func (b *Backend) change(ctx context.Context, id string, edit func(config map[string]string) error, meanwhile func(config map[string]string)) error {
-	defer b.lock(id)()
+	unlock, err := b.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	for {
-		inst, etag, err := b.server.GetInstance(id)
+		inst, etag, err := b.server.with(ctx).GetInstance(id)
 		if err != nil {
 			b.cache.touch(id)
 			return err
@@ -286,7 +294,7 @@ func (b *Backend) change(ctx context.Context, id string, edit func(config map[st
 		if maps.Equal(before, put.Config) {
 			return nil
 		}
-		op, err := b.server.UpdateInstance(id, put, etag)
+		op, err := b.server.commit(ctx).UpdateInstance(id, put, etag)
 		var aside sync.WaitGroup
 		if meanwhile != nil && (err == nil || busy(err)) {
 			aside.Go(func() { meanwhile(put.Config) })
@@ -298,7 +306,7 @@ func (b *Backend) change(ctx context.Context, id string, edit func(config map[st
 		b.cache.touch(id)
 		switch {
 		case err == nil || full(err):
-			now, _, e := b.server.GetInstance(id)
+			now, _, e := b.server.with(ctx).GetInstance(id)
 			if e != nil || holds(now.Config, before, put.Config) {
 				return e
 			}
@@ -312,7 +320,7 @@ func (b *Backend) change(ctx context.Context, id string, edit func(config map[st
 			case <-time.After(20 * time.Millisecond):
 			}
 		case !api.StatusErrorCheck(err, http.StatusPreconditionFailed):
-			if _, _, e := b.server.GetInstance(id); missing(e) { // it went meanwhile, whatever the error says
+			if _, _, e := b.server.with(ctx).GetInstance(id); missing(e) { // it went meanwhile, whatever the error says
 				return e
 			}
 			return err

@@ -1,6 +1,7 @@
 package incus
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -18,7 +19,7 @@ func realBackend(t *testing.T) *Backend {
 	p, err := OpenProvisioner(t.Context(), Config{})
 	if err == nil {
 		var image *ProvisionImage
-		if image, err = p.Image(p.Config().Image); err == nil && image == nil {
+		if image, err = p.Image(context.Background(), p.Config().Image); err == nil && image == nil {
 			err = errors.New("there is no base image")
 		}
 	}

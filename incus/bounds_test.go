@@ -19,7 +19,7 @@ import (
 // oomKills is how many processes of an instance the kernel has killed for want of memory.
 func (l *lab) oomKills(t *testing.T, id string) (n int) {
 	t.Helper()
-	state, _, err := l.server.GetInstanceState(id)
+	state, _, err := l.server.with(context.Background()).GetInstanceState(id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func wrong(t *testing.T, l *lab, box, path string) func() string {
 // worker is the process of the gateway's that serves.
 func (l *lab) worker(t *testing.T) int {
 	t.Helper()
-	state, _, err := l.server.GetInstanceState(l.wires.name)
+	state, _, err := l.server.with(context.Background()).GetInstanceState(l.wires.name)
 	if err != nil {
 		t.Fatal(err)
 	}

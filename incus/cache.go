@@ -3,12 +3,12 @@ package incus
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"net/url"
 	"strings"
 	"sync"
 	"time"
 
-	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
 )
 
@@ -16,16 +16,23 @@ import (
 // instances changed; those are read anew when someone asks next. While no events come it knows nothing, and every question
 // is a call.
 type cache struct {
-	server client.InstanceServer
-
-	reading sync.Mutex // one reads anew at a time
+	server *daemon
 
 	mu      sync.Mutex
 	live    bool              // events come, so that what isn't marked as changed is right
+	gaps    int               // how often they stopped to come
 	known   map[string]*known // nil until all are read
 	changed map[string]bool   // IDs of instances to be read anew
-	busy    map[string]bool   // what was changed and is just being read, by the one who holds reading
+	busy    map[string]bool   // what was changed and is just being read
 	read    time.Time         // when all were
+	reading *reading          // that is under way, or nil
+}
+
+// reading reads anew, for all who wait for it.
+type reading struct {
+	done chan struct{} // closed when the others are set
+	all  map[string]*known
+	err  error
 }
 
 // known is what is known of one instance. It is never written to once others can see it.
@@ -46,6 +53,7 @@ func (c *cache) follow(ctx context.Context, config Config) {
 		c.listen(ctx, config)
 		c.mu.Lock()
 		c.live, c.known, c.changed = false, nil, nil
+		c.gaps++
 		c.mu.Unlock()
 		select {
 		case <-ctx.Done():
@@ -58,12 +66,8 @@ func (c *cache) follow(ctx context.Context, config Config) {
 func (c *cache) listen(ctx context.Context, config Config) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	server, err := dial(ctx, config)
-	if err != nil {
-		return
-	}
 	// The client's own listeners keep their connection for a minute after their end.
-	events, err := server.RawWebsocket("/events?" + url.Values{"type": {api.EventTypeLifecycle}, "project": {config.Project}}.Encode())
+	events, err := c.server.events(ctx, "/events?"+url.Values{"type": {api.EventTypeLifecycle}, "project": {config.Project}}.Encode())
 	if err != nil {
 		return
 	}
@@ -115,45 +119,64 @@ func (c *cache) touchLocked(id string) {
 }
 
 // instances returns all instances, by ID. The map and what is in it must not be written to.
-func (c *cache) instances() (map[string]*known, error) {
-	c.reading.Lock()
-	defer c.reading.Unlock()
-	c.mu.Lock()
-	live := c.live
-	changed, all := c.changed, c.known == nil || len(c.changed) >= manyChanged || time.Since(c.read).Abs() > maxAge
-	now := c.known
+func (c *cache) instances(ctx context.Context) (map[string]*known, error) {
+	for {
+		c.mu.Lock()
+		r, ours := c.reading, false
+		if r == nil {
+			if c.live && c.known != nil && len(c.changed) == 0 && time.Since(c.read).Abs() <= maxAge {
+				defer c.mu.Unlock()
+				return c.known, nil
+			}
+			r, ours = c.readAnew(), true
+		}
+		c.mu.Unlock()
+		select {
+		case <-r.done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		// One that began before we asked may have missed something. Should it have failed, ours would as well.
+		if ours || r.err != nil {
+			return r.all, r.err
+		}
+	}
+}
+
+// readAnew begins to read what changed, or all. c.mu is held. No single caller's end ends it, for others may wait for it, too.
+func (c *cache) readAnew() *reading {
+	live, gaps, now, changed := c.live, c.gaps, c.known, c.changed
+	all := !live || now == nil || len(changed) >= manyChanged || time.Since(c.read).Abs() > maxAge
 	if live {
 		// What changes from here on is read the next time.
 		c.changed, c.busy = nil, changed
 	}
-	c.mu.Unlock()
-	if live && !all && len(changed) == 0 {
-		return now, nil
-	}
+	r := &reading{done: make(chan struct{}), all: map[string]*known{}}
+	c.reading = r
 	started := time.Now()
-	next := map[string]*known{}
-	var err error
-	if all || !live {
-		err = c.readAll(next)
-	} else {
-		for id, k := range now {
-			next[id] = k
-		}
-		err = c.readSome(next, changed)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.busy = nil
-	switch {
-	case err != nil && c.live:
-		c.known = nil
-	case err == nil && live && c.live:
-		c.known = next
+	go func() {
+		ctx := context.Background()
 		if all {
-			c.read = started
+			r.err = c.readAll(ctx, r.all)
+		} else {
+			maps.Copy(r.all, now)
+			r.err = c.readSome(ctx, r.all, changed)
 		}
-	}
-	return next, err
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.busy, c.reading = nil, nil
+		switch {
+		case r.err != nil && c.live:
+			c.known = nil
+		case r.err == nil && live && c.live && gaps == c.gaps:
+			c.known = r.all
+			if all {
+				c.read = started
+			}
+		}
+		close(r.done)
+	}()
+	return r
 }
 
 // lately returns all instances as they were when someone last asked, without a call; nil while no events come.
@@ -167,7 +190,7 @@ func (c *cache) lately() map[string]*known {
 }
 
 // instance returns one instance, nil when there is none. It does not wait until others that changed were read.
-func (c *cache) instance(id string) (*known, error) {
+func (c *cache) instance(ctx context.Context, id string) (*known, error) {
 	c.mu.Lock()
 	k := c.known[id]
 	good := c.live && !c.changed[id] && !c.busy[id] && time.Since(c.read).Abs() <= maxAge
@@ -175,14 +198,14 @@ func (c *cache) instance(id string) (*known, error) {
 	if k != nil && good {
 		return k, nil
 	}
-	all, err := c.instances()
+	all, err := c.instances(ctx)
 	return all[id], err
 }
 
 // fresh returns all instances, and misses none that was there when it was called: it asks which there are, and reads those
 // of which no event told yet.
-func (c *cache) fresh() (map[string]*known, error) {
-	ids, err := c.server.GetInstanceNames(api.InstanceTypeContainer)
+func (c *cache) fresh(ctx context.Context) (map[string]*known, error) {
+	ids, err := c.server.with(ctx).GetInstanceNames(api.InstanceTypeContainer)
 	if err != nil {
 		return nil, err
 	}
@@ -202,11 +225,11 @@ func (c *cache) fresh() (map[string]*known, error) {
 		}
 	}
 	c.mu.Unlock()
-	return c.instances()
+	return c.instances(ctx)
 }
 
-func (c *cache) readAll(into map[string]*known) error {
-	list, err := c.server.GetInstances(api.InstanceTypeContainer)
+func (c *cache) readAll(ctx context.Context, into map[string]*known) error {
+	list, err := c.server.with(ctx).GetInstances(api.InstanceTypeContainer)
 	for _, inst := range list {
 		into[inst.Name] = &known{Instance: inst}
 	}
@@ -215,10 +238,10 @@ func (c *cache) readAll(into map[string]*known) error {
 
 // readSome reads instances anew. A sandbox's latest instance is the last of its line to go, so that when it is gone, what
 // was read of the others before counts no more: the older ones would seem to be the sandbox.
-func (c *cache) readSome(into map[string]*known, ids map[string]bool) error {
+func (c *cache) readSome(ctx context.Context, into map[string]*known, ids map[string]bool) error {
 	gone := map[string]bool{}
 	read := func(id string) error {
-		inst, _, err := c.server.GetInstance(id)
+		inst, _, err := c.server.with(ctx).GetInstance(id)
 		old := into[id]
 		if missing(err) {
 			if old != nil {

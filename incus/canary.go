@@ -71,7 +71,7 @@ func (b *Backend) canary(ctx context.Context) (found CanaryFound, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	probe := canary.Probe{Word: strings.ToLower(rand.Text()), Names: gateway.Synthetic}
-	network, _, err := b.server.GetNetwork(b.config.Network)
+	network, _, err := b.server.with(ctx).GetNetwork(b.config.Network)
 	if err != nil {
 		return found, fmt.Errorf("look up the network %q: %w", b.config.Network, err)
 	}
@@ -112,7 +112,7 @@ func (b *Backend) canary(ctx context.Context) (found CanaryFound, err error) {
 	}
 	peer := boxes[1].Address
 	if b.bridged { // where no gateway gives it one
-		state, _, err := b.server.GetInstanceState(boxes[1].ID)
+		state, _, err := b.server.with(ctx).GetInstanceState(boxes[1].ID)
 		if err != nil {
 			return found, err
 		}
@@ -137,7 +137,7 @@ func (b *Backend) canary(ctx context.Context) (found CanaryFound, err error) {
 	}
 	slices.Sort(found.Ways)
 	found.Ways = slices.Compact(found.Ways)
-	inst, err := b.gateway()
+	inst, err := b.gateway(ctx)
 	if err != nil {
 		return found, err
 	}
@@ -152,8 +152,8 @@ func (b *Backend) canary(ctx context.Context) (found CanaryFound, err error) {
 }
 
 // gateway returns the gateway's instance.
-func (b *Backend) gateway() (*api.Instance, error) {
-	k, err := b.cache.instance(b.wires.name)
+func (b *Backend) gateway(ctx context.Context) (*api.Instance, error) {
+	k, err := b.cache.instance(ctx, b.wires.name)
 	if err == nil && k == nil {
 		err = fmt.Errorf("there is no gateway %s: a human runs `pixels-mcp setup`", b.wires.name)
 	}
@@ -178,7 +178,7 @@ func (b *Backend) probe(ctx context.Context, id string, p canary.Probe) (lines [
 		return nil, err
 	}
 	program := path.Join(guest.Dir, "probe")
-	err = b.server.CreateInstanceFile(id, program, client.InstanceFileArgs{Type: "file", Mode: 0o755, Content: bytes.NewReader(content)})
+	err = b.server.commit(ctx).CreateInstanceFile(id, program, client.InstanceFileArgs{Type: "file", Mode: 0o755, Content: bytes.NewReader(content)})
 	if err != nil {
 		return nil, fmt.Errorf("put the canary's program into its sandbox: %w", err)
 	}
@@ -235,8 +235,8 @@ func leaky(found string) string {
 }
 
 // openEdge says which promise is missing where the host lacks what the gateway can't do for it.
-func (b *Backend) openEdge(w *wires) string {
-	k, err := b.cache.instance(w.name)
+func (b *Backend) openEdge(ctx context.Context, w *wires) string {
+	k, err := b.cache.instance(ctx, w.name)
 	if err != nil || k == nil {
 		return ""
 	}
@@ -285,8 +285,8 @@ var bootID = sync.OnceValues(func() (string, error) {
 })
 
 // leaks returns what a canary found, when it found anything.
-func (b *Backend) leaks(w *wires) string {
-	k, err := b.cache.instance(w.name)
+func (b *Backend) leaks(ctx context.Context, w *wires) string {
+	k, err := b.cache.instance(ctx, w.name)
 	if err != nil || k == nil || k.Config[canaryKey] == canaryFine {
 		return ""
 	}

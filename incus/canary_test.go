@@ -1,6 +1,7 @@
 package incus
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -122,7 +123,7 @@ func TestTheCanaryTriesTheEdges(t *testing.T) {
 		t.Fatal(err)
 	}
 	finds("without an entry for the gateway", []string{half}, nil)
-	if err := l.p.keepNeighbour(); err != nil {
+	if err := l.p.keepNeighbour(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	l.config.Image += "-systemd"

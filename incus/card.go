@@ -85,7 +85,7 @@ func (b *Backend) takeWire(ctx context.Context, id string, config map[string]str
 	if err != nil {
 		return nil, err
 	}
-	if found := b.leaks(b.wiresOf(config)); found != "" && mode != egress.Unrestricted && config[ownerKey] != canaryOwner {
+	if found := b.leaks(ctx, b.wiresOf(config)); found != "" && mode != egress.Unrestricted && config[ownerKey] != canaryOwner {
 		return nil, fmt.Errorf("the egress %s is %w here: %s", mode, sandbox.ErrUnsupported, leaky(found))
 	}
 	if b.bridged {
@@ -100,12 +100,17 @@ func (b *Backend) takeWire(ctx context.Context, id string, config map[string]str
 	return wires.device(wire), nil
 }
 
+// dropTime is how long the gateway may take to end a stay.
+const dropTime = 3 * time.Second
+
 // dropWire ends a sandbox's stay on its wire. What fails, a sweep repeats.
 func (b *Backend) dropWire(ctx context.Context, id string) {
 	wires := b.wires
 	if inst := b.cache.lately()[id]; inst != nil {
 		wires = b.wiresOf(inst.Config)
 	}
+	ctx, cancel := context.WithTimeout(ctx, dropTime)
+	defer cancel()
 	_, _ = wires.ask(ctx, gateway.Request{Op: gateway.Drop, Sandbox: id})
 }
 
@@ -153,7 +158,7 @@ func (b *Backend) replug(ctx context.Context, inst *api.Instance, gatewayRun str
 
 // enforceChange has the gateway enforce the keys of a sandbox unless they are those that it was told of, by their mark.
 func (b *Backend) enforceChange(ctx context.Context, id, told string) error {
-	inst, _, err := b.server.GetInstance(id)
+	inst, _, err := b.server.with(ctx).GetInstance(id)
 	if err == nil && mark(inst.Config) != told {
 		_, err = b.enforce(ctx, id, inst.Config)
 	}
@@ -191,8 +196,12 @@ func (b *Backend) setCard(ctx context.Context, id string, device map[string]stri
 }
 
 func (b *Backend) editCard(ctx context.Context, id string, change func(*api.InstancePut) error) error {
-	defer b.lock(id)()
-	err := edit(ctx, b.server, id, change)
+	unlock, err := b.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	err = edit(ctx, b.server, id, change)
 	b.cache.touch(id)
 	return err
 }
@@ -222,7 +231,7 @@ func (b *Backend) SetEgress(ctx context.Context, id string, edit sandbox.EgressE
 		n, err := b.reach(ctx, id, edit)
 		cut += n
 		if err == nil {
-			b.lookAgain(id, edit)
+			b.lookAgain(ctx, id, edit)
 		}
 		return err
 	})
@@ -234,14 +243,18 @@ const lookAgainAfter = 200 * time.Millisecond
 
 // lookAgain makes a change once more where another one undid it that Incus had accepted before, and carried out after it: the
 // revision is an older one then.
-func (b *Backend) lookAgain(id string, edit editor) {
-	inst, _, err := b.server.GetInstance(id)
+func (b *Backend) lookAgain(ctx context.Context, id string, edit editor) {
+	inst, _, err := b.server.with(ctx).GetInstance(id)
 	if err != nil {
 		return // it is gone, or another change finds what this one would
 	}
 	b.later(func(ctx context.Context) {
-		time.Sleep(lookAgainAfter)
-		now, _, err := b.server.GetInstance(id)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(lookAgainAfter):
+		}
+		now, _, err := b.server.with(ctx).GetInstance(id)
 		if err == nil && number(now.Config, revisionKey) < number(inst.Config, revisionKey) {
 			_, _ = b.reach(ctx, id, edit) // a sweep has the gateway enforce what the keys say
 		}
@@ -292,7 +305,7 @@ func (b *Backend) enforce(ctx context.Context, id string, config map[string]stri
 	for {
 		n, told := b.tell(ctx, id, config)
 		cut += n
-		inst, _, err := b.server.GetInstance(id)
+		inst, _, err := b.server.with(ctx).GetInstance(id)
 		switch {
 		case err != nil:
 			return cut, err
@@ -306,7 +319,7 @@ func (b *Backend) enforce(ctx context.Context, id string, config map[string]stri
 		case told == nil || !wired(config):
 			return cut, nil
 		}
-		run, _, err := b.gatewayRun()
+		run, _, err := b.gatewayRun(ctx)
 		if err != nil {
 			return cut, err
 		}

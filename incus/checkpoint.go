@@ -19,18 +19,18 @@ func (b *Backend) CreateCheckpoint(ctx context.Context, id, label, description s
 	if err := ctx.Err(); err != nil {
 		return sandbox.Checkpoint{}, err
 	}
-	inst, _, err := b.server.GetInstance(id)
+	inst, _, err := b.server.with(ctx).GetInstance(id)
 	if err != nil {
 		return sandbox.Checkpoint{}, b.failed(err, "checkpoint %s", label)
 	}
 	taken := fmt.Errorf("checkpoint %q of sandbox %q %w: choose another label", label, inst.Config[nameKey], sandbox.ErrExists)
-	if _, _, err := b.checkpoint(id, label); err == nil {
+	if _, _, err := b.checkpoint(ctx, id, label); err == nil {
 		return sandbox.Checkpoint{}, taken
 	} else if !errors.Is(err, sandbox.ErrNotFound) {
 		return sandbox.Checkpoint{}, b.failed(err, "checkpoint %s", label)
 	}
 	use := ""
-	if !b.charges() { // afterwards the snapshot shares what was the instance's alone
+	if !b.charges(ctx) { // afterwards the snapshot shares what was the instance's alone
 		n, err := b.use(ctx, id)
 		if err != nil {
 			return sandbox.Checkpoint{}, b.failed(err, "look what checkpoint %s takes", label)
@@ -52,7 +52,7 @@ func (b *Backend) CreateCheckpoint(ctx context.Context, id, label, description s
 			return sandbox.Checkpoint{}, b.failed(err, "describe checkpoint %s", label)
 		}
 	}
-	op, err := b.server.CreateInstanceSnapshot(id, api.InstanceSnapshotsPost{Name: label})
+	op, err := b.server.commit(ctx).CreateInstanceSnapshot(id, api.InstanceSnapshotsPost{Name: label})
 	ended, err := finish(ctx, b.server, op, err)
 	if err != nil && strings.Contains(err.Error(), "already exists") {
 		return sandbox.Checkpoint{}, taken
@@ -63,7 +63,7 @@ func (b *Backend) CreateCheckpoint(ctx context.Context, id, label, description s
 		}
 		return sandbox.Checkpoint{}, b.failed(err, "checkpoint %s of %s", label, inst.Config[nameKey])
 	}
-	snapshot, _, err := b.server.GetInstanceSnapshot(id, label)
+	snapshot, _, err := b.server.with(ctx).GetInstanceSnapshot(id, label)
 	if err != nil {
 		return sandbox.Checkpoint{}, b.failed(err, "look at checkpoint %s", label)
 	}
@@ -77,7 +77,7 @@ func (b *Backend) CreateCheckpoint(ctx context.Context, id, label, description s
 func (b *Backend) dropSnapshot(ctx context.Context, id, label string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
-	if op, err := b.server.DeleteInstanceSnapshot(id, label); err == nil {
+	if op, err := b.server.commit(ctx).DeleteInstanceSnapshot(id, label); err == nil {
 		_, _ = wait(ctx, b.server, op)
 	}
 }
@@ -87,13 +87,13 @@ func (b *Backend) Checkpoints(ctx context.Context, id string) ([]sandbox.Checkpo
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	ids, err := b.line(id)
+	ids, err := b.line(ctx, id)
 	if err != nil {
 		return nil, b.failed(err, "list checkpoints")
 	}
 	out := []sandbox.Checkpoint{}
 	for _, one := range ids {
-		snapshots, err := b.server.GetInstanceSnapshots(one)
+		snapshots, err := b.server.with(ctx).GetInstanceSnapshots(one)
 		if missing(err) && one != id { // a past instance without checkpoints, which has been removed just now
 			continue
 		}
@@ -102,7 +102,7 @@ func (b *Backend) Checkpoints(ctx context.Context, id string) ([]sandbox.Checkpo
 		}
 		for _, s := range snapshots {
 			c := describeCheckpoint(s)
-			if !b.charges() {
+			if !b.charges(ctx) {
 				if c.Cost, err = b.costOf(ctx, one, c.Label); err != nil {
 					return nil, b.failed(err, "look what the checkpoint %s takes", c.Label)
 				}
@@ -124,7 +124,7 @@ func (b *Backend) DeleteCheckpoint(ctx context.Context, id, label string) error 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	holder, _, err := b.checkpoint(id, label)
+	holder, _, err := b.checkpoint(ctx, id, label)
 	if err != nil {
 		return b.failed(err, "delete checkpoint %s", label)
 	}
@@ -133,9 +133,9 @@ func (b *Backend) DeleteCheckpoint(ctx context.Context, id, label string) error 
 			return b.failed(err, "delete checkpoint %s", label)
 		}
 	}
-	op, err := b.server.DeleteInstanceSnapshot(holder, label)
+	op, err := b.server.commit(ctx).DeleteInstanceSnapshot(holder, label)
 	if _, err = finish(ctx, b.server, op, err); full(err) {
-		if _, _, e := b.server.GetInstanceSnapshot(holder, label); missing(e) {
+		if _, _, e := b.server.with(ctx).GetInstanceSnapshot(holder, label); missing(e) {
 			err = nil
 		}
 	}

@@ -31,7 +31,7 @@ func TestASandboxIsConfined(t *testing.T) {
 
 	for _, spec := range []sandbox.Spec{{Name: "wired", Egress: egress.Agent}, {Name: "nested", Egress: egress.None, Nesting: true}} {
 		box := boxOf(t, b, spec)
-		inst, _, err := b.server.GetInstance(box.ID)
+		inst, _, err := b.server.with(context.Background()).GetInstance(box.ID)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +93,7 @@ func TestASandboxIsConfined(t *testing.T) {
 		t.Errorf("with a full disk it can't be destroyed: %v", err)
 	}
 	b.background.Wait()
-	if _, _, err := b.server.GetInstance(made.ID); !missing(err) {
+	if _, _, err := b.server.with(context.Background()).GetInstance(made.ID); !missing(err) {
 		t.Errorf("destroyed with a full disk it is still there: %v", err)
 	}
 }
@@ -102,7 +102,7 @@ func TestASandboxIsConfined(t *testing.T) {
 // quotas: no disk limit holds then, which SECURITY.md says. Simple quotas need no counting, and refuse it.
 func countAnew(t *testing.T, b *Backend) {
 	t.Helper()
-	pool, _, err := b.server.GetStoragePool(b.config.Pool)
+	pool, _, err := b.server.with(context.Background()).GetStoragePool(b.config.Pool)
 	if err != nil {
 		t.Fatal(err)
 	}

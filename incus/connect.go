@@ -39,6 +39,7 @@ type Config struct {
 
 	place func(*gateway.Config) // edits what a gateway is told; for tests
 	stock stock                 // of free wires; the zero value means usualStock; tests need fewer
+	limit time.Duration         // of a call; 0 means callLimit; tests don't wait for so long
 }
 
 // withDefaults fills the fields that were left empty.
@@ -63,46 +64,47 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// dial makes a client for the Incus of c, in its project. It makes no call: whether one answers shows the first.
-func dial(ctx context.Context, c Config) (client.InstanceServer, error) {
-	var server client.InstanceServer
+// dial makes a client for the Incus of c, in its project. It makes no call: whether one answers shows the first. limit is
+// how long one call may take.
+func dial(c Config, limit time.Duration) (*daemon, error) {
+	var made client.InstanceServer
 	var err error
 	if c.Remote == "" {
-		server, err = client.ConnectIncusUnixWithContext(ctx, c.Socket, &client.ConnectionArgs{SkipGetServer: true, SkipGetEvents: true, UserAgent: "pixels"})
+		made, err = client.ConnectIncusUnix(c.Socket, &client.ConnectionArgs{SkipGetServer: true, SkipGetEvents: true, UserAgent: "pixels"})
 	} else {
-		server, err = connectRemote(ctx, c)
+		made, err = connectRemote(c)
 	}
 	if err != nil {
 		return nil, c.unreachable(err)
 	}
-	return server.UseProject(c.Project), nil
+	return newDaemon(made, c.Project, limit)
 }
 
-// connect makes a client and asks whether it may be used. The error wraps ErrUnreachable when nothing answers within
-// five seconds.
-func connect(ctx context.Context, c Config) (client.InstanceServer, error) {
+// connect makes a client for set-up, and asks whether it may be used. The error wraps ErrUnreachable when nothing answers
+// within five seconds.
+func connect(ctx context.Context, c Config) (*daemon, error) {
 	c = c.withDefaults()
-	probe, cancel := context.WithTimeout(ctx, 5*time.Second)
+	probe, cancel := context.WithTimeoutCause(ctx, 5*time.Second, noAnswer{5 * time.Second})
 	defer cancel()
 	where := c.Socket
 	if c.Remote != "" {
 		where = c.Remote
 	}
-	server, err := dial(probe, c)
+	made, err := dial(c, setupLimit)
 	if err != nil {
 		return nil, err
 	}
-	if err := answers(server); err != nil {
+	if err := answers(probe, made); err != nil {
 		if errors.Is(err, os.ErrPermission) || strings.Contains(err.Error(), "permission denied") {
 			return nil, fmt.Errorf("no right to use Incus at %s: join the group incus-admin (or incus) and log in again, or run as root: %w", where, err)
 		}
 		return nil, fmt.Errorf("%w at %s (run `pixels-mcp doctor` to see why, `pixels-mcp setup` to mend it): %w", ErrUnreachable, where, err)
 	}
-	return server.(*client.ProtocolIncus).WithContext(ctx), nil // what it learnt of the server stays
+	return made, nil
 }
 
 // connectRemote opens an HTTPS client that shows the client certificate and accepts exactly the pinned server certificate.
-func connectRemote(ctx context.Context, c Config) (client.InstanceServer, error) {
+func connectRemote(c Config) (client.InstanceServer, error) {
 	pem := func(path, what string) (string, error) {
 		if path == "" {
 			return "", fmt.Errorf("incus.%s is not set, and a remote Incus needs it", what)
@@ -125,15 +127,15 @@ func connectRemote(ctx context.Context, c Config) (client.InstanceServer, error)
 	if err != nil {
 		return nil, err
 	}
-	return client.ConnectIncusWithContext(ctx, c.Remote, &client.ConnectionArgs{
+	return client.ConnectIncus(c.Remote, &client.ConnectionArgs{
 		TLSClientCert: cert, TLSClientKey: key, TLSServerCert: server,
 		SkipGetServer: true, SkipGetEvents: true, UserAgent: "pixels",
 	})
 }
 
 // answers asks the server who it is, and that it trusts us.
-func answers(server client.InstanceServer) error {
-	s, _, err := server.GetServer()
+func answers(ctx context.Context, server *daemon) error {
+	s, _, err := server.with(ctx).GetServer()
 	if err != nil {
 		return err
 	}

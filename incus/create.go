@@ -30,7 +30,7 @@ func (b *Backend) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbo
 		return sandbox.Sandbox{}, err
 	}
 	b.at(createFree)
-	post, err := b.instance(spec)
+	post, err := b.instance(ctx, spec)
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
@@ -58,7 +58,7 @@ func (b *Backend) create(ctx context.Context, post api.InstancesPost, spec sandb
 		post.Devices[card] = device
 	}
 	b.at(createWired)
-	op, err := b.server.CreateInstance(post)
+	op, err := b.server.commit(ctx).CreateInstance(post)
 	b.at(createCopying)
 	if _, err = finish(ctx, b.server, op, err); err != nil {
 		if spec.SourceID == "" && strings.HasSuffix(err.Error(), "not found") {
@@ -67,10 +67,10 @@ func (b *Backend) create(ctx context.Context, post api.InstancesPost, spec sandb
 		return sandbox.Sandbox{}, err
 	}
 	b.at(createCopied)
-	if _, err := b.rival(spec, post.Name, false); err != nil {
+	if _, err := b.rival(ctx, spec, post.Name, false); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	if err := b.proveSource(spec); err != nil { // before it can reach anything
+	if err := b.proveSource(ctx, spec); err != nil { // before it can reach anything
 		return sandbox.Sandbox{}, err
 	}
 	b.at(createProven)
@@ -84,7 +84,7 @@ func (b *Backend) create(ctx context.Context, post api.InstancesPost, spec sandb
 	b.at(createWon)
 	made, err := b.made(ctx, spec, post.Name, device != nil)
 	if err == nil {
-		err = b.proveSource(spec) // what was taken from the source while it started is taken from it
+		err = b.proveSource(ctx, spec) // what was taken from the source while it started is taken from it
 	}
 	b.at(createReady)
 	return made, err
@@ -93,7 +93,7 @@ func (b *Backend) create(ctx context.Context, post api.InstancesPost, spec sandb
 // made returns an instance that has started as a sandbox, once it is as far as the spec asks.
 func (b *Backend) made(ctx context.Context, spec sandbox.Spec, id string, network bool) (sandbox.Sandbox, error) {
 	if spec.Early {
-		inst, err := b.cache.instance(id)
+		inst, err := b.cache.instance(ctx, id)
 		if err == nil && inst != nil && commandsWait(inst) {
 			return describe(&inst.Instance), nil
 		}
@@ -113,7 +113,7 @@ func (b *Backend) ready(ctx context.Context, id string, network bool) (sandbox.S
 	if err := b.awaitReady(ctx, id, network); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	inst, err := b.cache.instance(id)
+	inst, err := b.cache.instance(ctx, id)
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
@@ -136,7 +136,7 @@ func (b *Backend) refuseTaken(ctx context.Context, owner, name string) error {
 	if all := b.cache.lately(); all != nil && len(claimsIn(all, owner, name)) == 0 {
 		return nil
 	}
-	all, err := b.cache.instances()
+	all, err := b.cache.instances(ctx)
 	if err != nil {
 		return b.failed(err, "find sandbox %s", name)
 	}
@@ -162,8 +162,8 @@ func taken(name string) error {
 //
 // It is one such look, and returns ErrExists when another claim goes before the one on instance id. With ownWhole set,
 // id itself is whole; an older claim that isn't yet is then returned as undecided.
-func (b *Backend) rival(spec sandbox.Spec, id string, ownWhole bool) (undecided bool, err error) {
-	claims, err := b.claims(spec.Owner, spec.Name)
+func (b *Backend) rival(ctx context.Context, spec sandbox.Spec, id string, ownWhole bool) (undecided bool, err error) {
+	claims, err := b.claims(ctx, spec.Owner, spec.Name)
 	if err != nil {
 		return false, err
 	}
@@ -192,7 +192,7 @@ func (b *Backend) rival(spec sandbox.Spec, id string, ownWhole bool) (undecided 
 // win returns once no older claim can become whole any more, or ErrExists when one did.
 func (b *Backend) win(ctx context.Context, spec sandbox.Spec, id string) error {
 	for {
-		undecided, err := b.rival(spec, id, true)
+		undecided, err := b.rival(ctx, spec, id, true)
 		if err != nil || !undecided {
 			return err
 		}
@@ -205,7 +205,7 @@ func (b *Backend) win(ctx context.Context, spec sandbox.Spec, id string) error {
 }
 
 // instance is what Incus is to make of a spec.
-func (b *Backend) instance(spec sandbox.Spec) (api.InstancesPost, error) {
+func (b *Backend) instance(ctx context.Context, spec sandbox.Spec) (api.InstancesPost, error) {
 	config := map[string]string{
 		nameKey: spec.Name, ownerKey: spec.Owner, fromKey: spec.From, egressKey: string(spec.Egress), networkKey: b.config.Network,
 		expiresKey: expiry(spec.ExpiresAt),
@@ -223,7 +223,7 @@ func (b *Backend) instance(spec sandbox.Spec) (api.InstancesPost, error) {
 	devices := map[string]map[string]string{}
 	source := api.InstanceSource{Type: "image"}
 	if spec.SourceID != "" {
-		inherited, from, err := b.copied(spec.SourceID, spec.SourceLabel)
+		inherited, from, err := b.copied(ctx, spec.SourceID, spec.SourceLabel)
 		if err != nil {
 			return api.InstancesPost{}, b.failed(err, "copy %s", spec.From)
 		}
@@ -238,9 +238,9 @@ func (b *Backend) instance(spec sandbox.Spec) (api.InstancesPost, error) {
 		}
 		devices[card] = map[string]string{"type": "none"}
 		source = from
-	} else if alias, _, err := b.server.GetImageAlias(spec.Image); err == nil {
+	} else if alias, _, err := b.server.with(ctx).GetImageAlias(spec.Image); err == nil {
 		source.Fingerprint = alias.Target
-	} else if _, _, fingerprintErr := b.server.GetImage(spec.Image); missing(err) && fingerprintErr == nil {
+	} else if _, _, fingerprintErr := b.server.with(ctx).GetImage(spec.Image); missing(err) && fingerprintErr == nil {
 		source.Fingerprint = spec.Image
 	} else if missing(err) {
 		return api.InstancesPost{}, fmt.Errorf("image %q %w: `pixels-mcp setup` makes %s, `incus image list` shows others", spec.Image, sandbox.ErrNotFound, b.config.Image)
@@ -274,15 +274,15 @@ func (b *Backend) instance(spec sandbox.Spec) (api.InstancesPost, error) {
 }
 
 // copied returns the keys of what is to be copied, and how to name it to Incus.
-func (b *Backend) copied(id, label string) (map[string]string, api.InstanceSource, error) {
+func (b *Backend) copied(ctx context.Context, id, label string) (map[string]string, api.InstanceSource, error) {
 	if label == "" {
-		inst, _, err := b.server.GetInstance(id)
+		inst, _, err := b.server.with(ctx).GetInstance(id)
 		if err != nil {
 			return nil, api.InstanceSource{}, err
 		}
 		return inst.Config, api.InstanceSource{Type: "copy", Source: id, InstanceOnly: true}, nil
 	}
-	holder, snapshot, err := b.checkpoint(id, label)
+	holder, snapshot, err := b.checkpoint(ctx, id, label)
 	if err != nil {
 		return nil, api.InstanceSource{}, err
 	}

@@ -32,11 +32,11 @@ const (
 const minRoom = 64 << 20
 
 // charges tells whether the pool charges instances for what their snapshots hold.
-func (b *Backend) charges() bool {
+func (b *Backend) charges(ctx context.Context) bool {
 	if known, ok := b.poolCharges.Load().(bool); ok {
 		return known
 	}
-	pool, _, err := b.server.GetStoragePool(b.config.Pool)
+	pool, _, err := b.server.with(ctx).GetStoragePool(b.config.Pool)
 	if err != nil {
 		return false // it is asked again
 	}
@@ -47,7 +47,7 @@ func (b *Backend) charges() bool {
 
 // CheckpointCost implements sandbox.Backend. Where the pool doesn't tell what a sandbox uses, that is all of its disk.
 func (b *Backend) CheckpointCost(ctx context.Context, id string) (int64, error) {
-	if b.charges() {
+	if b.charges(ctx) {
 		return 0, nil
 	}
 	use, err := b.use(ctx, id)
@@ -55,21 +55,21 @@ func (b *Backend) CheckpointCost(ctx context.Context, id string) (int64, error) 
 }
 
 // CheckpointsCost implements sandbox.Backend.
-func (b *Backend) CheckpointsCost() bool { return !b.charges() }
+func (b *Backend) CheckpointsCost(ctx context.Context) bool { return !b.charges(ctx) }
 
 // use is how much an instance takes of the pool, in bytes; all of its disk where the pool doesn't tell, as one of folders.
 func (b *Backend) use(ctx context.Context, id string) (int64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	state, _, err := b.server.GetInstanceState(id)
+	state, _, err := b.server.with(ctx).GetInstanceState(id)
 	if err != nil {
 		return 0, err
 	}
 	if used := state.Disk["root"].Usage; used > 0 {
 		return used, nil
 	}
-	inst, err := b.cache.instance(id)
+	inst, err := b.cache.instance(ctx, id)
 	if err != nil || inst == nil {
 		return 0, err
 	}
@@ -79,7 +79,7 @@ func (b *Backend) use(ctx context.Context, id string) (int64, error) {
 // costOf is what a checkpoint of an instance takes, in a pool that doesn't charge for it: what the instance used when that was
 // made, or uses now where it isn't noted.
 func (b *Backend) costOf(ctx context.Context, id, label string) (int64, error) {
-	inst, err := b.cache.instance(id)
+	inst, err := b.cache.instance(ctx, id)
 	if err != nil {
 		return 0, err
 	}
@@ -118,7 +118,7 @@ func diskOf(inst *api.Instance) int64 {
 
 // heldBy is what the checkpoints of an instance hold, in bytes, and the label of the last one; without one it is empty.
 func (b *Backend) heldBy(ctx context.Context, inst *api.Instance) (held int64, last string, err error) {
-	snapshots, err := b.server.GetInstanceSnapshots(inst.Name)
+	snapshots, err := b.server.with(ctx).GetInstanceSnapshots(inst.Name)
 	if missing(err) || err == nil && len(snapshots) == 0 {
 		return 0, "", nil
 	}
@@ -141,7 +141,7 @@ func (b *Backend) heldBy(ctx context.Context, inst *api.Instance) (held int64, l
 
 // room is how much of its disk the latest instance of a sandbox may have, beside what those before it hold. 0 is no limit.
 func (b *Backend) room(ctx context.Context, before []api.Instance, disk int64) (int64, error) {
-	if disk == 0 || !b.charges() {
+	if disk == 0 || !b.charges(ctx) {
 		return disk, nil
 	}
 	room := disk
@@ -168,7 +168,7 @@ func untidy(inst *api.Instance) bool {
 // giveRoom gives the instance that a restore makes its share of the sandbox's disk.
 func (b *Backend) giveRoom(ctx context.Context, old *api.Instance, config map[string]string, devices map[string]map[string]string) error {
 	disk := diskOf(old)
-	line, err := b.before(old)
+	line, err := b.before(ctx, old)
 	if err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ func (b *Backend) giveRoom(ctx context.Context, old *api.Instance, config map[st
 		for _, inst := range line {
 			b.retire(ctx, inst.Name)
 		}
-		if line, err = b.before(old); err == nil {
+		if line, err = b.before(ctx, old); err == nil {
 			room, err = b.room(ctx, append(line, *old), disk)
 		}
 	}
@@ -198,11 +198,11 @@ func (b *Backend) giveRoom(ctx context.Context, old *api.Instance, config map[st
 
 // fitDisk gives a sandbox back what the instances before it no longer hold.
 func (b *Backend) fitDisk(ctx context.Context, id string) error {
-	inst, _, err := b.server.GetInstance(id)
+	inst, _, err := b.server.with(ctx).GetInstance(id)
 	if err != nil || inst.Config[diskKey] == "" {
 		return err
 	}
-	line, err := b.before(inst)
+	line, err := b.before(ctx, inst)
 	if err != nil {
 		return err
 	}
@@ -226,7 +226,7 @@ const tidied = "tidied"
 // How much there is to free can't be seen, for what was just written may not be counted yet. With that Incus puts
 // back its keys, which say where it stands in its line, as they were then.
 func (b *Backend) freeGarbage(ctx context.Context, id string) error {
-	inst, _, err := b.server.GetInstance(id)
+	inst, _, err := b.server.with(ctx).GetInstance(id)
 	if err != nil {
 		return err
 	}
@@ -234,10 +234,14 @@ func (b *Backend) freeGarbage(ctx context.Context, id string) error {
 	if err != nil || last == "" {
 		return err
 	}
-	defer b.lock(id)()
+	unlock, err := b.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	put := inst.Writable()
 	put.Restore = last
-	op, err := b.server.UpdateInstance(id, put, "")
+	op, err := b.server.commit(ctx).UpdateInstance(id, put, "")
 	_, err = finish(ctx, b.server, op, err)
 	if err != nil && strings.HasSuffix(err.Error(), "In use") {
 		// On a full disk Incus can't end an instance's stop, and holds on to it until Incus itself is started again.

@@ -28,7 +28,7 @@ func holdsOf(t *testing.T, b *Backend, lineage string) (bytes int64) {
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	all, err := b.cache.fresh()
+	all, err := b.cache.fresh(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func holdsOf(t *testing.T, b *Backend, lineage string) (bytes int64) {
 func TestASandboxHoldsNoMoreThanItsDisk(t *testing.T) {
 	t.Parallel()
 	b := realBackend(t)
-	if !b.charges() {
+	if !b.charges(context.Background()) {
 		t.Skip("the pool charges no instance for its snapshots")
 	}
 	const disk = 1 << 30
@@ -103,7 +103,7 @@ func TestASandboxHoldsNoMoreThanItsDisk(t *testing.T) {
 		}
 	}
 	b.background.Wait()
-	inst, _, err := b.server.GetInstance(id)
+	inst, _, err := b.server.with(context.Background()).GetInstance(id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func TestASandboxHoldsNoMoreThanItsDisk(t *testing.T) {
 func TestNoGarbageOutlivesARestore(t *testing.T) {
 	t.Parallel()
 	b := realBackend(t)
-	if !b.charges() {
+	if !b.charges(context.Background()) {
 		t.Skip("the pool charges no instance for its snapshots")
 	}
 	const much, disk = 200 << 20, 2 << 30
@@ -168,14 +168,17 @@ func TestNoGarbageOutlivesARestore(t *testing.T) {
 			case "left by a server that was killed":
 				content := make([]byte, much)
 				_, _ = rand.Read(content) // it never fails
-				err := b.server.CreateInstanceFile(made.ID, "/root/fill", client.InstanceFileArgs{Type: "file", Mode: 0o600, Content: bytes.NewReader(content)})
+				err := b.server.with(context.Background()).CreateInstanceFile(made.ID, "/root/fill", client.InstanceFileArgs{Type: "file", Mode: 0o600, Content: bytes.NewReader(content)})
 				if err == nil {
 					err = edit(t.Context(), b.server, made.ID, func(put *api.InstancePut) error { put.Config[replacedKey] = "true"; return nil })
 				}
 				if err != nil {
 					t.Fatal(err)
 				}
-				soon(t, "it is known", func() bool { k, err := b.cache.instance(made.ID); return err == nil && k.Config[replacedKey] == "true" })
+				soon(t, "it is known", func() bool {
+					k, err := b.cache.instance(context.Background(), made.ID)
+					return err == nil && k.Config[replacedKey] == "true"
+				})
 				if _, err := b.Sweep(t.Context()); err != nil {
 					t.Error(err)
 				}
@@ -206,7 +209,7 @@ func TestCheckpointsInPoolsThatDoNotCharge(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := p.CreatePool(driver, 1<<30); err != nil {
+			if err := p.CreatePool(context.Background(), driver, 1<<30); err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() {
@@ -227,7 +230,7 @@ func TestCheckpointsInPoolsThatDoNotCharge(t *testing.T) {
 			}
 			fits := func(n int64) bool { return n == disk && !told || told && n > 50<<20 && n < disk }
 			sh(t, b, made.ID, "head -c 60M /dev/urandom >/root/fill; sync")
-			if !b.CheckpointsCost() || !fits(cost()) {
+			if !b.CheckpointsCost(context.Background()) || !fits(cost()) {
 				t.Errorf("a checkpoint would take %d", cost())
 			}
 			if _, err := b.CreateCheckpoint(t.Context(), made.ID, "one", ""); err != nil {
@@ -319,7 +322,7 @@ func TestAFullDiskKeepsNobodyFromChanges(t *testing.T) {
 		use, err := b.use(t.Context(), id)
 		return err == nil && use < 100<<20
 	})
-	if inst, _, err := b.server.GetInstance(id); err != nil || inst.Devices["root"]["size"] != strconv.Itoa(disk) {
+	if inst, _, err := b.server.with(context.Background()).GetInstance(id); err != nil || inst.Devices["root"]["size"] != strconv.Itoa(disk) {
 		t.Errorf("what was replaced has a disk of %s, %v", inst.Devices["root"]["size"], err)
 	}
 	id = now.ID

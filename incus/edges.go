@@ -63,7 +63,7 @@ func (e *edges) try(ctx context.Context, found *CanaryFound) error {
 // neighbours takes the way out from nobody.
 func (e *edges) forgotten(ctx context.Context, found *CanaryFound) error {
 	gap := func(text string, args ...any) { found.Gaps = append(found.Gaps, fmt.Sprintf(text, args...)) }
-	place, current, err := e.place()
+	place, current, err := e.place(ctx)
 	if err != nil {
 		return err
 	}
@@ -106,8 +106,8 @@ func (e *edges) forgotten(ctx context.Context, found *CanaryFound) error {
 }
 
 // place is what the gateway was told about where it is, and whether it has the program of this version.
-func (e *edges) place() (c gateway.Config, current bool, err error) {
-	inst, err := e.gateway()
+func (e *edges) place(ctx context.Context) (c gateway.Config, current bool, err error) {
+	inst, err := e.gateway(ctx)
 	if err != nil {
 		return c, false, err
 	}

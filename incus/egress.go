@@ -19,7 +19,7 @@ func (b *Backend) Egress(ctx context.Context, id string) (sandbox.Egress, error)
 	if err := ctx.Err(); err != nil {
 		return sandbox.Egress{}, err
 	}
-	inst, _, err := b.server.GetInstance(id)
+	inst, _, err := b.server.with(ctx).GetInstance(id)
 	if err != nil {
 		return sandbox.Egress{}, b.failed(err, "look at what the sandbox may reach")
 	}
@@ -41,11 +41,11 @@ func (b *Backend) Egress(ctx context.Context, id string) (sandbox.Egress, error)
 	case reply.Wire.Mark != mark(inst.Config):
 		e.Enforced, e.Why = false, "the gateway has another policy, and a server that runs corrects that within seconds; until then that one is enforced"
 	}
-	if found := b.leaks(b.wiresOf(inst.Config)); found != "" && mode != egress.Unrestricted {
+	if found := b.leaks(ctx, b.wiresOf(inst.Config)); found != "" && mode != egress.Unrestricted {
 		e.Enforced, e.Why = false, leaky(found)
 	}
 	if mode != egress.None {
-		e.Gap = b.openEdge(b.wiresOf(inst.Config))
+		e.Gap = b.openEdge(ctx, b.wiresOf(inst.Config))
 	}
 	e.Denials = denials(reply.Denials)
 	e.Rules = append(e.Rules, reply.Grants...)
@@ -54,7 +54,7 @@ func (b *Backend) Egress(ctx context.Context, id string) (sandbox.Egress, error)
 
 // GrantOnce implements sandbox.Backend.
 func (b *Backend) GrantOnce(ctx context.Context, id string, grant egress.Grant) error {
-	inst, _, err := b.server.GetInstance(id)
+	inst, _, err := b.server.with(ctx).GetInstance(id)
 	if err != nil {
 		return b.failed(err, "grant one connection")
 	}

@@ -1,6 +1,7 @@
 package incus
 
 import (
+	"context"
 	"maps"
 	"os"
 	"os/exec"
@@ -50,7 +51,7 @@ func TestTheEnvironmentActsInsideAlone(t *testing.T) {
 	}
 	outside := func(t *testing.T, id string) {
 		t.Helper()
-		inst, _, err := b.server.GetInstance(id)
+		inst, _, err := b.server.with(context.Background()).GetInstance(id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -75,7 +76,7 @@ func TestTheEnvironmentActsInsideAlone(t *testing.T) {
 	}
 	old := func(t *testing.T, id string) { // as the version before this one made it
 		t.Helper()
-		inst, etag, err := b.server.GetInstance(id)
+		inst, etag, err := b.server.with(context.Background()).GetInstance(id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -88,7 +89,7 @@ func TestTheEnvironmentActsInsideAlone(t *testing.T) {
 				put.Config[envKeys+name] = value
 			}
 		}
-		op, err := b.server.UpdateInstance(id, put, etag)
+		op, err := b.server.with(context.Background()).UpdateInstance(id, put, etag)
 		if _, err := finish(t.Context(), b.server, op, err); err != nil {
 			t.Fatal(err)
 		}
@@ -180,14 +181,14 @@ func TestASandboxThatDoesNotStartIsRemoved(t *testing.T) {
 			}
 			t.Logf("start: %v", b.act(t.Context(), made.ID, "start")) // as Incus does it by itself when it comes up
 			// Someone stops by force what isn't running, which Incus waits for without end.
-			if _, err := b.server.UpdateInstanceState(made.ID, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, ""); err == nil {
+			if _, err := b.server.with(context.Background()).UpdateInstanceState(made.ID, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, ""); err == nil {
 				time.Sleep(time.Second)
 			}
 			if err := b.Destroy(t.Context(), made.ID); err != nil {
 				t.Errorf("destroy: %v", err)
 			}
 			b.background.Wait()
-			if _, _, err := b.server.GetInstance(made.ID); !missing(err) {
+			if _, _, err := b.server.with(context.Background()).GetInstance(made.ID); !missing(err) {
 				t.Errorf("it is there still: %v", err)
 			}
 		})

@@ -70,7 +70,7 @@ func (b *Backend) order(ctx context.Context, inst *api.Instance, c sandbox.Comma
 	if user == "" {
 		user = sandbox.DefaultUser
 	}
-	who, err := b.account(inst, user)
+	who, err := b.account(ctx, inst, user)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -93,14 +93,14 @@ func (b *Backend) execInstance(ctx context.Context, id string) (*known, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	k, err := b.cache.instance(id)
+	k, err := b.cache.instance(ctx, id)
 	if err != nil {
 		return nil, b.failed(err, "exec")
 	}
 	if k != nil && k.StatusCode == api.Running {
 		return k, nil
 	}
-	inst, _, err := b.server.GetInstance(id)
+	inst, _, err := b.server.with(ctx).GetInstance(id)
 	if err != nil {
 		return nil, b.failed(err, "exec in %s", id)
 	}
@@ -125,7 +125,7 @@ func (b *Backend) exec(ctx context.Context, id string, post api.InstanceExecPost
 
 // execPatiently is exec which waits for so long, once ctx has ended, for the command to end.
 func (b *Backend) execPatiently(ctx context.Context, id string, post api.InstanceExecPost, stdin io.Reader, stdout, stderr io.Writer, patience time.Duration) (int, error) {
-	r, err := b.start(id, post, stdin, stdout, stderr)
+	r, err := b.start(ctx, id, post, stdin, stdout, stderr)
 	if err != nil {
 		return 0, err
 	}
@@ -173,8 +173,8 @@ type running struct {
 }
 
 // start starts a command and waits for its end in the background.
-func (b *Backend) start(id string, post api.InstanceExecPost, stdin io.Reader, stdout, stderr io.Writer) (*running, error) {
-	op, streams, err := command(b.server, id, post)
+func (b *Backend) start(ctx context.Context, id string, post api.InstanceExecPost, stdin io.Reader, stdout, stderr io.Writer) (*running, error) {
+	op, streams, err := command(ctx, b.server, id, post)
 	if err != nil {
 		if strings.Contains(err.Error(), "Instance is not running") {
 			return nil, errNotRunning
@@ -218,7 +218,7 @@ type account struct {
 }
 
 // account finds a user of an instance by name or number.
-func (b *Backend) account(inst *api.Instance, user string) (account, error) {
+func (b *Backend) account(ctx context.Context, inst *api.Instance, user string) (account, error) {
 	if user == "root" || user == "0" {
 		return account{0, 0, "/root"}, nil
 	}
@@ -227,7 +227,7 @@ func (b *Backend) account(inst *api.Instance, user string) (account, error) {
 			return a, nil
 		}
 	}
-	file, what, err := b.server.GetInstanceFile(inst.Name, "/etc/passwd")
+	file, what, err := b.server.with(ctx).GetInstanceFile(inst.Name, "/etc/passwd")
 	if err != nil {
 		return account{}, fmt.Errorf("look up user %s: %w", user, err)
 	}

@@ -123,13 +123,13 @@ func TestTheProgramIsPutWhereItLacks(t *testing.T) {
 	t.Parallel()
 	b := realBackend(t)
 	made := box(t, b, "program")
-	inst, etag, err := b.server.GetInstance(made.ID)
+	inst, etag, err := b.server.with(context.Background()).GetInstance(made.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
 	put := inst.Writable()
 	put.Config["image."+programProperty] = "/usr/lib/pixels/pixels-init-of-before"
-	op, err := b.server.UpdateInstance(made.ID, put, etag)
+	op, err := b.server.with(context.Background()).UpdateInstance(made.ID, put, etag)
 	if _, err := finish(t.Context(), b.server, op, err); err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +157,7 @@ func TestExecNeedsARunningSandbox(t *testing.T) {
 	t.Parallel()
 	b := realBackend(t)
 	made := box(t, b, "stopped")
-	op, err := b.server.UpdateInstanceState(made.ID, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
+	op, err := b.server.with(context.Background()).UpdateInstanceState(made.ID, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
 	if _, err := finish(t.Context(), b.server, op, err); err != nil {
 		t.Fatal(err)
 	}
@@ -175,11 +175,11 @@ func TestHalfMadeMakesWay(t *testing.T) {
 	t.Parallel()
 	b := realBackend(t)
 	spec := sandbox.Spec{Name: "half", Owner: fmt.Sprintf("test-half-%d", os.Getpid()), Image: b.config.Image, Egress: egress.None}
-	post, err := b.instance(spec)
+	post, err := b.instance(t.Context(), spec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	op, err := b.server.CreateInstance(post)
+	op, err := b.server.with(context.Background()).CreateInstance(post)
 	if _, err := finish(t.Context(), b.server, op, err); err != nil {
 		t.Fatal(err)
 	}

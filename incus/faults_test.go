@@ -20,7 +20,7 @@ func TestASandboxThatDiesDuringExec(t *testing.T) {
 	b := realBackend(t)
 	for name, die := range map[string]func(id string) error{
 		"stopped by hand": func(id string) error {
-			op, err := b.server.UpdateInstanceState(id, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
+			op, err := b.server.with(context.Background()).UpdateInstanceState(id, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
 			_, err = finish(t.Context(), b.server, op, err)
 			return err
 		},
@@ -65,14 +65,14 @@ func TestAFullPool(t *testing.T) {
 	b := realBackend(t)
 	c := b.config
 	c.Pool = fmt.Sprintf("pixels-full-%d", os.Getpid())
-	if pool, _, err := b.server.GetStoragePool(b.config.Pool); err != nil || pool.Driver != "btrfs" {
+	if pool, _, err := b.server.with(context.Background()).GetStoragePool(b.config.Pool); err != nil || pool.Driver != "btrfs" {
 		t.Skipf("the pool is no btrfs: %v", err)
 	}
 	p, err := OpenProvisioner(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := p.CreatePool("btrfs", 700<<20); err != nil {
+	if err := p.CreatePool(context.Background(), "btrfs", 700<<20); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -22,7 +22,7 @@ func (b *Backend) OpenFiles(ctx context.Context, id string) (sandbox.Files, erro
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	conn, err := b.server.GetInstanceFileSFTPConn(id)
+	conn, err := b.server.sftp(ctx, id)
 	if err != nil {
 		return nil, b.failed(err, "open the files of the sandbox")
 	}
@@ -63,14 +63,14 @@ func (b *Backend) Account(ctx context.Context, id, user string) (uid, gid uint32
 	if err := ctx.Err(); err != nil {
 		return 0, 0, "", err
 	}
-	k, err := b.cache.instance(id)
+	k, err := b.cache.instance(ctx, id)
 	if err != nil {
 		return 0, 0, "", b.failed(err, "look up user %s", user)
 	}
 	if k == nil {
 		return 0, 0, "", fmt.Errorf("instance %s %w", id, sandbox.ErrNotFound)
 	}
-	who, err := b.account(&k.Instance, user)
+	who, err := b.account(ctx, &k.Instance, user)
 	return who.uid, who.gid, who.home, b.failed(err, "look up user %s", user)
 }
 

@@ -120,10 +120,10 @@ func (b *Backend) setReplaced(ctx context.Context, id string, change func(now st
 // instance, was destroyed meanwhile.
 func (b *Backend) prove(ctx context.Context, old, next string) error {
 	for {
-		now, _, err := b.server.GetInstance(old)
+		now, _, err := b.server.with(ctx).GetInstance(old)
 		if err == nil && now.Config[goingKey] == "" {
 			var has *api.Instance
-			if has, _, err = b.server.GetInstance(next); err == nil && number(has.Config, seenKey) >= number(now.Config, revisionKey) {
+			if has, _, err = b.server.with(ctx).GetInstance(next); err == nil && number(has.Config, seenKey) >= number(now.Config, revisionKey) {
 				return b.enforceKeys(ctx, has)
 			}
 		}
@@ -153,13 +153,13 @@ func (b *Backend) enforceKeys(ctx context.Context, inst *api.Instance) error {
 
 // proveSource fails with sandbox.ErrChanged unless the source of a copy still may reach what it might when the spec of the
 // copy was made from it.
-func (b *Backend) proveSource(spec sandbox.Spec) error {
+func (b *Backend) proveSource(ctx context.Context, spec sandbox.Spec) error {
 	if spec.SourceID == "" || spec.SourceReach == "" {
 		return nil
 	}
-	inst, _, err := b.server.GetInstance(spec.SourceID)
+	inst, _, err := b.server.with(ctx).GetInstance(spec.SourceID)
 	for err == nil {
-		next, _, e := b.server.GetInstance(nextID(*inst))
+		next, _, e := b.server.with(ctx).GetInstance(nextID(*inst))
 		if missing(e) || e == nil && !whole(*next) {
 			break
 		}

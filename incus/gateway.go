@@ -8,7 +8,6 @@ import (
 	"io"
 	"time"
 
-	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
 
 	"pixels/egress/gateway"
@@ -20,8 +19,8 @@ const gatewayProgram = "/sbin/init"
 
 // speakToGateway opens the control channel of a gateway: a command in its instance that stays. events, unless it is nil,
 // hears of what the gateway reports.
-func speakToGateway(server client.InstanceServer, name string, events func(gateway.Event)) (*gateway.Client, error) {
-	_, s, err := command(server, name, api.InstanceExecPost{Command: []string{gatewayProgram, gateway.ControlCommand}})
+func speakToGateway(ctx context.Context, server *daemon, name string, events func(gateway.Event)) (*gateway.Client, error) {
+	_, s, err := command(ctx, server, name, api.InstanceExecPost{Command: []string{gatewayProgram, gateway.ControlCommand}})
 	if err != nil {
 		return nil, fmt.Errorf("speak to the gateway %s: %w", name, err)
 	}
@@ -37,23 +36,29 @@ func speakToGateway(server client.InstanceServer, name string, events func(gatew
 		_ = requests.Close()
 		s.close()
 	}()
-	return gateway.NewClient(&channel{stdout, stdin}, events), nil
+	return gateway.NewClient(&channel{stdout, stdin, s}, events), nil
 }
 
 // channel is both directions of a command's streams.
 type channel struct {
 	*io.PipeReader
-	stdin *io.PipeWriter
+	stdin   *io.PipeWriter
+	streams *streams
 }
 
 func (c *channel) Write(p []byte) (int, error) { return c.stdin.Write(p) }
-func (c *channel) Close() error                { return errors.Join(c.stdin.Close(), c.PipeReader.Close()) }
+
+// Close ends the command, too, which may be paused and read no end.
+func (c *channel) Close() error {
+	c.streams.close()
+	return errors.Join(c.stdin.Close(), c.PipeReader.Close())
+}
 
 // gatewayStart bounds how long a gateway may take until it serves.
 const gatewayStart = 20 * time.Second
 
 // awaitGateway returns once the gateway answers.
-func awaitGateway(ctx context.Context, server client.InstanceServer, name string) error {
+func awaitGateway(ctx context.Context, server *daemon, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, gatewayStart)
 	defer cancel()
 	for {
@@ -70,14 +75,14 @@ func awaitGateway(ctx context.Context, server client.InstanceServer, name string
 }
 
 // askGateway asks a gateway one thing, over a channel of its own.
-func askGateway(ctx context.Context, server client.InstanceServer, name string, r gateway.Request) (gateway.Reply, error) {
-	c, err := speakToGateway(server, name, nil)
+func askGateway(ctx context.Context, server *daemon, name string, r gateway.Request) (gateway.Reply, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	c, err := speakToGateway(ctx, server, name, nil)
 	if err != nil {
 		return gateway.Reply{}, err
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
 	return c.Do(ctx, r)
 }
 
@@ -93,7 +98,7 @@ func (p *Provisioner) RenewGateway(ctx context.Context) error {
 
 func (p *Provisioner) renewGateway(ctx context.Context, content []byte, version string) error {
 	name := p.config.Gateway()
-	_, s, err := command(p.server, name, api.InstanceExecPost{Command: []string{gatewayProgram, gateway.RenewCommand, version}})
+	_, s, err := command(ctx, p.server, name, api.InstanceExecPost{Command: []string{gatewayProgram, gateway.RenewCommand, version}})
 	if err != nil {
 		return fmt.Errorf("renew the gateway: %w", err)
 	}

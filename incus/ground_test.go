@@ -96,11 +96,11 @@ func (g *ground) build(join func()) {
 			err = nil
 		}
 		_, ruled := HostRules{Bridge: g.settings.Network}.Remove(context.Background()) // a server that a test ran made them
-		if err := errors.Join(err, ruled, g.p.DeleteNetwork()); err != nil {
+		if err := errors.Join(err, ruled, g.p.DeleteNetwork(context.Background())); err != nil {
 			g.keeper.Error(err)
 		}
 	})
-	if err := g.p.CreateNetwork(g.network.String(), 0); err != nil {
+	if err := g.p.CreateNetwork(context.Background(), g.network.String(), 0); err != nil {
 		g.keeper.Fatal(err)
 	}
 	join()
@@ -131,7 +131,7 @@ func (g *ground) mend() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	g.inet.Forget()
-	have, err := g.p.Gateway()
+	have, err := g.p.Gateway(context.Background())
 	switch {
 	case err != nil:
 		return err
@@ -152,7 +152,7 @@ func (g *ground) mend() error {
 	}
 	defer b.Close()
 	for {
-		all, err := b.cache.fresh()
+		all, err := b.cache.fresh(context.Background())
 		if err == nil {
 			err = errors.Join(b.mendWires(ctx, all), b.wires.tend(ctx, 1<<20, b.wires.stock.enough)) // also those that nobody needs yet
 		}

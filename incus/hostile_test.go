@@ -1,6 +1,7 @@
 package incus
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -54,7 +55,7 @@ exec yes
 			t.Fatal(err)
 		}
 	}
-	all, err := l.cache.fresh()
+	all, err := l.cache.fresh(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +78,7 @@ func TestTheGatewayIsStoppedAndComesBack(t *testing.T) {
 	l := newLab(t)
 	l.box(t, "one", egress.Allowlist, allowedName)
 	l.background.Wait() // Incus refuses to stop what is just being changed
-	op, err := l.server.UpdateInstanceState(l.wires.name, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
+	op, err := l.server.with(context.Background()).UpdateInstanceState(l.wires.name, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
 	if _, err = finish(t.Context(), l.server, op, err); err != nil {
 		t.Fatal(err)
 	}

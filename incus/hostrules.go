@@ -116,8 +116,8 @@ func (r HostRules) Remove(ctx context.Context) (bool, error) {
 }
 
 // HostRulesOf returns the rules for the configured network; ok is false where it is none that set-up made.
-func HostRulesOf(p *Provisioner) (r HostRules, ok bool, err error) {
-	n, err := p.Network()
+func HostRulesOf(ctx context.Context, p *Provisioner) (r HostRules, ok bool, err error) {
+	n, err := p.Network(ctx)
 	if err != nil || n == nil || !n.Managed || n.Type != "bridge" {
 		return r, false, err
 	}
@@ -135,11 +135,11 @@ func EnsureHostRules(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	r, ok, err := HostRulesOf(p)
+	r, ok, err := HostRulesOf(ctx, p)
 	if err == nil && ok {
 		_, err = r.Ensure(ctx)
 	}
-	if err = errors.Join(err, p.keepNeighbour()); err == nil && ok {
+	if err = errors.Join(err, p.keepNeighbour(ctx)); err == nil && ok {
 		err = p.noteRun(ctx)
 	}
 	return err
@@ -150,7 +150,7 @@ func (p *Provisioner) noteRun(ctx context.Context) error {
 	if neighbour.Short() != 0 {
 		return nil
 	}
-	inst, _, err := p.server.GetInstance(p.config.Gateway())
+	inst, _, err := p.server.with(ctx).GetInstance(p.config.Gateway())
 	if err == nil && inst.Config[edgeKey] == edgeClosed {
 		var run []string
 		if run, err = edgeRun(p.config, inst); err != nil {
@@ -169,12 +169,12 @@ func (p *Provisioner) noteRun(ctx context.Context) error {
 
 // keepNeighbour has this machine keep the gateway's hardware address, whatever a sandbox does to the table of neighbours,
 // where it is the machine of the bridge and this process may.
-func (p *Provisioner) keepNeighbour() error {
+func (p *Provisioner) keepNeighbour(ctx context.Context) error {
 	link, err := net.InterfaceByName(p.config.Network)
 	if err != nil || p.config.Remote != "" || os.Geteuid() != 0 {
 		return nil
 	}
-	inst, _, err := p.server.GetInstance(p.config.Gateway())
+	inst, _, err := p.server.with(ctx).GetInstance(p.config.Gateway())
 	if missing(err) {
 		return nil
 	}

@@ -1,6 +1,7 @@
 package incus
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -76,7 +77,7 @@ chmod +x /etc/init.d/tick`)
 	t.Run("a card that comes later gets an address", func(t *testing.T) {
 		device := func(nic map[string]string) {
 			t.Helper()
-			inst, etag, err := b.server.GetInstance(made.ID)
+			inst, etag, err := b.server.with(context.Background()).GetInstance(made.ID)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,7 +86,7 @@ chmod +x /etc/init.d/tick`)
 			if nic != nil {
 				put.Devices["eth0"] = nic
 			}
-			op, err := b.server.UpdateInstance(made.ID, put, etag)
+			op, err := b.server.with(context.Background()).UpdateInstance(made.ID, put, etag)
 			if _, err = finish(t.Context(), b.server, op, err); err != nil {
 				t.Fatal(err)
 			}
@@ -94,13 +95,13 @@ chmod +x /etc/init.d/tick`)
 		c := Config{Network: fmt.Sprintf("pxtest%d-1", os.Getpid())}
 		p, err := OpenProvisioner(t.Context(), c)
 		if err == nil {
-			err = p.CreateNetwork("10.166.248.1/24", 0)
+			err = p.CreateNetwork(context.Background(), "10.166.248.1/24", 0)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer func() {
-			if err := p.DeleteNetwork(); err != nil {
+			if err := p.DeleteNetwork(context.Background()); err != nil {
 				t.Error(err)
 			}
 		}()

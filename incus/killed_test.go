@@ -108,7 +108,7 @@ func killAfter(t *testing.T, c Config, does, owner, id string, after time.Durati
 // ofOwner returns the instances of an owner, whatever they are.
 func ofOwner(t *testing.T, b *Backend, owner string) (all []api.Instance) {
 	t.Helper()
-	list, err := b.server.GetInstances(api.InstanceTypeContainer)
+	list, err := b.server.with(context.Background()).GetInstances(api.InstanceTypeContainer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,7 +288,7 @@ func TestKilledAtAnyPoint(t *testing.T) {
 // noWireLeaks sweeps, and fails the test when the gateway has a sandbox on a wire that isn't there.
 func noWireLeaks(t *testing.T, b *Backend) {
 	t.Helper()
-	all, err := b.cache.fresh()
+	all, err := b.cache.fresh(context.Background())
 	if err == nil {
 		err = b.mendWires(t.Context(), all)
 	}

@@ -89,7 +89,7 @@ func TestKilledInTurn(t *testing.T) {
 			}
 		}},
 		{"gateway-kill, stopped", func(t *testing.T) {
-			op, err := l.server.UpdateInstanceState(l.p.config.Gateway(), api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
+			op, err := l.server.with(context.Background()).UpdateInstanceState(l.p.config.Gateway(), api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
 			if _, err = finish(t.Context(), l.server, op, err); err != nil {
 				t.Fatal(err)
 			}
@@ -144,7 +144,7 @@ func TestKilledInTurn(t *testing.T) {
 	if err := l.wires.tend(t.Context(), 1<<20, 64); err != nil {
 		t.Fatal(err)
 	}
-	inst, _, err := l.server.GetInstance(l.wires.name)
+	inst, _, err := l.server.with(context.Background()).GetInstance(l.wires.name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +201,7 @@ func (l *lab) hostEnds(t *testing.T) (ends []string) {
 // sweepWires is what a server does every few seconds.
 func (l *lab) sweepWires(t *testing.T) {
 	t.Helper()
-	all, err := l.cache.instances()
+	all, err := l.cache.instances(context.Background())
 	if err == nil {
 		err = l.mendWires(t.Context(), all)
 	}
@@ -213,11 +213,11 @@ func (l *lab) sweepWires(t *testing.T) {
 // wiring is what is known of a sandbox's way out.
 func (l *lab) wiring(t *testing.T, name string) string {
 	t.Helper()
-	all, err := l.cache.fresh()
+	all, err := l.cache.fresh(context.Background())
 	if err != nil {
 		return err.Error()
 	}
-	run, _, _ := l.gatewayRun()
+	run, _, _ := l.gatewayRun(t.Context())
 	inst := all[l.boxes[name]]
 	reply, err := l.wires.ask(t.Context(), gateway.Request{Op: gateway.Wires})
 	out := fmt.Sprintf("gateway's run %s, sandbox of %s: %v %v\n", run, inst.LastUsedAt.UTC(), inst.Devices, inst.Config)
@@ -269,7 +269,7 @@ func (l *lab) killServer(t *testing.T, self string) {
 
 func (l *lab) gatewayPID(t *testing.T) int {
 	t.Helper()
-	state, _, err := l.server.GetInstanceState(l.p.config.Gateway())
+	state, _, err := l.server.with(context.Background()).GetInstanceState(l.p.config.Gateway())
 	if err != nil || state.Pid == 0 {
 		t.Fatalf("the gateway's process: %v", err)
 	}

@@ -111,7 +111,7 @@ func (l *lab) equip(t *testing.T, id string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = l.server.CreateInstanceFile(id, "/usr/local/bin/attempt", client.InstanceFileArgs{Content: bytes.NewReader(content), Mode: 0o755, Type: "file"})
+	err = l.server.with(context.Background()).CreateInstanceFile(id, "/usr/local/bin/attempt", client.InstanceFileArgs{Content: bytes.NewReader(content), Mode: 0o755, Type: "file"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,11 +47,11 @@ func clearTables(ctx context.Context) {
 }
 
 // clearLeftovers removes what a killed run left: its networks would keep the addresses that tests need.
-func clearLeftovers(ctx context.Context, server client.InstanceServer) error {
+func clearLeftovers(ctx context.Context, server *daemon) error {
 	if err := settle(server); err != nil {
 		return err
 	}
-	whole, etag, err := server.GetServer()
+	whole, etag, err := server.with(context.Background()).GetServer()
 	if err != nil {
 		return err
 	}
@@ -60,29 +60,29 @@ func clearLeftovers(ctx context.Context, server client.InstanceServer) error {
 			return err
 		}
 	}
-	trusted, err := server.GetCertificates()
+	trusted, err := server.with(context.Background()).GetCertificates()
 	if err != nil {
 		return err
 	}
 	for _, c := range trusted {
 		if abandoned(c.Name) {
-			if err := server.DeleteCertificate(c.Fingerprint); err != nil {
+			if err := server.with(context.Background()).DeleteCertificate(c.Fingerprint); err != nil {
 				return err
 			}
 		}
 	}
 	clearTables(ctx)
-	projects, err := server.GetProjectNames()
+	projects, err := server.with(context.Background()).GetProjectNames()
 	if err != nil {
 		return err
 	}
 	for _, name := range projects {
 		if abandoned(name) {
-			own := server.UseProject(name)
+			own := projectOf(server, name)
 			if err := removeWhere(ctx, own, func(api.Instance) bool { return true }); err != nil {
 				return err
 			}
-			if err := server.DeleteProject(name); err != nil {
+			if err := server.with(context.Background()).DeleteProject(name); err != nil {
 				return err
 			}
 		}
@@ -96,7 +96,7 @@ func clearLeftovers(ctx context.Context, server client.InstanceServer) error {
 	if err := clearNetworks(server); err != nil {
 		return err
 	}
-	pools, err := server.GetStoragePoolNames()
+	pools, err := server.with(context.Background()).GetStoragePoolNames()
 	if err != nil {
 		return err
 	}
@@ -111,9 +111,9 @@ func clearLeftovers(ctx context.Context, server client.InstanceServer) error {
 }
 
 // settle waits, not for long, until Incus has done what it was asked for: it goes on with what a killed run began.
-func settle(server client.InstanceServer) error {
+func settle(server *daemon) error {
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		all, err := server.GetOperationsAllProjects()
+		all, err := server.with(context.Background()).GetOperationsAllProjects()
 		if err != nil {
 			return err
 		}
@@ -126,8 +126,8 @@ func settle(server client.InstanceServer) error {
 
 // clearNetworks deletes networks. Incus may just be making one, though nobody waits for it any more: its bridge would stay,
 // with its addresses. Bridges that stayed so go too.
-func clearNetworks(server client.InstanceServer) error {
-	names, err := server.GetNetworkNames() // the machine's own interfaces are among them
+func clearNetworks(server *daemon) error {
+	names, err := server.with(context.Background()).GetNetworkNames() // the machine's own interfaces are among them
 	if err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func clearNetworks(server client.InstanceServer) error {
 		time.Sleep(2 * time.Second)
 	}
 	for _, name := range names {
-		err := amongOthers(func() error { return server.DeleteNetwork(name) })
+		err := amongOthers(context.Background(), func() error { return server.with(context.Background()).DeleteNetwork(name) })
 		if err != nil && !missing(err) {
 			return err
 		}
@@ -149,8 +149,8 @@ func clearNetworks(server client.InstanceServer) error {
 	return nil
 }
 
-func removeWhere(ctx context.Context, server client.InstanceServer, which func(api.Instance) bool) error {
-	instances, err := server.GetInstances(api.InstanceTypeAny)
+func removeWhere(ctx context.Context, server *daemon, which func(api.Instance) bool) error {
+	instances, err := server.with(context.Background()).GetInstances(api.InstanceTypeAny)
 	if err != nil {
 		return err
 	}
@@ -165,19 +165,19 @@ func removeWhere(ctx context.Context, server client.InstanceServer, which func(a
 }
 
 // deletePool deletes a pool with the copies of images that are in it.
-func deletePool(server client.InstanceServer, name string) error {
-	volumes, err := server.GetStoragePoolVolumes(name)
+func deletePool(server *daemon, name string) error {
+	volumes, err := server.with(context.Background()).GetStoragePoolVolumes(name)
 	if err != nil {
 		return err
 	}
 	for _, v := range volumes {
 		if v.Type == "image" {
-			if err := server.DeleteStoragePoolVolume(name, v.Type, v.Name); err != nil {
+			if err := server.with(context.Background()).DeleteStoragePoolVolume(name, v.Type, v.Name); err != nil {
 				return err
 			}
 		}
 	}
-	return server.DeleteStoragePool(name)
+	return server.with(context.Background()).DeleteStoragePool(name)
 }
 
 func TestOnlyWhatAKilledRunLeftIsCleared(t *testing.T) {
@@ -206,7 +206,7 @@ func TestWhatAKilledRunLeftIsCleared(t *testing.T) {
 	t.Parallel()
 	server := realBackend(t).server
 	const gone = "4999999"
-	err := server.CreateProject(api.ProjectsPost{Name: "pixels-test-" + gone})
+	err := server.with(context.Background()).CreateProject(api.ProjectsPost{Name: "pixels-test-" + gone})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,8 +214,8 @@ func TestWhatAKilledRunLeftIsCleared(t *testing.T) {
 	if err := clearLeftovers(t.Context(), server); err != nil {
 		t.Fatal(err)
 	}
-	all, err1 := server.GetProjectNames()
-	trusted, err2 := server.GetCertificates()
+	all, err1 := server.with(context.Background()).GetProjectNames()
+	trusted, err2 := server.with(context.Background()).GetCertificates()
 	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}
@@ -225,4 +225,9 @@ func TestWhatAKilledRunLeftIsCleared(t *testing.T) {
 	if i := slices.IndexFunc(all, func(name string) bool { return strings.HasSuffix(name, gone) }); i >= 0 {
 		t.Errorf("%s is left", all[i])
 	}
+}
+
+// projectOf is an Incus with another project.
+func projectOf(d *daemon, name string) *daemon {
+	return &daemon{project: name, limit: d.limit, bind: func(ctx context.Context) client.InstanceServer { return d.with(ctx).UseProject(name) }}
 }

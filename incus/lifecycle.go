@@ -24,7 +24,7 @@ func (b *Backend) SetState(ctx context.Context, id string, state sandbox.State) 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	inst, _, err := b.server.GetInstance(id)
+	inst, _, err := b.server.with(ctx).GetInstance(id)
 	if err != nil {
 		return b.failed(err, "find the sandbox")
 	}
@@ -62,7 +62,7 @@ func (b *Backend) SetState(ctx context.Context, id string, state sandbox.State) 
 
 // act asks Incus for a change of state and waits for it.
 func (b *Backend) act(ctx context.Context, id, action string) error {
-	op, err := b.server.UpdateInstanceState(id, api.InstanceStatePut{Action: action, Timeout: -1}, "")
+	op, err := b.server.commit(ctx).UpdateInstanceState(id, api.InstanceStatePut{Action: action, Timeout: -1}, "")
 	_, err = finish(ctx, b.server, op, err)
 	b.cache.touch(id)
 	return err
@@ -115,7 +115,7 @@ func (b *Backend) stop(ctx context.Context, id string, paused bool) error {
 		}
 	}
 	defer b.cache.touch(id)
-	op, err := b.server.UpdateInstanceState(id, api.InstanceStatePut{Action: "stop", Timeout: stopGrace}, "")
+	op, err := b.server.commit(ctx).UpdateInstanceState(id, api.InstanceStatePut{Action: "stop", Timeout: stopGrace}, "")
 	if _, err = finish(ctx, b.server, op, err); err == nil {
 		return nil
 	}
@@ -123,7 +123,7 @@ func (b *Backend) stop(ctx context.Context, id string, paused bool) error {
 	if forceErr == nil {
 		return nil
 	}
-	if inst, _, e := b.server.GetInstance(id); e == nil && inst.StatusCode == api.Stopped {
+	if inst, _, e := b.server.with(ctx).GetInstance(id); e == nil && inst.StatusCode == api.Stopped {
 		return nil // it ended between the two
 	}
 	return errors.Join(err, forceErr)

@@ -17,8 +17,10 @@ import (
 // sandboxes whose wire is gone (the gateway was restarted, or they deleted it) are plugged again, and what keys allow is
 // what the gateway enforces. Any number of servers may do so at once.
 func (b *Backend) mendWires(ctx context.Context, all map[string]*known) error {
-	b.mending.Lock()
-	defer b.mending.Unlock()
+	if err := b.mending.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer b.mending.Release(1)
 	up, lacking := map[string]api.Instance{}, map[string]bool{}
 	for id, k := range all {
 		if shown(k.Instance, all) && whole(k.Instance) && b.wiresOf(k.Config) == b.wires && k.StatusCode != api.Stopped {
@@ -33,7 +35,7 @@ func (b *Backend) mendWires(ctx context.Context, all map[string]*known) error {
 		}
 		return err
 	}
-	run, since, err := b.gatewayRun() // it may have been started just now, to be asked
+	run, since, err := b.gatewayRun(ctx) // it may have been started just now, to be asked
 	if err != nil {
 		return err
 	}
@@ -82,7 +84,7 @@ func (b *Backend) mendSoon(ctx context.Context) {
 			return
 		case <-time.After(500 * time.Millisecond):
 		}
-		if all, err := b.cache.fresh(); err == nil && b.mendWires(ctx, all) == nil {
+		if all, err := b.cache.fresh(ctx); err == nil && b.mendWires(ctx, all) == nil {
 			return
 		}
 	}
@@ -94,8 +96,8 @@ func unplugged(i api.Instance, gatewayRun string, since time.Time) bool {
 }
 
 // gatewayRun names the present run of the gateway, and says when it began; empty while it doesn't run.
-func (b *Backend) gatewayRun() (run string, since time.Time, err error) {
-	inst, _, err := b.server.GetInstance(b.wires.name)
+func (b *Backend) gatewayRun(ctx context.Context) (run string, since time.Time, err error) {
+	inst, _, err := b.server.with(ctx).GetInstance(b.wires.name)
 	if err != nil || inst.StatusCode != api.Running {
 		return "", time.Time{}, err
 	}
@@ -130,7 +132,7 @@ func (b *Backend) allAgain(ctx context.Context, ids []string, gatewayRun string)
 // now. So it is removed inside: who prevents that stays without a way out until the sandbox is started again. Should two
 // servers do so at once, so that one removes the card that the other one brought, the gateway knows no wire of it then.
 func (b *Backend) again(ctx context.Context, id, gatewayRun string) error {
-	now, _, err := b.server.GetInstance(id)
+	now, _, err := b.server.with(ctx).GetInstance(id)
 	if err != nil || now.StatusCode != api.Running || now.Config[goingKey] != "" {
 		return err
 	}
@@ -140,7 +142,7 @@ func (b *Backend) again(ctx context.Context, id, gatewayRun string) error {
 			return err
 		}
 	}
-	state, _, err := b.server.GetInstanceState(id)
+	state, _, err := b.server.with(ctx).GetInstanceState(id)
 	if err != nil {
 		return err
 	}

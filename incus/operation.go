@@ -17,7 +17,7 @@ import (
 
 // wait waits until an operation or ctx ends, and fails as the operation did. It asks the server in short turns: the
 // client's own wait notices no cancellation without an event listener, and then changes the transport that all calls share.
-func wait(ctx context.Context, server client.InstanceServer, op client.Operation) (*api.Operation, error) {
+func wait(ctx context.Context, server *daemon, op client.Operation) (*api.Operation, error) {
 	id := op.Get().ID
 	for {
 		if err := ctx.Err(); err != nil {
@@ -25,11 +25,14 @@ func wait(ctx context.Context, server client.InstanceServer, op client.Operation
 		}
 		// It fails when the second is over, which is no failure of the operation.
 		started := time.Now()
-		answer, _, waitErr := server.RawQuery(http.MethodGet, "/1.0/operations/"+id+"/wait?timeout=1", nil, "")
+		answer, _, waitErr := server.with(ctx).RawQuery(http.MethodGet, "/1.0/operations/"+id+"/wait?timeout=1", nil, "")
 		now := &api.Operation{}
+		if late := (noAnswer{}); errors.As(waitErr, &late) {
+			return nil, waitErr
+		}
 		if waitErr != nil || answer.MetadataAsStruct(now) != nil {
 			var err error
-			if now, _, err = server.GetOperation(id); err != nil {
+			if now, _, err = server.with(ctx).GetOperation(id); err != nil {
 				return nil, errors.Join(err, waitErr)
 			}
 		}
@@ -47,7 +50,7 @@ func wait(ctx context.Context, server client.InstanceServer, op client.Operation
 
 // finish waits to the operation's end even when ctx ends before, because what is given up half-way stays half-made, and
 // then returns ctx's error with what became of the operation. The extra time is bounded.
-func finish(ctx context.Context, server client.InstanceServer, op client.Operation, err error) (*api.Operation, error) {
+func finish(ctx context.Context, server *daemon, op client.Operation, err error) (*api.Operation, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -67,12 +70,12 @@ const removeTimeout = 30 * time.Second
 
 // remove ends and deletes an instance with its snapshots. It repeats until the instance is gone, and returns
 // sandbox.ErrNotFound when it was not there to begin with.
-func remove(ctx context.Context, server client.InstanceServer, id string) error {
+func remove(ctx context.Context, server *daemon, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
 	defer cancel()
 	var last error
 	for try := 0; ; try++ {
-		inst, _, err := server.GetInstance(id)
+		inst, _, err := server.with(ctx).GetInstance(id)
 		switch {
 		case missing(err) && try == 0:
 			return fmt.Errorf("instance %s %w", id, sandbox.ErrNotFound)
@@ -85,7 +88,7 @@ func remove(ctx context.Context, server client.InstanceServer, id string) error 
 			// Its failure says that the instance isn't running or can't be stopped; the deletion tells which.
 			_ = forceStop(ctx, server, id)
 		}
-		op, err := server.DeleteInstance(id)
+		op, err := server.commit(ctx).DeleteInstance(id)
 		if err == nil {
 			_, err = wait(ctx, server, op)
 		}
@@ -115,7 +118,10 @@ func missing(err error) bool { return api.StatusErrorCheck(err, http.StatusNotFo
 func (c Config) unreachable(err error) error {
 	var dial *net.OpError
 	var call *url.Error
+	var late noAnswer
 	switch {
+	case errors.As(err, &late):
+		err = late
 	case errors.As(err, &dial):
 		err = dial
 	case errors.As(err, &call):

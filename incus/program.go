@@ -38,7 +38,7 @@ func (b *Backend) program(ctx context.Context, inst *api.Instance) (string, erro
 		// Under another name first: a command may be run at the same time.
 		part := at + "." + rand.Text()
 		if code, err = sh(`mkdir -p "$1"`, path.Dir(at)); err == nil && code == 0 {
-			err = b.server.CreateInstanceFile(inst.Name, part, client.InstanceFileArgs{Type: "file", Mode: 0o755, WriteMode: "overwrite", Content: bytes.NewReader(content)})
+			err = b.server.commit(ctx).CreateInstanceFile(inst.Name, part, client.InstanceFileArgs{Type: "file", Mode: 0o755, WriteMode: "overwrite", Content: bytes.NewReader(content)})
 		}
 		if err == nil {
 			code, err = sh(`mv -f "$1" "${1%.*}"`, part)

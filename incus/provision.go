@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
 
 	"pixels/sandbox"
@@ -22,7 +21,7 @@ const ManagedKey = "user.pixels.managed"
 // Provisioner prepares an Incus for sandboxes: the pool, the bridge and the base image, and their removal. Sandboxes
 // themselves are no business of it.
 type Provisioner struct {
-	server client.InstanceServer
+	server *daemon
 	config Config
 }
 
@@ -31,9 +30,7 @@ func OpenProvisioner(ctx context.Context, c Config) (*Provisioner, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	// A client fails every call once the context it was opened with ends, and what is cancelled may still have to tidy up.
-	// Connecting gives up after five seconds by itself.
-	server, err := connect(context.WithoutCancel(ctx), c)
+	server, err := connect(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -52,8 +49,8 @@ type ProvisionServer struct {
 }
 
 // Server asks the Incus what it is.
-func (p *Provisioner) Server() (ProvisionServer, error) {
-	s, _, err := p.server.GetServer()
+func (p *Provisioner) Server(ctx context.Context) (ProvisionServer, error) {
+	s, _, err := p.server.with(ctx).GetServer()
 	if err != nil {
 		return ProvisionServer{}, fmt.Errorf("ask Incus for its version: %w", err)
 	}
@@ -73,8 +70,8 @@ type ProvisionPool struct {
 }
 
 // Pool returns the configured pool, or nil when there is none.
-func (p *Provisioner) Pool() (*ProvisionPool, error) {
-	pool, _, err := p.server.GetStoragePool(p.config.Pool)
+func (p *Provisioner) Pool(ctx context.Context) (*ProvisionPool, error) {
+	pool, _, err := p.server.with(ctx).GetStoragePool(p.config.Pool)
 	if missing(err) {
 		return nil, nil
 	}
@@ -87,15 +84,15 @@ func (p *Provisioner) Pool() (*ProvisionPool, error) {
 		Broken:  pool.Status == api.StoragePoolStatusPending || pool.Status == api.StoragePoolStatusErrored,
 	}
 	// Space is a nicety: a caller with few rights may see the pool but not its resources.
-	if r, err := p.server.GetStoragePoolResources(p.config.Pool); err == nil {
+	if r, err := p.server.with(ctx).GetStoragePoolResources(p.config.Pool); err == nil {
 		out.Used, out.Total = r.Space.Used, r.Space.Total
 	}
 	return out, nil
 }
 
 // NoteCharges notes at the pool whether it charges instances for what their snapshots hold. It tells whether that is new.
-func (p *Provisioner) NoteCharges(charges bool) (bool, error) {
-	pool, etag, err := p.server.GetStoragePool(p.config.Pool)
+func (p *Provisioner) NoteCharges(ctx context.Context, charges bool) (bool, error) {
+	pool, etag, err := p.server.with(ctx).GetStoragePool(p.config.Pool)
 	if err != nil {
 		return false, fmt.Errorf("look up the storage pool %q: %w", p.config.Pool, err)
 	}
@@ -105,17 +102,17 @@ func (p *Provisioner) NoteCharges(charges bool) (bool, error) {
 	}
 	put := pool.Writable()
 	put.Config[ChargesKey] = text
-	return true, p.server.UpdateStoragePool(p.config.Pool, put, etag)
+	return true, p.server.commit(ctx).UpdateStoragePool(p.config.Pool, put, etag)
 }
 
 // CreatePool makes the configured pool with driver; size in bytes is that of its loop file, and ignored by
 // the driver dir.
-func (p *Provisioner) CreatePool(driver string, size int64) error {
+func (p *Provisioner) CreatePool(ctx context.Context, driver string, size int64) error {
 	config := map[string]string{ManagedKey: "true"}
 	if driver != "dir" {
 		config["size"] = strconv.FormatInt(size, 10)
 	}
-	err := p.server.CreateStoragePool(api.StoragePoolsPost{
+	err := p.server.commit(ctx).CreateStoragePool(api.StoragePoolsPost{
 		Name: p.config.Pool, Driver: driver,
 		StoragePoolPut: api.StoragePoolPut{Config: config, Description: "Sandboxes of pixels"},
 	})
@@ -126,8 +123,8 @@ func (p *Provisioner) CreatePool(driver string, size int64) error {
 }
 
 // DeletePool removes the configured pool, which must be empty.
-func (p *Provisioner) DeletePool() error {
-	if err := p.server.DeleteStoragePool(p.config.Pool); err != nil && !missing(err) {
+func (p *Provisioner) DeletePool(ctx context.Context) error {
+	if err := p.server.commit(ctx).DeleteStoragePool(p.config.Pool); err != nil && !missing(err) {
 		return fmt.Errorf("delete the storage pool %q: %w", p.config.Pool, err)
 	}
 	return nil
@@ -143,8 +140,8 @@ type ProvisionNetwork struct {
 }
 
 // Network returns the configured network, or nil when Incus knows none of that name.
-func (p *Provisioner) Network() (*ProvisionNetwork, error) {
-	n, _, err := p.server.GetNetwork(p.config.Network)
+func (p *Provisioner) Network(ctx context.Context) (*ProvisionNetwork, error) {
+	n, _, err := p.server.with(ctx).GetNetwork(p.config.Network)
 	if missing(err) {
 		return nil, nil
 	}
@@ -160,7 +157,7 @@ func (p *Provisioner) Network() (*ProvisionNetwork, error) {
 		// Incus lists interfaces of the host too, and won't create a network over one.
 		out.Type = "host interface"
 	}
-	if s, err := p.server.GetNetworkState(p.config.Network); err == nil {
+	if s, err := p.server.with(ctx).GetNetworkState(p.config.Network); err == nil {
 		out.Up = s.State == "up"
 	}
 	return out, nil
@@ -168,7 +165,7 @@ func (p *Provisioner) Network() (*ProvisionNetwork, error) {
 
 // CreateNetwork makes the configured bridge with IPv4 NAT and DHCP, and no IPv6. The address is the bridge's own, as
 // 10.1.2.1/24, or "auto"; mtu 0 leaves Incus its default.
-func (p *Provisioner) CreateNetwork(address string, mtu int) error {
+func (p *Provisioner) CreateNetwork(ctx context.Context, address string, mtu int) error {
 	config := map[string]string{
 		ManagedKey:     "true",
 		"ipv4.address": address,
@@ -186,8 +183,8 @@ func (p *Provisioner) CreateNetwork(address string, mtu int) error {
 	if mtu > 0 {
 		config["bridge.mtu"] = fmt.Sprint(mtu)
 	}
-	err := amongOthers(func() error {
-		return p.server.CreateNetwork(api.NetworksPost{
+	err := amongOthers(ctx, func() error {
+		return p.server.commit(ctx).CreateNetwork(api.NetworksPost{
 			Name: p.config.Network, Type: "bridge",
 			NetworkPut: api.NetworkPut{Config: config, Description: "Sandboxes of pixels"},
 		})
@@ -200,17 +197,22 @@ func (p *Provisioner) CreateNetwork(address string, mtu int) error {
 
 // amongOthers makes or deletes a network, again when another interface of the machine goes meanwhile: Incus looks at all of
 // them, and fails when one does.
-func amongOthers(do func() error) (err error) {
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+func amongOthers(ctx context.Context, do func() error) (err error) {
+	for end := time.Now().Add(30 * time.Second); ; {
 		if err = do(); err == nil || !strings.Contains(err.Error(), "does not exist") || time.Now().After(end) {
 			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
 
 // DeleteNetwork removes the configured network, which nothing may use.
-func (p *Provisioner) DeleteNetwork() error {
-	err := amongOthers(func() error { return p.server.DeleteNetwork(p.config.Network) })
+func (p *Provisioner) DeleteNetwork(ctx context.Context) error {
+	err := amongOthers(ctx, func() error { return p.server.commit(ctx).DeleteNetwork(p.config.Network) })
 	if err != nil && !missing(err) {
 		return fmt.Errorf("delete the network %q: %w", p.config.Network, err)
 	}
@@ -226,19 +228,19 @@ func (p *Provisioner) RemoveAll(ctx context.Context, all bool, removed func(what
 		return errs[0]
 	}
 	errs = append(errs, p.removeImages(ctx, removed))
-	if n, err := p.Network(); err != nil {
+	if n, err := p.Network(ctx); err != nil {
 		errs = append(errs, err)
 	} else if n != nil && n.Managed {
-		if err := p.DeleteNetwork(); err != nil {
+		if err := p.DeleteNetwork(ctx); err != nil {
 			errs = append(errs, err)
 		} else {
 			removed("network " + n.Name)
 		}
 	}
-	if pool, err := p.Pool(); err != nil {
+	if pool, err := p.Pool(ctx); err != nil {
 		errs = append(errs, err)
 	} else if pool != nil && pool.Managed {
-		if err := p.DeletePool(); err != nil {
+		if err := p.DeletePool(ctx); err != nil {
 			errs = append(errs, err)
 		} else {
 			removed("storage pool " + pool.Name)
@@ -250,7 +252,7 @@ func (p *Provisioner) RemoveAll(ctx context.Context, all bool, removed func(what
 // removeInstances deletes, by force and one after another, the instances that carry a user.pixels key; the gateway too when
 // all is set.
 func (p *Provisioner) removeInstances(ctx context.Context, all bool, removed func(string)) error {
-	instances, err := p.server.GetInstances(api.InstanceTypeAny)
+	instances, err := p.server.with(ctx).GetInstances(api.InstanceTypeAny)
 	if err != nil {
 		return fmt.Errorf("list instances: %w", err)
 	}

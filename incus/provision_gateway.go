@@ -70,9 +70,9 @@ type ProvisionGateway struct {
 }
 
 // Gateway returns the gateway's instance, or nil when there is none.
-func (p *Provisioner) Gateway() (*ProvisionGateway, error) {
+func (p *Provisioner) Gateway(ctx context.Context) (*ProvisionGateway, error) {
 	name := p.config.Gateway()
-	inst, _, err := p.server.GetInstance(name)
+	inst, _, err := p.server.with(ctx).GetInstance(name)
 	if missing(err) {
 		return nil, nil
 	}
@@ -86,7 +86,7 @@ func (p *Provisioner) Gateway() (*ProvisionGateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	config, err := p.gatewayConfig()
+	config, err := p.gatewayConfig(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -98,8 +98,8 @@ func (p *Provisioner) Gateway() (*ProvisionGateway, error) {
 }
 
 // gatewayConfig is what the gateway of the configured network is told, as JSON.
-func (p *Provisioner) gatewayConfig() (string, error) {
-	n, _, err := p.server.GetNetwork(p.config.Network)
+func (p *Provisioner) gatewayConfig(ctx context.Context) (string, error) {
+	n, _, err := p.server.with(ctx).GetNetwork(p.config.Network)
 	if err != nil {
 		return "", fmt.Errorf("look up the network %q: %w", p.config.Network, err)
 	}
@@ -125,22 +125,22 @@ func (p *Provisioner) CreateGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	config, err := p.gatewayConfig()
+	config, err := p.gatewayConfig(ctx)
 	if err != nil {
 		return err
 	}
-	other, err := p.otherGateway()
+	other, err := p.otherGateway(ctx)
 	if err != nil {
 		return err
 	}
 	if other != "" {
 		return fmt.Errorf("the network %s has a gateway of the project %s already: give the project %s a network of its own (defaults.network)", p.config.Network, other, p.config.Project)
 	}
-	image, _, err := p.server.GetImageAlias(p.config.GatewayImage())
+	image, _, err := p.server.with(ctx).GetImageAlias(p.config.GatewayImage())
 	if err != nil {
 		return fmt.Errorf("find the gateway's image: %w", err)
 	}
-	op, err := p.server.CreateInstance(api.InstancesPost{
+	op, err := p.server.commit(ctx).CreateInstance(api.InstancesPost{
 		Name: p.config.Gateway(), Type: api.InstanceTypeContainer, Source: api.InstanceSource{Type: "image", Fingerprint: image.Target},
 		InstancePut: api.InstancePut{
 			Profiles: []string{}, Description: "The way out of sandboxes of pixels",
@@ -163,8 +163,8 @@ func (p *Provisioner) CreateGateway(ctx context.Context) error {
 }
 
 // otherGateway names the project that has a gateway on the configured network, where there can be one, when it is another.
-func (p *Provisioner) otherGateway() (string, error) {
-	n, _, err := p.server.GetNetwork(p.config.Network)
+func (p *Provisioner) otherGateway(ctx context.Context) (string, error) {
+	n, _, err := p.server.with(ctx).GetNetwork(p.config.Network)
 	if err != nil {
 		return "", fmt.Errorf("look up the network %q: %w", p.config.Network, err)
 	}
@@ -185,11 +185,11 @@ func (p *Provisioner) StartGateway(ctx context.Context) error {
 	if err := startGateway(ctx, p.server, p.config.Gateway()); err != nil {
 		return err
 	}
-	return p.keepNeighbour()
+	return p.keepNeighbour(ctx)
 }
 
-func startGateway(ctx context.Context, server client.InstanceServer, name string) error {
-	op, err := server.UpdateInstanceState(name, api.InstanceStatePut{Action: "start", Timeout: -1}, "")
+func startGateway(ctx context.Context, server *daemon, name string) error {
+	op, err := server.commit(ctx).UpdateInstanceState(name, api.InstanceStatePut{Action: "start", Timeout: -1}, "")
 	if _, err = finish(ctx, server, op, err); err != nil && !strings.Contains(err.Error(), "already running") {
 		return fmt.Errorf("start the gateway %s: %w", name, err)
 	}

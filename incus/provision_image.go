@@ -28,9 +28,9 @@ type ProvisionImage struct {
 }
 
 // Image returns the image of an alias or fingerprint, or nil when there is none.
-func (p *Provisioner) Image(name string) (*ProvisionImage, error) {
+func (p *Provisioner) Image(ctx context.Context, name string) (*ProvisionImage, error) {
 	fingerprint := name
-	alias, _, err := p.server.GetImageAlias(name)
+	alias, _, err := p.server.with(ctx).GetImageAlias(name)
 	switch {
 	case err == nil:
 		fingerprint = alias.Target
@@ -39,7 +39,7 @@ func (p *Provisioner) Image(name string) (*ProvisionImage, error) {
 	case strings.ContainsAny(fingerprint, "/:. "):
 		return nil, nil // no fingerprint looks so
 	}
-	img, _, err := p.server.GetImage(fingerprint)
+	img, _, err := p.server.with(ctx).GetImage(fingerprint)
 	if missing(err) {
 		return nil, nil
 	}
@@ -75,7 +75,7 @@ func ImageProperties(kind, version, osName, release string) map[string]string {
 // AdoptImage points the alias name at an image of a kind and version that an interrupted set-up left without one, and tells whether
 // there was any.
 func (p *Provisioner) AdoptImage(ctx context.Context, kind, name, version string) (bool, error) {
-	images, err := p.server.GetImages()
+	images, err := p.server.with(ctx).GetImages()
 	if err != nil {
 		return false, fmt.Errorf("list images: %w", err)
 	}
@@ -105,7 +105,7 @@ func (p *Provisioner) ImportImage(ctx context.Context, kind, name, metaPath, roo
 }
 
 func (p *Provisioner) importImage(ctx context.Context, kind, name string, args *client.ImageCreateArgs) error {
-	op, err := p.server.CreateImage(api.ImagesPost{}, args)
+	op, err := p.server.commit(ctx).CreateImage(api.ImagesPost{}, args)
 	var ended *api.Operation
 	if err == nil {
 		ended, err = wait(ctx, p.server, op)
@@ -124,19 +124,19 @@ func (p *Provisioner) importImage(ctx context.Context, kind, name string, args *
 // image behind the alias at any time. A young one without an alias stays, since another set-up may be about to give it one.
 func (p *Provisioner) publishAs(ctx context.Context, kind, name, fingerprint string) error {
 	entry := api.ImageAliasesEntryPut{Target: fingerprint, Description: "Image of pixels"}
-	before, etag, err := p.server.GetImageAlias(name)
+	before, etag, err := p.server.with(ctx).GetImageAlias(name)
 	if missing(err) {
 		before = &api.ImageAliasesEntry{}
-		err = p.server.CreateImageAlias(api.ImageAliasesPost{ImageAliasesEntry: api.ImageAliasesEntry{
+		err = p.server.commit(ctx).CreateImageAlias(api.ImageAliasesPost{ImageAliasesEntry: api.ImageAliasesEntry{
 			Name: name, Type: "container", ImageAliasesEntryPut: entry,
 		}})
 	} else if err == nil {
-		err = p.server.UpdateImageAlias(name, entry, etag)
+		err = p.server.commit(ctx).UpdateImageAlias(name, entry, etag)
 	}
 	if err != nil {
 		return fmt.Errorf("point the alias %q at the new image: %w", name, err)
 	}
-	images, err := p.server.GetImages()
+	images, err := p.server.with(ctx).GetImages()
 	if err != nil {
 		return fmt.Errorf("list images: %w", err)
 	}
@@ -156,7 +156,7 @@ func (p *Provisioner) publishAs(ctx context.Context, kind, name, fingerprint str
 
 // deleteImage removes one image; one that is gone already is no error.
 func (p *Provisioner) deleteImage(ctx context.Context, fingerprint string) error {
-	op, err := p.server.DeleteImage(fingerprint)
+	op, err := p.server.commit(ctx).DeleteImage(fingerprint)
 	if err == nil {
 		_, err = wait(ctx, p.server, op)
 	}
@@ -168,7 +168,7 @@ func (p *Provisioner) deleteImage(ctx context.Context, fingerprint string) error
 
 // removeImages deletes the images of the project that carry our properties.
 func (p *Provisioner) removeImages(ctx context.Context, removed func(string)) error {
-	images, err := p.server.GetImages()
+	images, err := p.server.with(ctx).GetImages()
 	if err != nil {
 		return fmt.Errorf("list images: %w", err)
 	}

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"testing"
 
-	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
 	localtls "github.com/lxc/incus/v6/shared/tls"
 
@@ -27,9 +26,9 @@ const answersFor = "user.pixels-test"
 func testName() string { return fmt.Sprintf("pixels-test-%d", os.Getpid()) }
 
 // answerNoMore ends what overHTTPS began.
-func answerNoMore(server client.InstanceServer, put api.ServerPut, etag string) error {
+func answerNoMore(server *daemon, put api.ServerPut, etag string) error {
 	put.Config["core.https_address"], put.Config[answersFor] = "", "" // Incus keeps a user key that is only left out
-	return server.UpdateServer(put, etag)
+	return server.with(context.Background()).UpdateServer(put, etag)
 }
 
 // overHTTPS makes the Incus of this machine answer on a port of the loopback, trust a certificate of the test, and have a
@@ -37,7 +36,7 @@ func answerNoMore(server client.InstanceServer, put api.ServerPut, etag string) 
 func overHTTPS(t *testing.T) Config {
 	t.Helper()
 	local := realBackend(t).server
-	server, etag, err := local.GetServer()
+	server, etag, err := local.with(context.Background()).GetServer()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,11 +52,11 @@ func overHTTPS(t *testing.T) Config {
 		}
 		put := server.Writable()
 		put.Config["core.https_address"], put.Config[answersFor] = address, testName()
-		if err := local.UpdateServer(put, etag); err != nil {
+		if err := local.with(context.Background()).UpdateServer(put, etag); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
-			server, etag, err := local.GetServer()
+			server, etag, err := local.with(context.Background()).GetServer()
 			if err == nil {
 				err = answerNoMore(local, server.Writable(), etag)
 			}
@@ -72,7 +71,7 @@ func overHTTPS(t *testing.T) Config {
 	}
 	cert, key, fingerprint := trust(t, local, testName())
 	t.Cleanup(func() {
-		if err := local.DeleteCertificate(fingerprint); err != nil {
+		if err := local.with(context.Background()).DeleteCertificate(fingerprint); err != nil {
 			t.Error(err)
 		}
 	})
@@ -93,7 +92,7 @@ func overHTTPS(t *testing.T) Config {
 }
 
 // trust makes a client's certificate that Incus trusts, and returns it, its key and its fingerprint.
-func trust(t *testing.T, server client.InstanceServer, name string) (cert, key []byte, fingerprint string) {
+func trust(t *testing.T, server *daemon, name string) (cert, key []byte, fingerprint string) {
 	t.Helper()
 	cert, key, err := localtls.GenerateMemCert(true, false)
 	if err != nil {
@@ -103,7 +102,7 @@ func trust(t *testing.T, server client.InstanceServer, name string) (cert, key [
 		t.Fatal(err)
 	}
 	block, _ := pem.Decode(cert)
-	err = server.CreateCertificate(api.CertificatesPost{
+	err = server.with(context.Background()).CreateCertificate(api.CertificatesPost{
 		CertificatePut: api.CertificatePut{Name: name, Type: api.CertificateTypeClient, Certificate: base64.StdEncoding.EncodeToString(block.Bytes)},
 	})
 	if err != nil {
@@ -114,23 +113,23 @@ func trust(t *testing.T, server client.InstanceServer, name string) (cert, key [
 
 // createProject makes a project, which is gone afterwards. Its images and networks are those of the default project, its
 // instances are its own.
-func createProject(t testing.TB, local client.InstanceServer, name string) {
+func createProject(t testing.TB, local *daemon, name string) {
 	t.Helper()
-	err := local.CreateProject(api.ProjectsPost{Name: name, ProjectPut: api.ProjectPut{Config: map[string]string{
+	err := local.with(context.Background()).CreateProject(api.ProjectsPost{Name: name, ProjectPut: api.ProjectPut{Config: map[string]string{
 		"features.images": "false", "features.networks": "false", "features.profiles": "false", "features.storage.volumes": "false", "features.storage.buckets": "false",
 	}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		own := local.UseProject(name)
-		if left, err := own.GetInstanceNames(api.InstanceTypeAny); err != nil || len(left) > 0 {
+		own := projectOf(local, name)
+		if left, err := own.with(context.Background()).GetInstanceNames(api.InstanceTypeAny); err != nil || len(left) > 0 {
 			t.Errorf("in the project are left %v, %v", left, err)
 			for _, id := range left {
 				_ = remove(context.Background(), own, id) // the project's deletion tells
 			}
 		}
-		if err := local.DeleteProject(name); err != nil {
+		if err := local.with(context.Background()).DeleteProject(name); err != nil {
 			t.Error(err)
 		}
 	})
@@ -152,11 +151,11 @@ func withGateway(t *testing.T, c Config) Config {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(p.DeleteGateway(context.Background()), p.DeleteNetwork()); err != nil {
+		if err := errors.Join(p.DeleteGateway(context.Background()), p.DeleteNetwork(context.Background())); err != nil {
 			t.Error(err)
 		}
 	})
-	if err := p.CreateNetwork("10.166.240.1/24", 0); err != nil {
+	if err := p.CreateNetwork(context.Background(), "10.166.240.1/24", 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.CreateGateway(t.Context()); err != nil {
@@ -181,7 +180,7 @@ func TestRemoteIncus(t *testing.T) {
 		t.Errorf("set-up can't reach it: %v", err)
 	}
 	// Nothing of it is in the default project.
-	list, err := realBackend(t).server.GetInstances(api.InstanceTypeContainer)
+	list, err := realBackend(t).server.with(context.Background()).GetInstances(api.InstanceTypeContainer)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,25 +60,25 @@ func (b *Backend) Restore(ctx context.Context, id, label string) (sandbox.Sandbo
 		return sandbox.Sandbox{}, err
 	}
 	b.at(restoreBegun)
-	holder, snapshot, err := b.checkpoint(id, label)
+	holder, snapshot, err := b.checkpoint(ctx, id, label)
 	if err != nil {
 		return sandbox.Sandbox{}, b.failed(err, "find checkpoint %s", label)
 	}
 	b.at(restoreFound)
-	old, _, err := b.server.GetInstance(id)
+	old, _, err := b.server.with(ctx).GetInstance(id)
 	if err != nil {
 		return sandbox.Sandbox{}, b.failed(err, "restore checkpoint %s", label)
 	}
 	b.at(restoreRead)
 	name, next := old.Config[nameKey], nextID(*old)
-	all, err := b.cache.fresh()
+	all, err := b.cache.fresh(ctx)
 	if err != nil {
 		return sandbox.Sandbox{}, b.failed(err, "restore checkpoint %s", label)
 	}
 	if replaced(*old, all) {
 		return sandbox.Sandbox{}, fmt.Errorf("sandbox %q: %w", name, errRestoring)
 	}
-	if inst, _, err := b.server.GetInstance(next); err == nil {
+	if inst, _, err := b.server.with(ctx).GetInstance(next); err == nil {
 		if !b.left(*inst) {
 			return sandbox.Sandbox{}, fmt.Errorf("sandbox %q: %w", name, errRestoring)
 		}
@@ -104,7 +104,7 @@ func (b *Backend) Restore(ctx context.Context, id, label string) (sandbox.Sandbo
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
 		remove := b.remove
-		if inst, _, e := b.server.GetInstance(next); e == nil && inst.Config[goingKey] != "" {
+		if inst, _, e := b.server.with(ctx).GetInstance(next); e == nil && inst.Config[goingKey] != "" {
 			remove = b.removeLine // it had become the sandbox, and was destroyed as that
 		}
 		if e := remove(clean, next); e != nil && !errors.Is(e, sandbox.ErrNotFound) {
@@ -168,7 +168,7 @@ func (b *Backend) copyCheckpoint(ctx context.Context, old *api.Instance, holder 
 		devices[card] = map[string]string{"type": "none"}
 	}
 	b.at(restoreWired)
-	op, err := b.server.CreateInstance(api.InstancesPost{
+	op, err := b.server.commit(ctx).CreateInstance(api.InstancesPost{
 		Name: next, Type: api.InstanceTypeContainer, Source: api.InstanceSource{Type: "copy", Source: holder + "/" + snapshot.Name},
 		InstancePut: api.InstancePut{Profiles: []string{}, Config: config, Devices: devices},
 	})
@@ -203,7 +203,7 @@ func (b *Backend) takeOver(ctx context.Context, old *api.Instance, next string) 
 	if err != nil {
 		return made, err
 	}
-	if inst, _, err := b.server.GetInstance(next); missing(err) || err == nil && inst.Config[goingKey] != "" {
+	if inst, _, err := b.server.with(ctx).GetInstance(next); missing(err) || err == nil && inst.Config[goingKey] != "" {
 		return made, fmt.Errorf("it was destroyed while it was restored (%w)", sandbox.ErrNotFound)
 	}
 	return made, nil
@@ -238,14 +238,14 @@ func (b *Backend) retireAside(ctx context.Context, id string) {
 
 // settle is retire without the garbage. It tells whether there may be some.
 func (b *Backend) settle(ctx context.Context, id string) (untidied bool) {
-	all, err := b.cache.fresh()
+	all, err := b.cache.fresh(ctx)
 	if err != nil || all[id] == nil || !replaced(all[id].Instance, all) {
 		return false
 	}
 	if b.markReplaced(ctx, id) != nil {
 		return false
 	}
-	snapshots, err := b.server.GetInstanceSnapshotNames(id)
+	snapshots, err := b.server.with(ctx).GetInstanceSnapshotNames(id)
 	switch {
 	case err != nil:
 		return false
@@ -256,7 +256,7 @@ func (b *Backend) settle(ctx context.Context, id string) (untidied bool) {
 		return all[id].Config[replacedKey] != tidied
 	}
 	if err := forceStop(ctx, b.server, id); err != nil {
-		if inst, _, e := b.server.GetInstance(id); e != nil || inst.StatusCode != api.Stopped { // else it has stopped all the same
+		if inst, _, e := b.server.with(ctx).GetInstance(id); e != nil || inst.StatusCode != api.Stopped { // else it has stopped all the same
 			return false
 		}
 	}
@@ -264,12 +264,12 @@ func (b *Backend) settle(ctx context.Context, id string) (untidied bool) {
 }
 
 // line returns the IDs of an instance and of those of its line that it replaced, the newest first.
-func (b *Backend) line(id string) ([]string, error) {
-	inst, _, err := b.server.GetInstance(id)
+func (b *Backend) line(ctx context.Context, id string) ([]string, error) {
+	inst, _, err := b.server.with(ctx).GetInstance(id)
 	if err != nil {
 		return nil, err
 	}
-	before, err := b.before(inst)
+	before, err := b.before(ctx, inst)
 	if err != nil {
 		return nil, err
 	}
@@ -281,11 +281,11 @@ func (b *Backend) line(id string) ([]string, error) {
 }
 
 // before returns the instances that one replaced, the newest first.
-func (b *Backend) before(inst *api.Instance) (before []api.Instance, err error) {
+func (b *Backend) before(ctx context.Context, inst *api.Instance) (before []api.Instance, err error) {
 	if turn(*inst) == 0 {
 		return nil, nil
 	}
-	all, err := b.cache.fresh()
+	all, err := b.cache.fresh(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -299,17 +299,17 @@ func (b *Backend) before(inst *api.Instance) (before []api.Instance, err error) 
 }
 
 // checkpoint finds a checkpoint in a sandbox's line, and the ID of the instance that has it; sandbox.ErrNotFound.
-func (b *Backend) checkpoint(id, label string) (holder string, snapshot *api.InstanceSnapshot, err error) {
-	snapshot, _, err = b.server.GetInstanceSnapshot(id, label)
+func (b *Backend) checkpoint(ctx context.Context, id, label string) (holder string, snapshot *api.InstanceSnapshot, err error) {
+	snapshot, _, err = b.server.with(ctx).GetInstanceSnapshot(id, label)
 	if err == nil || !missing(err) {
 		return id, snapshot, err
 	}
-	ids, err := b.line(id)
+	ids, err := b.line(ctx, id)
 	if err != nil {
 		return "", nil, err
 	}
 	for _, id := range ids[1:] {
-		snapshot, _, err := b.server.GetInstanceSnapshot(id, label)
+		snapshot, _, err := b.server.with(ctx).GetInstanceSnapshot(id, label)
 		if err == nil || !missing(err) {
 			return id, snapshot, err
 		}

@@ -1,6 +1,7 @@
 package incus
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -122,8 +123,8 @@ func TestWhatWasReplacedIsNotSeenWhileASandboxGoes(t *testing.T) {
 			if len(changed) == 1 {
 				s.gone = changed[0] == "b1"
 			}
-			c := &cache{server: s}
-			if err := c.readSome(into, ids); err != nil {
+			c := &cache{server: &daemon{bind: func(context.Context) client.InstanceServer { return s }}}
+			if err := c.readSome(t.Context(), into, ids); err != nil {
 				t.Fatal(err)
 			}
 			for _, i := range claimsIn(into, "me", "box") {

@@ -109,10 +109,10 @@ func (s *sessions) close() {
 }
 
 // openSession starts a session in an instance.
-func (b *Backend) openSession(id, program string) (*session, error) {
+func (b *Backend) openSession(ctx context.Context, id, program string) (*session, error) {
 	stdin, requests := io.Pipe()
 	frames, stdout := io.Pipe()
-	r, err := b.start(id, api.InstanceExecPost{Command: []string{program, guest.SessionCommand}, Cwd: "/"}, stdin, stdout, nil)
+	r, err := b.start(ctx, id, api.InstanceExecPost{Command: []string{program, guest.SessionCommand}, Cwd: "/"}, stdin, stdout, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +136,7 @@ func (b *Backend) execInSession(ctx context.Context, id, program string, r guest
 	s := b.sessions.take(id)
 	if s == nil {
 		var err error
-		if s, err = b.openSession(id, program); err != nil {
+		if s, err = b.openSession(ctx, id, program); err != nil {
 			return 0, fmt.Errorf("%w: %w", errNotTaken, err)
 		}
 	}

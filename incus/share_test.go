@@ -122,14 +122,14 @@ func TestWhatIsChangedByHandIsSeen(t *testing.T) {
 	b := realBackend(t)
 	live(t, b)
 	made := box(t, b, "by-hand")
-	inst, etag, err := b.server.GetInstance(made.ID)
+	inst, etag, err := b.server.with(context.Background()).GetInstance(made.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
 	put := inst.Writable()
 	put.Config[labelKeys+"hand"] = "made"
 	put.Config[expiresKey] = "whenever"
-	op, err := b.server.UpdateInstance(made.ID, put, etag)
+	op, err := b.server.with(context.Background()).UpdateInstance(made.ID, put, etag)
 	if _, err = finish(t.Context(), b.server, op, err); err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +143,7 @@ func TestWhatIsChangedByHandIsSeen(t *testing.T) {
 	if _, err := b.Get(t.Context(), made.Owner, made.Name); err != nil {
 		t.Errorf("with a lease that can't be read it is gone: %v", err)
 	}
-	op, err = b.server.UpdateInstanceState(made.ID, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
+	op, err = b.server.with(context.Background()).UpdateInstanceState(made.ID, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
 	if _, err = finish(t.Context(), b.server, op, err); err != nil {
 		t.Fatal(err)
 	}

@@ -359,12 +359,12 @@ func TestALateChangeUndoesNothing(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	made := l.box(t, "box", egress.Allowlist, allowedName)
-	inst, _, err := l.server.GetInstance(made.ID)
+	inst, _, err := l.server.with(context.Background()).GetInstance(made.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.set(t, "box", egress.None)
-	op, err := l.server.UpdateInstance(made.ID, inst.Writable(), "") // what it was before
+	op, err := l.server.with(context.Background()).UpdateInstance(made.ID, inst.Writable(), "") // what it was before
 	if _, err := finish(t.Context(), l.server, op, err); err != nil {
 		t.Fatal(err)
 	}

@@ -19,11 +19,11 @@ import (
 // and may be about to write them down. One with a sandbox on it serves until that has gone.
 func (w *wires) deleteStrays(ctx context.Context, all []gateway.Wire) error {
 	pairs := w.pairs() // before the look at what Incus does, so that none of them is of what it begins later
-	busy, err := w.busy()
+	busy, err := w.busy(ctx)
 	if busy || err != nil {
 		return err
 	}
-	inst, _, err := w.server.GetInstance(w.name) // what was made before we looked whether Incus is at work is written down by now
+	inst, _, err := w.server.with(ctx).GetInstance(w.name) // what was made before we looked whether Incus is at work is written down by now
 	if err != nil {
 		return err
 	}
@@ -61,8 +61,8 @@ func (w *wires) pairs() map[string]int {
 }
 
 // busy tells whether Incus is at work on the gateway's instance.
-func (w *wires) busy() (bool, error) {
-	all, err := w.server.GetOperations()
+func (w *wires) busy(ctx context.Context) (bool, error) {
+	all, err := w.server.with(ctx).GetOperations()
 	if err != nil {
 		return false, err
 	}

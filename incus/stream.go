@@ -2,6 +2,7 @@ package incus
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -30,9 +31,9 @@ type streams struct {
 }
 
 // command starts a command in an instance. It begins to run once its streams are attached.
-func command(server client.InstanceServer, id string, post api.InstanceExecPost) (client.Operation, *streams, error) {
+func command(ctx context.Context, server *daemon, id string, post api.InstanceExecPost) (client.Operation, *streams, error) {
 	post.WaitForWS = true
-	op, _, err := server.RawOperation(http.MethodPost, "/instances/"+url.PathEscape(id)+"/exec", post, "")
+	op, _, err := server.commit(ctx).RawOperation(http.MethodPost, "/instances/"+url.PathEscape(id)+"/exec", post, "")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -44,7 +45,7 @@ func command(server client.InstanceServer, id string, post api.InstanceExecPost)
 		conn **websocket.Conn
 	}{{api.SecretNameControl, &s.control}, {stdinStream, &s.stdin}, {stdoutStream, &s.stdout}, {stderrStream, &s.stderr}} {
 		secret, _ := secrets[stream.name].(string)
-		conn, err := server.GetOperationWebsocket(op.Get().ID, secret)
+		conn, err := server.websocket(ctx, op.Get().ID, secret)
 		if err != nil {
 			s.close()
 			return nil, nil, fmt.Errorf("attach stream %s of the command: %w", stream.name, err)

@@ -17,7 +17,7 @@ func TestOutputIsReadAfterIncusEnded(t *testing.T) {
 	t.Parallel()
 	b := realBackend(t)
 	made := box(t, b, "late")
-	op, streams, err := command(b.server, made.ID, api.InstanceExecPost{Command: []string{"/bin/sh", "-c", "cat; echo error >&2"}})
+	op, streams, err := command(t.Context(), b.server, made.ID, api.InstanceExecPost{Command: []string{"/bin/sh", "-c", "cat; echo error >&2"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func TestABrokenOutputIsAnError(t *testing.T) {
 	t.Parallel()
 	b := realBackend(t)
 	made := box(t, b, "cut")
-	op, streams, err := command(b.server, made.ID, api.InstanceExecPost{Command: []string{"/bin/sh", "-c", "echo some; sleep 60"}})
+	op, streams, err := command(t.Context(), b.server, made.ID, api.InstanceExecPost{Command: []string{"/bin/sh", "-c", "echo some; sleep 60"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,7 +56,7 @@ func (b *Backend) condemn(ctx context.Context, id string, may func(config map[st
 		return err
 	}
 	// An instance whose disk is full can't be marked, and must go all the more, and with it what a restore puts in its place.
-	inst, _, e := b.server.GetInstance(id)
+	inst, _, e := b.server.with(ctx).GetInstance(id)
 	if e == nil {
 		e = b.removeLine(ctx, id)
 	}
@@ -83,7 +83,7 @@ func (b *Backend) remove(ctx context.Context, id string) error {
 
 // removeLine removes an instance and those that it replaced. It goes last, for it leads to the others.
 func (b *Backend) removeLine(ctx context.Context, id string) error {
-	ids, err := b.line(id)
+	ids, err := b.line(ctx, id)
 	if missing(err) {
 		return nil
 	}
@@ -106,7 +106,7 @@ func (b *Backend) later(do func(ctx context.Context)) {
 				fmt.Fprintf(os.Stderr, "in the background: panic: %v\n%s", p, debug.Stack())
 			}
 		}()
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+		ctx, cancel := context.WithTimeout(b.working, 2*time.Minute)
 		defer cancel()
 		do(ctx)
 	})
@@ -115,14 +115,46 @@ func (b *Backend) later(do func(ctx context.Context)) {
 // Close implements sandbox.Backend.
 func (b *Backend) Close() {
 	b.wires.hush()
-	b.background.Wait()
+	b.endBackground()
 	b.sessions.close()
 	b.wires.close()
 	b.others.Range(func(_, w any) bool { w.(*wires).close(); return true })
 	b.end()
 	b.feeding.Wait()
-	if c, err := b.server.GetHTTPClient(); err == nil {
+	if c, err := b.server.with(context.Background()).GetHTTPClient(); err == nil {
 		c.CloseIdleConnections()
+	}
+}
+
+// answersWithin is how long Incus may take, when the Backend is closed, to show that work in the background will end.
+const answersWithin = 3 * time.Second
+
+// endBackground waits for the work in the background, and gives it up when Incus does not answer. A sweep takes up what it
+// leaves.
+func (b *Backend) endBackground() {
+	idle := make(chan struct{})
+	go func() {
+		b.background.Wait()
+		close(idle)
+	}()
+	for {
+		select {
+		case <-idle:
+			return
+		case <-time.After(answersWithin):
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), answersWithin)
+		_, _, err := b.server.with(ctx).GetServer()
+		cancel()
+		if err == nil {
+			continue
+		}
+		b.stopWork()
+		select {
+		case <-idle:
+		case <-time.After(answersWithin):
+		}
+		return
 	}
 }
 
@@ -141,7 +173,7 @@ func (b *Backend) sweep(ctx context.Context, owner string) (expired []sandbox.Sa
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	all, err := b.cache.instances()
+	all, err := b.cache.instances(ctx)
 	if err != nil {
 		return nil, b.failed(err, "sweep")
 	}

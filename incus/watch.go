@@ -22,7 +22,7 @@ const watched = 4096
 // Watch implements sandbox.Backend. It hears of the configured network's gateway alone.
 func (b *Backend) Watch(ctx context.Context, hear func(sandbox.Connection)) error {
 	events := make(chan gateway.Event, watched)
-	channel, err := speakToGateway(b.server, b.wires.name, func(e gateway.Event) {
+	channel, err := speakToGateway(ctx, b.server, b.wires.name, func(e gateway.Event) {
 		select {
 		case events <- e:
 		default: // the numbers of what was heard show that some were missed
@@ -48,7 +48,7 @@ func (b *Backend) Watch(ctx context.Context, hear func(sandbox.Connection)) erro
 		case <-channel.Done():
 			return b.failed(gateway.ErrGone, "watch the gateway")
 		case e := <-events:
-			if c, ok := b.connection(e); ok {
+			if c, ok := b.connection(ctx, e); ok {
 				hear(c)
 			}
 		}
@@ -56,10 +56,10 @@ func (b *Backend) Watch(ctx context.Context, hear func(sandbox.Connection)) erro
 }
 
 // connection tells whose connection an event is about; not ok when that is no sandbox of ours.
-func (b *Backend) connection(e gateway.Event) (c sandbox.Connection, ok bool) {
+func (b *Backend) connection(ctx context.Context, e gateway.Event) (c sandbox.Connection, ok bool) {
 	k := b.cache.lately()[e.Sandbox]
 	if k == nil {
-		all, err := b.cache.instances()
+		all, err := b.cache.instances(ctx)
 		if err != nil || all[e.Sandbox] == nil {
 			return c, false
 		}

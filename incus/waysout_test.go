@@ -2,6 +2,7 @@ package incus
 
 import (
 	"bytes"
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -92,7 +93,7 @@ func (l *lab) weaken(t *testing.T, off gateway.Protection) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = l.server.CreateInstanceFile(l.p.config.Gateway(), gateway.WeakFile, client.InstanceFileArgs{
+	err = l.server.with(context.Background()).CreateInstanceFile(l.p.config.Gateway(), gateway.WeakFile, client.InstanceFileArgs{
 		Content: bytes.NewReader([]byte(off)), Mode: 0o600, Type: "file", WriteMode: "overwrite",
 	})
 	if err != nil {

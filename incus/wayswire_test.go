@@ -72,7 +72,7 @@ func (l *lab) behind(t *testing.T, box string, args ...string) {
 // addressOf is the address that a sandbox has.
 func (l *lab) addressOf(t *testing.T, box string) string {
 	t.Helper()
-	state, _, err := l.server.GetInstanceState(l.boxes[box])
+	state, _, err := l.server.with(context.Background()).GetInstanceState(l.boxes[box])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ var ownWays = []way{
 		})
 	}},
 	{"host-mac-dns", onAWire, func(t *testing.T, l *lab) string {
-		other, _, err := l.server.GetNetwork("pixels")
+		other, _, err := l.server.with(context.Background()).GetNetwork("pixels")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -230,8 +230,8 @@ var ownWays = []way{
 func (l *lab) onABridge(t *testing.T, do func()) {
 	t.Helper()
 	// They are on no wire, which mending would take for a loss and plug them anew, just when they are to be seen.
-	l.mending.Lock()
-	defer l.mending.Unlock()
+	_ = l.mending.Acquire(context.Background(), 1)
+	defer l.mending.Release(1)
 	l.bridged = true
 	defer func() { l.bridged, l.subject = false, "one" }()
 	l.box(t, "bridged", egress.Unrestricted)

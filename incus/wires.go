@@ -10,8 +10,8 @@ import (
 	"sync"
 	"time"
 
-	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
+	"golang.org/x/sync/semaphore"
 
 	"pixels/egress"
 	"pixels/egress/gateway"
@@ -21,7 +21,7 @@ import (
 // instance, and the other lies on the host until a sandbox takes it as its card. The gateway says which sandbox is on
 // which, so that any number of servers can share it. Wires are made ahead of need, and a used one is made anew.
 type wires struct {
-	server client.InstanceServer
+	server *daemon
 	local  bool   // Incus runs on this machine
 	name   string // of the gateway's instance
 	stock  stock
@@ -29,12 +29,21 @@ type wires struct {
 
 	lost func() // hears that a channel ended, unless we ended it; may be nil
 
-	speaking sync.Mutex
-	channel  *gateway.Client
-	ending   chan struct{} // closed once lost is not called any more
+	mu      sync.Mutex // guards the next ones; nobody asks anything under it
+	channel *gateway.Client
+	opening *opening      // that is under way, or nil
+	closed  bool          // no channel is kept any more
+	ending  chan struct{} // closed once lost is not called any more
 
-	changing sync.Mutex   // of the gateway's devices: Incus refuses two changes at once
-	blocked  map[int]bool // numbers whose name on the host is taken, guarded by changing
+	changing *semaphore.Weighted // of the gateway's devices: Incus refuses two changes at once
+	blocked  map[int]bool        // numbers whose name on the host is taken, guarded by changing
+}
+
+// opening opens a channel to the gateway, for all who wait for it.
+type opening struct {
+	done    chan struct{} // closed when the others are set
+	channel *gateway.Client
+	err     error
 }
 
 // stock is how many free wires there are to be: with fewer than few, as many are made as are enough. A batch takes some
@@ -45,75 +54,110 @@ var usualStock = stock{16, 40}
 
 const hurriedWires = 8 // made at once for a sandbox that waits
 
-// answerTime is how long the gateway may take for an answer.
-const answerTime = 10 * time.Second
+// answerTime is how long the gateway may take for an answer, and openTime for a channel, with its start where it was stopped.
+const (
+	answerTime = 10 * time.Second
+	openTime   = 30 * time.Second
+)
 
-// ask asks the gateway one thing, over a channel that is kept open.
+// ask asks the gateway one thing, over a channel that is kept open. One that gives no answer is dropped: with it, what
+// others wait for comes to an end, and nothing piles up in it.
 func (w *wires) ask(ctx context.Context, r gateway.Request) (gateway.Reply, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerTime,
-		fmt.Errorf("waited %s for its answer; is it paused? See `incus list --all-projects %s`", answerTime, w.name))
+	late := fmt.Errorf("waited %s for its answer; is it paused? See `incus list --all-projects %s`", answerTime, w.name)
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTime, late)
 	defer cancel()
 	for again := false; ; again = true {
-		channel, err := w.speak()
+		channel, err := w.speak(ctx)
 		if err != nil {
 			return gateway.Reply{}, err
 		}
 		reply, err := channel.Do(ctx, r)
+		if err == late {
+			_ = channel.Close()
+		}
 		if !errors.Is(err, gateway.ErrGone) || again {
 			return reply, err
 		}
 	}
 }
 
-func (w *wires) speak() (*gateway.Client, error) {
-	w.speaking.Lock()
-	defer w.speaking.Unlock()
+// speak returns the channel that is kept, or a new one.
+func (w *wires) speak(ctx context.Context) (*gateway.Client, error) {
+	w.mu.Lock()
 	if w.channel != nil {
 		select {
 		case <-w.channel.Done():
 		default:
+			defer w.mu.Unlock()
 			return w.channel, nil
 		}
 	}
-	channel, err := speakToGateway(w.server, w.name, nil)
-	if err != nil && w.stopped() { // by someone, or it died
-		if err := startGateway(context.Background(), w.server, w.name); err != nil {
-			return nil, err
+	o := w.opening
+	if o == nil {
+		o = &opening{done: make(chan struct{})}
+		w.opening = o
+		go w.open(o)
+	}
+	w.mu.Unlock()
+	select {
+	case <-o.done:
+		return o.channel, o.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// open opens a channel, and starts the gateway where it was stopped. No single caller's end ends it.
+func (w *wires) open(o *opening) {
+	ctx, cancel := context.WithTimeout(context.Background(), openTime)
+	defer cancel()
+	o.channel, o.err = speakToGateway(ctx, w.server, w.name, nil)
+	if o.err != nil && w.stopped(ctx) { // by someone, or it died
+		if o.err = startGateway(ctx, w.server, w.name); o.err == nil {
+			o.channel, o.err = speakToGateway(ctx, w.server, w.name, nil)
 		}
-		channel, err = speakToGateway(w.server, w.name, nil)
 	}
-	if missing(err) {
-		return nil, errNoGateway(w.name)
+	if missing(o.err) {
+		o.err = errNoGateway(w.name)
 	}
-	if err != nil {
-		return nil, err
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	defer close(o.done)
+	w.opening = nil
+	if o.err != nil {
+		return
 	}
-	w.channel = channel
+	w.channel = o.channel
+	if w.closed {
+		_ = w.channel.Close()
+	}
 	if w.lost != nil {
-		go func() {
-			<-channel.Done()
-			w.speaking.Lock()
-			defer w.speaking.Unlock()
-			select {
-			case <-w.ending:
-			default:
-				w.lost()
-			}
-		}()
+		go w.tellLost(o.channel)
 	}
-	return channel, nil
+}
+
+// tellLost calls lost once a channel has ended, unless we ended it.
+func (w *wires) tellLost(channel *gateway.Client) {
+	<-channel.Done()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	select {
+	case <-w.ending:
+	default:
+		w.lost()
+	}
 }
 
 // stopped tells whether the gateway's instance is there and doesn't run.
-func (w *wires) stopped() bool {
-	inst, _, err := w.server.GetInstance(w.name)
+func (w *wires) stopped(ctx context.Context) bool {
+	inst, _, err := w.server.with(ctx).GetInstance(w.name)
 	return err == nil && inst.StatusCode == api.Stopped
 }
 
 // hush keeps lost from being called from now on.
 func (w *wires) hush() {
-	w.speaking.Lock()
-	defer w.speaking.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	select {
 	case <-w.ending:
 	default:
@@ -123,8 +167,9 @@ func (w *wires) hush() {
 
 // close ends the channel.
 func (w *wires) close() {
-	w.speaking.Lock()
-	defer w.speaking.Unlock()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
 	if w.channel != nil {
 		_ = w.channel.Close()
 	}
@@ -155,8 +200,10 @@ func (w *wires) device(wire gateway.Wire) map[string]string {
 
 // tend makes used wires anew and sees to it that enough are free, when fewer than few are.
 func (w *wires) tend(ctx context.Context, few, enough int) error {
-	w.changing.Lock()
-	defer w.changing.Unlock()
+	if err := w.changing.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer w.changing.Release(1)
 	reply, err := w.ask(ctx, gateway.Request{Op: gateway.Wires})
 	if err != nil {
 		return err
@@ -235,7 +282,7 @@ func countFree(all []gateway.Wire) (free int) {
 // worn returns the devices of wires that are good for nothing: a sandbox was on them, or they have no interface any more, or
 // lead nowhere.
 func (w *wires) worn(ctx context.Context) (worn []string, err error) {
-	inst, _, err := w.server.GetInstance(w.name)
+	inst, _, err := w.server.with(ctx).GetInstance(w.name)
 	if err != nil {
 		return nil, err
 	}
@@ -304,10 +351,10 @@ func (w *wires) seen(ctx context.Context, numbers []int) error {
 }
 
 // edit edits an instance's devices and keys, again when another server was faster, or while Incus changes the instance.
-func edit(ctx context.Context, server client.InstanceServer, id string, edit func(*api.InstancePut) error) error {
+func edit(ctx context.Context, server *daemon, id string, edit func(*api.InstancePut) error) error {
 	patient := time.Now().Add(busyTimeOfEdit)
 	for {
-		inst, etag, err := server.GetInstance(id)
+		inst, etag, err := server.with(ctx).GetInstance(id)
 		if err != nil {
 			return err
 		}
@@ -322,11 +369,11 @@ func edit(ctx context.Context, server client.InstanceServer, id string, edit fun
 		if maps.EqualFunc(put.Devices, inst.Devices, maps.Equal) && maps.Equal(put.Config, inst.Config) {
 			return nil
 		}
-		op, err := server.UpdateInstance(id, put, etag)
+		op, err := server.commit(ctx).UpdateInstance(id, put, etag)
 		_, err = finish(ctx, server, op, err)
 		switch {
 		case full(err):
-			now, _, e := server.GetInstance(id)
+			now, _, e := server.with(ctx).GetInstance(id)
 			if e == nil && !(maps.EqualFunc(put.Devices, now.Devices, maps.Equal) && holds(now.Config, inst.Config, put.Config)) {
 				e = err
 			}
@@ -342,11 +389,11 @@ func edit(ctx context.Context, server client.InstanceServer, id string, edit fun
 }
 
 // newWires returns the wires of the gateway that is configured.
-func newWires(server client.InstanceServer, c Config) *wires {
+func newWires(server *daemon, c Config) *wires {
 	c = c.withDefaults()
 	name := c.Gateway()
 	// There may be several gateways on a host.
-	return &wires{server: server, local: c.Remote == "", name: name, stock: c.stock, ending: make(chan struct{}), ends: "px" + gateway.Version([]byte(c.Project + "/" + name))[:6] + "-"}
+	return &wires{server: server, local: c.Remote == "", name: name, stock: c.stock, ending: make(chan struct{}), changing: semaphore.NewWeighted(1), ends: "px" + gateway.Version([]byte(c.Project + "/" + name))[:6] + "-"}
 }
 
 // hostEnd is the name of a wire's other end while it lies on the host.

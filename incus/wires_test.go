@@ -166,7 +166,7 @@ func TestALostWireIsReplaced(t *testing.T) {
 			wire := wireOf(t, l.Backend, id)
 			l.wires.hush() // of itself it would see to it before we are ready
 			l.background.Wait()
-			op, err := l.server.UpdateInstanceState(l.wires.name, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
+			op, err := l.server.with(context.Background()).UpdateInstanceState(l.wires.name, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
 			if _, err = finish(t.Context(), l.server, op, err); err != nil {
 				t.Fatal(err)
 			}
@@ -196,7 +196,7 @@ func TestALostWireIsReplaced(t *testing.T) {
 					t.Fatalf("it has no way out again: %s", out)
 				}
 			}
-			inst, _, err := l.server.GetInstance(id)
+			inst, _, err := l.server.with(context.Background()).GetInstance(id)
 			if err != nil || inst.Config["volatile."+card+".last_state.pci.slot.name"] != "" {
 				t.Errorf("what was told to Incus stays: %v %v", inst.Config, err)
 			}
@@ -209,7 +209,7 @@ func TestAnOldSweepBringsNothingBack(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	id := l.box(t, "one", egress.Allowlist, allowedName).ID
-	old, err := l.cache.fresh()
+	old, err := l.cache.fresh(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +221,7 @@ func TestAnOldSweepBringsNothingBack(t *testing.T) {
 		if err := l.mendWires(t.Context(), old); err != nil {
 			t.Fatal(err)
 		}
-		inst, _, err := l.server.GetInstance(id)
+		inst, _, err := l.server.with(context.Background()).GetInstance(id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -304,7 +304,8 @@ func TestAGrantThatIncusRefusesIsUndone(t *testing.T) {
 	l := newLab(t)
 	id := l.box(t, "one", egress.Allowlist).ID
 	before := wireOf(t, l.Backend, id).Mark
-	l.Backend.server = refusing{l.Backend.server}
+	sound := l.Backend.server
+	l.Backend.server = &daemon{project: sound.project, bind: func(ctx context.Context) client.InstanceServer { return refusing{sound.with(ctx)} }}
 	var told string
 	err := l.change(t.Context(), id, func(config map[string]string) error { config[labelKeys+"a"] = "b"; return nil }, func(config map[string]string) { told = "told" })
 	if err == nil || told == "" {
@@ -343,7 +344,7 @@ func TestStraysAreDeleted(t *testing.T) {
 	for number := range list() {
 		next = max(next, number+1)
 	}
-	inst, _, err := l.server.GetInstanceState(l.wires.name)
+	inst, _, err := l.server.with(context.Background()).GetInstanceState(l.wires.name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -395,7 +396,7 @@ func TestStraysAreDeleted(t *testing.T) {
 	if now[taken].State != gateway.Taken || !reached() {
 		t.Error("the sandbox on a stray wire lost its way out")
 	}
-	if inst, _, err := l.server.GetInstance(l.wires.name); err != nil || inst.Devices[gateway.Interface(pair)] == nil || inst.Devices[gateway.Interface(taken)] != nil {
+	if inst, _, err := l.server.with(context.Background()).GetInstance(l.wires.name); err != nil || inst.Devices[gateway.Interface(pair)] == nil || inst.Devices[gateway.Interface(taken)] != nil {
 		t.Errorf("devices: %v %v", inst.Devices, err)
 	}
 }
@@ -407,14 +408,14 @@ func TestAPausedGateway(t *testing.T) {
 	id := l.box(t, "one", egress.Allowlist).ID
 	state := func(action string) {
 		t.Helper()
-		op, err := l.server.UpdateInstanceState(l.wires.name, api.InstanceStatePut{Action: action, Timeout: -1}, "")
+		op, err := l.server.with(context.Background()).UpdateInstanceState(l.wires.name, api.InstanceStatePut{Action: action, Timeout: -1}, "")
 		if _, err = finish(t.Context(), l.server, op, err); err != nil {
 			t.Fatal(err)
 		}
 	}
 	state("freeze")
 	t.Cleanup(func() {
-		op, err := l.server.UpdateInstanceState(l.wires.name, api.InstanceStatePut{Action: "unfreeze", Timeout: -1}, "")
+		op, err := l.server.with(context.Background()).UpdateInstanceState(l.wires.name, api.InstanceStatePut{Action: "unfreeze", Timeout: -1}, "")
 		_, _ = finish(context.Background(), l.server, op, err)
 	})
 	start := time.Now()

@@ -96,7 +96,7 @@ type Backend interface {
 	CreateCheckpoint(ctx context.Context, id, label, description string) (Checkpoint, error)
 	// CheckpointsCost tells whether checkpoints take disk beside their sandbox's limit; where not, a sandbox with all its
 	// checkpoints holds no more than that. CheckpointCost is how much a new one of a sandbox would take, in bytes.
-	CheckpointsCost() bool
+	CheckpointsCost(ctx context.Context) bool
 	CheckpointCost(ctx context.Context, id string) (int64, error)
 	// Checkpoints returns those of a sandbox, the oldest first.
 	Checkpoints(ctx context.Context, id string) ([]Checkpoint, error)

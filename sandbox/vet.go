@@ -23,7 +23,7 @@ type reader interface {
 	Relatives(ctx context.Context, owner, lineage string) ([]Sandbox, error)
 	Get(ctx context.Context, owner, name string) (Sandbox, error)
 	Checkpoints(ctx context.Context, id string) ([]Checkpoint, error)
-	CheckpointsCost() bool
+	CheckpointsCost(ctx context.Context) bool
 	CheckpointCost(ctx context.Context, id string) (int64, error)
 }
 
@@ -280,7 +280,7 @@ func (m *Manager) usage(ctx context.Context, c policy.Call) (u policy.Usage, err
 			add(&u, policy.Usage{Sandboxes: 1, CPU: s.Limits.CPU, Memory: s.Limits.Memory, Disk: s.Limits.Disk})
 		}
 	}
-	costs := c.Disk > 0 && m.read.CheckpointsCost()
+	costs := c.Disk > 0 && m.read.CheckpointsCost(ctx)
 	if c.Checkpoints == 0 && !costs {
 		return u, nil
 	}

@@ -45,11 +45,24 @@ func NewOperations(ctx context.Context) *Operations {
 	return &Operations{ctx: ctx, limit: callLimit, byID: map[string]*operation{}}
 }
 
-// Wait returns when all have ended.
-func (o *Operations) Wait() { o.working.Wait() }
+// undoTime is how long a cancelled call is waited for. It undoes what it began, and goes on to when it takes longer.
+const undoTime = 20 * time.Second
+
+// Wait returns when all have ended, or take too long to undo what they began.
+func (o *Operations) Wait() {
+	ended := make(chan struct{})
+	go func() {
+		o.working.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(undoTime):
+	}
+}
 
 // do does work for a call. When that ends within the limit it returns its result, else the ID by which to ask for it. When
-// the call is cancelled before, so is the work, and do returns when it has ended.
+// the call is cancelled before, so is the work, and do returns when it has ended, or takes too long to.
 func (o *Operations) do(ctx context.Context, owner, tool string, work func(context.Context) Result) (Result, string) {
 	mine, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(o.ctx, cancel)
@@ -73,8 +86,12 @@ func (o *Operations) do(ctx context.Context, owner, tool string, work func(conte
 		return op.result, ""
 	case <-ctx.Done():
 		cancel()
-		<-op.done
-		return op.result, ""
+		select {
+		case <-op.done:
+			return op.result, ""
+		case <-time.After(undoTime):
+			return failure(fmt.Errorf("%w; what it began is still being undone", ctx.Err())), ""
+		}
 	case <-late.C:
 		return Result{}, o.keep(op)
 	}

@@ -97,7 +97,7 @@ func (f forbidding) Checkpoints(ctx context.Context, id string) ([]sandbox.Check
 func (f forbidding) Relatives(ctx context.Context, owner, lineage string) ([]sandbox.Sandbox, error) {
 	return f.reads.Relatives(ctx, owner, lineage)
 }
-func (f forbidding) CheckpointsCost() bool { return f.reads.CheckpointsCost() }
+func (f forbidding) CheckpointsCost(ctx context.Context) bool { return f.reads.CheckpointsCost(ctx) }
 func (f forbidding) CheckpointCost(ctx context.Context, id string) (int64, error) {
 	return f.reads.CheckpointCost(ctx, id)
 }

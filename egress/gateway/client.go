@@ -13,6 +13,7 @@ import (
 type Client struct {
 	conn   io.ReadWriteCloser
 	events func(Event)
+	lines  chan []byte // to be written
 
 	mu      sync.Mutex
 	next    uint64
@@ -26,8 +27,9 @@ var ErrGone = errors.New("the gateway is gone")
 
 // NewClient takes over a channel. events, unless it is nil, hears of each event, one after the other.
 func NewClient(conn io.ReadWriteCloser, events func(Event)) *Client {
-	c := &Client{conn: conn, events: events, waiting: map[uint64]chan Reply{}, done: make(chan struct{})}
+	c := &Client{conn: conn, events: events, lines: make(chan []byte), waiting: map[uint64]chan Reply{}, done: make(chan struct{})}
 	go c.read()
+	go c.write()
 	return c
 }
 
@@ -67,6 +69,21 @@ func (c *Client) read() {
 	close(c.done)
 }
 
+// write writes the requests, one after the other. It may hang in one for as long as the channel lasts.
+func (c *Client) write() {
+	for {
+		select {
+		case line := <-c.lines:
+			if _, err := c.conn.Write(line); err != nil {
+				_ = c.conn.Close() // read tells those who wait
+				return
+			}
+		case <-c.done:
+			return
+		}
+	}
+}
+
 // Do asks one thing and waits for the answer. The error is the gateway's, or ErrGone, or ctx's cause.
 func (c *Client) Do(ctx context.Context, r Request) (Reply, error) {
 	answer := make(chan Reply, 1)
@@ -78,21 +95,25 @@ func (c *Client) Do(ctx context.Context, r Request) (Reply, error) {
 	c.next++
 	r.ID = c.next
 	c.waiting[r.ID] = answer
-	line, err := json.Marshal(r)
-	if err == nil && len(line) >= maxRequestLine {
-		err = fmt.Errorf("the request has %d bytes, of %d that it may", len(line), maxRequestLine)
-	}
-	if err == nil {
-		_, err = c.conn.Write(append(line, '\n'))
-	}
 	c.mu.Unlock()
 	defer func() {
 		c.mu.Lock()
 		delete(c.waiting, r.ID)
 		c.mu.Unlock()
 	}()
+	line, err := json.Marshal(r)
 	if err != nil {
-		return Reply{}, fmt.Errorf("%w: %w", ErrGone, err)
+		return Reply{}, err
+	}
+	if len(line) >= maxRequestLine {
+		return Reply{}, fmt.Errorf("the request has %d bytes, of %d that it may", len(line), maxRequestLine)
+	}
+	select {
+	case c.lines <- append(line, '\n'):
+	case <-c.done:
+		return Reply{}, c.err
+	case <-ctx.Done():
+		return Reply{}, context.Cause(ctx)
 	}
 	select {
 	case reply := <-answer:

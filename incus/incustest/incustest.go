@@ -16,7 +16,7 @@ func Need(t *testing.T) *incus.Provisioner {
 	p, err := incus.OpenProvisioner(t.Context(), incus.Config{})
 	if err == nil {
 		var image *incus.ProvisionImage
-		if image, err = p.Image(p.Config().Image); err == nil && image == nil {
+		if image, err = p.Image(t.Context(), p.Config().Image); err == nil && image == nil {
 			err = errors.New("there is no base image")
 		}
 	}

@@ -12,11 +12,11 @@ import (
 // failure of set-up: sandboxes without a network and without restrictions work, and the others are refused.
 func (j *job) canary(ctx context.Context, p *incus.Provisioner) error {
 	start := time.Now()
-	have, err := p.Gateway()
+	have, err := p.Gateway(ctx)
 	if err != nil || have == nil {
 		return err
 	}
-	rules, ruled, err := incus.HostRulesOf(p)
+	rules, ruled, err := incus.HostRulesOf(ctx, p)
 	if err != nil {
 		return err
 	}
@@ -54,7 +54,7 @@ func (j *job) canaryGaps(found incus.CanaryFound) {
 
 // checkGateway looks whether the one way out is there, and whether it is the only one.
 func (j *job) checkGateway(ctx context.Context, p *incus.Provisioner) {
-	have, err := p.Gateway()
+	have, err := p.Gateway(ctx)
 	switch {
 	case err != nil:
 		j.fail("", "gateway: %v", err)

@@ -31,7 +31,7 @@ func (j *job) daemons(ctx context.Context) error {
 	j.lxcfs(ctx)
 	start := time.Now()
 	if p, err := incus.OpenProvisioner(ctx, j.Options.Incus); err == nil {
-		s, err := p.Server()
+		s, err := p.Server(ctx)
 		if err != nil {
 			return err
 		}

@@ -30,8 +30,8 @@ func Doctor(ctx context.Context, o Options) (ok bool) {
 		j.checkIDs("/etc/subgid")
 	}
 	if p := j.checkServer(ctx); p != nil {
-		j.checkPool(p)
-		j.checkQuotas(p)
+		j.checkPool(ctx, p)
+		j.checkQuotas(ctx, p)
 		j.checkNetwork(ctx, p)
 		j.checkHostRules(ctx, p)
 		j.checkImage(ctx, p, kindBase, p.Config().Image, false)
@@ -178,7 +178,7 @@ func (j *job) checkServer(ctx context.Context) *incus.Provisioner {
 		j.fail(mend, "incus: %v", err)
 		return nil
 	}
-	s, err := p.Server()
+	s, err := p.Server(ctx)
 	if err != nil {
 		j.fail("", "incus: %v", err)
 		return nil
@@ -194,9 +194,9 @@ func (j *job) checkServer(ctx context.Context) *incus.Provisioner {
 	return p
 }
 
-func (j *job) checkPool(p *incus.Provisioner) {
+func (j *job) checkPool(ctx context.Context, p *incus.Provisioner) {
 	name := p.Config().Pool
-	pool, err := p.Pool()
+	pool, err := p.Pool(ctx)
 	switch {
 	case err != nil:
 		j.fail("", "pool: %v", err)
@@ -219,7 +219,7 @@ func gib(bytes uint64) string {
 
 func (j *job) checkNetwork(ctx context.Context, p *incus.Provisioner) {
 	name := p.Config().Network
-	n, err := p.Network()
+	n, err := p.Network(ctx)
 	switch {
 	case err != nil:
 		j.fail("", "network: %v", err)
@@ -260,7 +260,7 @@ func dropsForwarded(ruleset string) bool { return forwardDrop.MatchString(rulese
 
 // checkImage looks at an image. One that is optional is fine when it is not there.
 func (j *job) checkImage(ctx context.Context, p *incus.Provisioner, kind, name string, optional bool) {
-	img, err := p.Image(name)
+	img, err := p.Image(ctx, name)
 	switch {
 	case err != nil:
 		j.fail("", "image: %v", err)

@@ -17,7 +17,7 @@ import (
 // older program is given the new one in place.
 func (j *job) gateway(ctx context.Context, p *incus.Provisioner) error {
 	start := time.Now()
-	n, err := p.Network()
+	n, err := p.Network(ctx)
 	if err != nil {
 		return err
 	}
@@ -29,7 +29,7 @@ func (j *job) gateway(ctx context.Context, p *incus.Provisioner) error {
 	if err := j.gatewayImage(ctx, p); err != nil {
 		return err
 	}
-	have, err := p.Gateway()
+	have, err := p.Gateway(ctx)
 	switch {
 	case err != nil:
 		return err
@@ -65,7 +65,7 @@ func (j *job) gatewayImage(ctx context.Context, p *incus.Provisioner) error {
 	if err != nil {
 		return err
 	}
-	have, err := p.Image(name)
+	have, err := p.Image(ctx, name)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,7 @@ import (
 // hostRules is the step of set-up.
 func (j *job) hostRules(ctx context.Context, p *incus.Provisioner) error {
 	start := time.Now()
-	r, ok, err := incus.HostRulesOf(p)
+	r, ok, err := incus.HostRulesOf(ctx, p)
 	if err != nil || !ok {
 		return err
 	}
@@ -32,7 +32,7 @@ func (j *job) hostRules(ctx context.Context, p *incus.Provisioner) error {
 
 // checkHostRules looks for the rules, and prints them where they are not seen.
 func (j *job) checkHostRules(ctx context.Context, p *incus.Provisioner) {
-	r, ok, err := incus.HostRulesOf(p)
+	r, ok, err := incus.HostRulesOf(ctx, p)
 	if err != nil || !ok {
 		return // the network's own check says so
 	}

@@ -38,7 +38,7 @@ const systemdSuffix = "-systemd"
 // image makes an image of a kind unless there is one of the current recipe behind the alias name.
 func (j *job) image(ctx context.Context, p *incus.Provisioner, kind, name string) error {
 	start := time.Now()
-	have, err := p.Image(name)
+	have, err := p.Image(ctx, name)
 	if err != nil {
 		return err
 	}

@@ -17,12 +17,12 @@ import (
 // network makes the managed bridge unless there is one.
 func (j *job) network(ctx context.Context, p *incus.Provisioner) error {
 	start := time.Now()
-	have, err := p.Network()
+	have, err := p.Network(ctx)
 	if err != nil {
 		return err
 	}
 	if have != nil && have.Managed && have.Broken {
-		if err := p.DeleteNetwork(); err != nil {
+		if err := p.DeleteNetwork(ctx); err != nil {
 			return fmt.Errorf("remove the network that an interrupted set-up left: %w", err)
 		}
 		have = nil
@@ -38,7 +38,7 @@ func (j *job) network(ctx context.Context, p *incus.Provisioner) error {
 		}
 		return nil
 	}
-	server, err := p.Server()
+	server, err := p.Server(ctx)
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (j *job) network(ctx context.Context, p *incus.Provisioner) error {
 		}
 		mtu = uplinkMTU()
 	}
-	if err := p.CreateNetwork(address, mtu); err != nil {
+	if err := p.CreateNetwork(ctx, address, mtu); err != nil {
 		return err
 	}
 	j.did(start, "bridge %s (%s, NAT)", p.Config().Network, address)

@@ -33,15 +33,15 @@ func checkPool(size int64, driver string) error {
 }
 
 // pool makes the storage pool unless there is one.
-func (j *job) pool(_ context.Context, p *incus.Provisioner) error {
+func (j *job) pool(ctx context.Context, p *incus.Provisioner) error {
 	start := time.Now()
-	have, err := p.Pool()
+	have, err := p.Pool(ctx)
 	if err != nil {
 		return err
 	}
 	if have != nil && have.Managed && have.Broken {
 		// A set-up killed in the middle leaves a pool that can only be removed.
-		if err := p.DeletePool(); err != nil {
+		if err := p.DeletePool(ctx); err != nil {
 			return fmt.Errorf("remove the pool that an interrupted set-up left: %w", err)
 		}
 		have = nil
@@ -57,7 +57,7 @@ func (j *job) pool(_ context.Context, p *incus.Provisioner) error {
 		}
 		return nil
 	}
-	server, err := p.Server()
+	server, err := p.Server(ctx)
 	if err != nil {
 		return err
 	}
@@ -70,9 +70,9 @@ func (j *job) pool(_ context.Context, p *incus.Provisioner) error {
 	}
 	var failures []error
 	for _, driver := range j.candidates(server) {
-		if err := p.CreatePool(driver, size); err != nil {
+		if err := p.CreatePool(ctx, driver, size); err != nil {
 			failures = append(failures, err)
-			_ = p.DeletePool() // an attempt that failed half-way; the next one needs its name
+			_ = p.DeletePool(ctx) // an attempt that failed half-way; the next one needs its name
 			continue
 		}
 		if driver == "dir" {

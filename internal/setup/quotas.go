@@ -33,8 +33,8 @@ type quotaState struct {
 }
 
 // quotaState reads it, for a pool on this machine. ok is false where there is nothing to read.
-func (j *job) quotaState(p *incus.Provisioner) (q quotaState, ok bool) {
-	pool, err := p.Pool()
+func (j *job) quotaState(ctx context.Context, p *incus.Provisioner) (q quotaState, ok bool) {
+	pool, err := p.Pool(ctx)
 	if err != nil || pool == nil || pool.Driver != "btrfs" || !j.local() {
 		return q, false
 	}
@@ -79,7 +79,7 @@ func btrfsID(source string) (string, error) {
 // did.
 func (j *job) quotas(ctx context.Context, p *incus.Provisioner) error {
 	start := time.Now()
-	q, ok := j.quotaState(p)
+	q, ok := j.quotaState(ctx, p)
 	if !ok || !j.root {
 		return nil
 	}
@@ -95,16 +95,16 @@ func (j *job) quotas(ctx context.Context, p *incus.Provisioner) error {
 		// Now, for Incus does it with the first limit, too late for what lies there already.
 		if q.managed && quotaCall(mount, quotaControl, enableSimple, 0) == nil {
 			j.did(start, "disk quotas of the pool are on")
-			_, err := p.NoteCharges(true)
+			_, err := p.NoteCharges(ctx, true)
 			return err
 		}
 		if _, err := btrfs("quota", "enable"); err != nil {
 			return err
 		}
-		q, _ = j.quotaState(p)
+		q, _ = j.quotaState(ctx, p)
 	}
-	if q, ok = j.quotaState(p); ok {
-		if _, err := p.NoteCharges(q.simple); err != nil {
+	if q, ok = j.quotaState(ctx, p); ok {
+		if _, err := p.NoteCharges(ctx, q.simple); err != nil {
 			return err
 		}
 	}
@@ -171,8 +171,8 @@ func quotaCall(mount string, call uint, args ...uint64) error {
 	return nil
 }
 
-func (j *job) checkQuotas(p *incus.Provisioner) {
-	q, ok := j.quotaState(p)
+func (j *job) checkQuotas(ctx context.Context, p *incus.Provisioner) {
+	q, ok := j.quotaState(ctx, p)
 	switch {
 	case !ok:
 	case !exists(q.dir):

@@ -146,7 +146,7 @@ func Clean(ctx context.Context, o Options, all bool) error {
 		return err
 	}
 	count := 0
-	rules, ruled, _ := incus.HostRulesOf(p)
+	rules, ruled, _ := incus.HostRulesOf(ctx, p)
 	err = p.RemoveAll(ctx, all, func(what string) {
 		count++
 		fmt.Fprintf(j.out, "  removed %s\n", what)

@@ -71,7 +71,7 @@ func (m *Memory) List(ctx context.Context, owner string) ([]sandbox.Sandbox, err
 }
 
 // CheckpointsCost implements sandbox.Backend.
-func (m *Memory) CheckpointsCost() bool { return m.Cost > 0 }
+func (m *Memory) CheckpointsCost(context.Context) bool { return m.Cost > 0 }
 
 // CheckpointCost implements sandbox.Backend.
 func (m *Memory) CheckpointCost(context.Context, string) (int64, error) { return m.Cost, nil }
