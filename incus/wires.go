@@ -112,7 +112,14 @@ func (w *wires) open(o *opening) {
 	ctx, cancel := context.WithTimeout(context.Background(), openTime)
 	defer cancel()
 	o.channel, o.err = speakToGateway(ctx, w.server, w.name, nil)
-	if o.err != nil && w.stopped(ctx) { // by someone, or it died
+	status := api.Running
+	if o.err != nil {
+		status = w.status(ctx)
+	}
+	switch status {
+	case api.Frozen:
+		o.err = fmt.Errorf("it can't answer: is it paused? See `incus list --all-projects %s`", w.name)
+	case api.Stopped: // by someone, or it died
 		if o.err = startGateway(ctx, w.server, w.name); o.err == nil {
 			o.channel, o.err = speakToGateway(ctx, w.server, w.name, nil)
 		}
@@ -148,10 +155,13 @@ func (w *wires) tellLost(channel *gateway.Client) {
 	}
 }
 
-// stopped tells whether the gateway's instance is there and doesn't run.
-func (w *wires) stopped(ctx context.Context) bool {
+// status is that of the gateway's instance, 0 where there is none.
+func (w *wires) status(ctx context.Context) api.StatusCode {
 	inst, _, err := w.server.with(ctx).GetInstance(w.name)
-	return err == nil && inst.StatusCode == api.Stopped
+	if err != nil {
+		return 0
+	}
+	return inst.StatusCode
 }
 
 // hush keeps lost from being called from now on.

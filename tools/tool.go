@@ -3,19 +3,15 @@
 package tools
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"reflect"
 	"slices"
-	"strings"
 
 	"github.com/google/jsonschema-go/jsonschema"
 
 	"pixels/egress"
-	"pixels/internal/nearest"
 	"pixels/sandbox"
 )
 
@@ -71,17 +67,19 @@ func All() []Tool {
 // define completes a tool by its handler, whose types give the schemas. It panics on types that have none.
 func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in In) (Out, Result, error)) Tool {
 	input, output := schema[In](), schema[Out]()
-	terse(output, t.Name)
+	extensible(output)
 	if t.Long {
 		// Its answer may be the operation alone.
 		output.Required = nil
 		output.Properties["operation"] = &jsonschema.Schema{Type: "string", Description: "still under way, and all that the answer has: give it to wait"}
 	}
+	output.Properties["ignored"] = &jsonschema.Schema{Type: "array", Items: &jsonschema.Schema{Type: "string"}}
 	t.Input, t.Output, t.Arguments = encode(input), encode(output), input.PropertyOrder
-	t.Call = func(ctx context.Context, s Session, arguments json.RawMessage) Result {
+	known := newParameters(input)
+	call := func(ctx context.Context, s Session, arguments json.RawMessage) Result {
 		var in In
-		if err := decode(arguments, input, &in); err != nil {
-			return failure(err)
+		if err := json.Unmarshal(arguments, &in); err != nil {
+			return failure(fmt.Errorf("the arguments can't be read: %w", err))
 		}
 		work := func(ctx context.Context) Result {
 			out, result, err := handle(ctx, s, in)
@@ -100,7 +98,32 @@ func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in 
 		}
 		return Result{Structured: map[string]string{"operation": id}, Text: fmt.Sprintf("it is still under way, as the operation %s: call wait for its result", id)}
 	}
+	t.Call = func(ctx context.Context, s Session, arguments json.RawMessage) Result {
+		arguments, ignored, err := known.read(arguments)
+		if err != nil {
+			return failure(err)
+		}
+		return call(ctx, s, arguments).naming(ignored)
+	}
 	return t
+}
+
+// naming adds the arguments that were ignored to what a call answers.
+func (r Result) naming(ignored []string) Result {
+	if len(ignored) == 0 || r.Structured == nil {
+		return r
+	}
+	b, err := json.Marshal(r.Structured)
+	fields := map[string]any{}
+	if err == nil {
+		err = json.Unmarshal(b, &fields)
+	}
+	if err != nil {
+		return failure(err)
+	}
+	fields["ignored"] = ignored
+	r.Structured = fields
+	return r
 }
 
 // failure is the result of a call that an error ended.
@@ -114,6 +137,7 @@ func schema[T any]() *jsonschema.Schema {
 		reflect.TypeFor[command](): {
 			AnyOf: []*jsonschema.Schema{{Type: "string"}, {Type: "array", Items: &jsonschema.Schema{Type: "string"}, MinItems: jsonschema.Ptr(1)}},
 		},
+		reflect.TypeFor[otherResult](): {Type: "object", AdditionalProperties: &jsonschema.Schema{}},
 		reflect.TypeFor[egress.Mode](): {Type: "string", Enum: []any{egress.None, egress.Agent, egress.Allowlist, egress.Unrestricted}},
 		reflect.TypeFor[encoding]():    {Type: "string", Enum: []any{"text", base64Encoding}},
 		reflect.TypeFor[direction]():   {Type: "string", Enum: []any{"in", "out"}},
@@ -148,31 +172,17 @@ func simplify(s *jsonschema.Schema) {
 	}
 }
 
-// terse drops from an output's schema what only takes room: all tools together have a budget, and clients put them into
-// every prompt. What a sandbox is, and what a command leaves, one tool each says for all.
-func terse(s *jsonschema.Schema, tool string) {
+// extensible lets objects of an output have more than is known of them: a client of today must take what comes tomorrow.
+func extensible(s *jsonschema.Schema) {
 	if s == nil {
 		return
-	}
-	if s.Properties["expires_at"] != nil && (tool == "clone_sandbox" || tool == "extend_sandbox") { // others say what a sandbox is
-		s.Properties, s.Required, s.AdditionalProperties, s.PropertyOrder = nil, nil, nil, nil
-		return
-	}
-	if s.Properties["expires_at"] != nil && tool != "list_sandboxes" || s.Properties["exit_code"] != nil && tool != "exec" {
-		for _, p := range s.Properties {
-			p.Description, p.Enum = "", nil
-		}
 	}
 	if s.AdditionalProperties != nil && s.AdditionalProperties.Not != nil { // that is, none may come
 		s.AdditionalProperties = nil
 	}
-	terse(s.Items, tool)
-	if s.Items != nil {
-		s.Items.Required = nil
-	}
+	extensible(s.Items)
 	for _, p := range s.Properties {
-		terse(p, tool)
-		p.Required = nil
+		extensible(p)
 	}
 }
 
@@ -186,64 +196,4 @@ func encode(s *jsonschema.Schema) json.RawMessage {
 		b = append([]byte(`{"properties":{},`), b[1:]...)
 	}
 	return b
-}
-
-// decode reads arguments into in, and names the one that is wrong.
-func decode(arguments json.RawMessage, s *jsonschema.Schema, in any) error {
-	arguments = bytes.TrimSpace(arguments)
-	if len(arguments) == 0 || string(arguments) == "null" {
-		arguments = json.RawMessage("{}")
-	}
-	var given map[string]json.RawMessage
-	if err := json.Unmarshal(arguments, &given); err != nil {
-		return errors.New("the arguments are no JSON object")
-	}
-	var known []string
-	for name := range s.Properties {
-		known = append(known, name)
-	}
-	slices.Sort(known)
-	for name := range given {
-		if !slices.Contains(known, name) {
-			return fmt.Errorf("unknown argument %q%s (this tool takes: %s)", name, nearest.Hint(name, known), orNone(known))
-		}
-	}
-	for _, name := range s.Required {
-		if v, ok := given[name]; !ok || string(v) == "null" {
-			return fmt.Errorf("the argument %q is missing; required: %s", name, strings.Join(s.Required, ", "))
-		}
-	}
-	err := json.Unmarshal(arguments, in)
-	var wrong *json.UnmarshalTypeError
-	if errors.As(err, &wrong) {
-		return fmt.Errorf("the argument %q is a %s; give %s", wrong.Field, wrong.Value, kind(wrong.Type))
-	}
-	if err != nil {
-		return fmt.Errorf("the arguments can't be read: %w", err)
-	}
-	return nil
-}
-
-func orNone(words []string) string {
-	if len(words) == 0 {
-		return "no arguments"
-	}
-	return strings.Join(words, ", ")
-}
-
-// kind names a Go type as JSON has it.
-func kind(t reflect.Type) string {
-	switch t.Kind() {
-	case reflect.Int, reflect.Int64:
-		return "a whole number"
-	case reflect.Float64:
-		return "a number"
-	case reflect.Bool:
-		return "true or false"
-	case reflect.Slice:
-		return "a list of strings"
-	case reflect.Map:
-		return "an object of strings"
-	}
-	return "a " + t.Kind().String()
 }

@@ -24,6 +24,9 @@ type waitOutput struct {
 	Running    int          `json:"running" jsonschema:"how many have not ended"`
 }
 
+// otherResult is what another tool answers.
+type otherResult any
+
 // waitResult is what is known of one operation.
 type waitResult struct {
 	ID        string      `json:"id"`
@@ -32,7 +35,7 @@ type waitResult struct {
 	Cancelled bool        `json:"cancelled,omitempty"`
 	Cursor    string      `json:"cursor,omitempty" jsonschema:"of a command: where what comes next begins"`
 	More      bool        `json:"more,omitempty" jsonschema:"of a command: there is more to read from cursor on already"`
-	Result    any         `json:"result,omitempty" jsonschema:"of another tool's call: what it would have answered; of a request: as in allow_domain"`
+	Result    otherResult `json:"result,omitempty" jsonschema:"of another tool's call: what it would have answered; of a request: as in allow_domain"`
 	Error     string      `json:"error,omitempty"`
 
 	text string

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/jsonschema-go/jsonschema"
 	"github.com/mark3labs/mcp-go/mcp"
 	"github.com/rs/zerolog"
@@ -178,7 +180,6 @@ func TestBadArgumentsAreNamed(t *testing.T) {
 		{"wait", map[string]any{"ids": []string{"x.abcdefgh"}}, []string{`"x"`, "create_sandbox"}},
 		{"wait", map[string]any{"ids": []string{"x.abcdefgh"}, "timeout": 41}, []string{`"timeout"`, "40"}},
 		{"exec", map[string]any{"name": "x", "command": "y"}, []string{`"x"`, "create_sandbox"}},
-		{"list_sandboxes", map[string]any{"owner": "root"}, []string{`"owner"`, "takes", "cursor"}},
 		{"create_sandbox", map[string]any{"ttl": "soon"}, []string{`"ttl"`, "7d"}},
 		{"extend_sandbox", map[string]any{"name": "x", "ttl": ""}, []string{`"ttl"`, "7d"}},
 		{"set_sandbox_state", map[string]any{"name": "x", "state": "off"}, []string{"off", "running, stopped or paused"}},
@@ -199,6 +200,11 @@ func TestBadArgumentsAreNamed(t *testing.T) {
 	}
 	if list, err := answer(t, c, "list_sandboxes", nil); err != nil || len(list["sandboxes"].([]any)) != 0 {
 		t.Errorf("left is %v, %v", list, err)
+	}
+	// What no tool has is ignored, and named.
+	list, err := answer(t, c, "list_sandboxes", map[string]any{"owner": "root"})
+	if diff := cmp.Diff([]any{"owner"}, list["ignored"]); err != nil || diff != "" {
+		t.Errorf("%v: %s", err, diff)
 	}
 }
 
@@ -381,18 +387,78 @@ func TestFilesOverMCP(t *testing.T) {
 	}
 }
 
+// The budget is that of what is sent, for clients put most of it into every prompt.
 func TestToolsFitTheirBudget(t *testing.T) {
-	c := serve(t)
-	list, err := c.Tools(t.Context())
-	if err != nil {
+	fromClient, toServer := io.Pipe()
+	fromServer, toClient := io.Pipe()
+	go func() { _ = New("test", tools.Session{}, zerolog.Nop()).Serve(t.Context(), fromClient, toClient) }()
+	defer toServer.Close()
+	lines := bufio.NewReader(fromServer)
+	say := func(line string) {
+		t.Helper()
+		if _, err := io.WriteString(toServer, line+"\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hear := func() []byte {
+		t.Helper()
+		line, err := lines.ReadBytes('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		return line
+	}
+	say(`{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}`)
+	hear()
+	say(`{"jsonrpc":"2.0","method":"notifications/initialized"}`)
+	say(`{"jsonrpc":"2.0","id":2,"method":"tools/list"}`)
+	sent := hear()
+	type shown struct { // to a model
+		Name        string          `json:"name"`
+		Description string          `json:"description"`
+		Input       json.RawMessage `json:"inputSchema"`
+	}
+	var list struct {
+		Result struct {
+			Tools []struct {
+				shown
+				Output *jsonschema.Schema `json:"outputSchema"`
+			} `json:"tools"`
+		} `json:"result"`
+	}
+	if err := json.Unmarshal(sent, &list); err != nil {
 		t.Fatal(err)
 	}
-	b, err := json.Marshal(list)
-	if err != nil {
-		t.Fatal(err)
+	model := 0
+	for _, tool := range list.Result.Tools {
+		b, err := json.Marshal(tool.shown)
+		if err != nil {
+			t.Fatal(err)
+		}
+		model += len(b)
+		if len(tool.Output.Properties) == 0 {
+			t.Errorf("the output of %s has nothing", tool.Name)
+		}
+		hollow(t, tool.Name, tool.Output)
 	}
-	t.Logf("%d tools in %d bytes", len(list), len(b))
-	if len(list) > 20 || len(b) > 20_000 {
-		t.Errorf("%d tools in %d bytes; the bounds are 20 and 20 kB", len(list), len(b))
+	count := len(list.Result.Tools)
+	t.Logf("%d tools in %d bytes, of which a model sees %d", count, len(sent), model)
+	if count == 0 || count > 24 || model > 15_000 || len(sent) > 32_000 {
+		t.Errorf("%d tools in %d bytes, of which a model sees %d; the bounds are 24, 32 kB and 15 kB", count, len(sent), model)
+	}
+}
+
+// hollow finds what a schema says nothing of.
+func hollow(t *testing.T, at string, s *jsonschema.Schema) {
+	t.Helper()
+	switch {
+	case s.Type == "object" && len(s.Properties) == 0 && s.AdditionalProperties == nil, s.Type == "array" && s.Items == nil, s.Type == "":
+		t.Errorf("%s says nothing of what it is", at)
+	}
+	for name, property := range s.Properties {
+		hollow(t, at+"."+name, property)
+	}
+	if s.Items != nil {
+		hollow(t, at+"[]", s.Items)
 	}
 }
