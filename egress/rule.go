@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/net/idna"
 	"golang.org/x/net/publicsuffix"
+
+	"pixels/internal/fault"
 )
 
 // A Rule lets connections out: to a domain, to all names below one, or to addresses; on some ports.
@@ -71,8 +73,7 @@ func ParseRule(text string) (Rule, error) {
 func ParseDomainRule(text string) (Rule, error) {
 	rule, err := ParseRule(text)
 	if err == nil && rule.Domain == "" {
-		return Rule{}, fmt.Errorf("%w: %q: a range of addresses can only be allowed by a human, with `pixels-mcp network allow NAME %s`; name a domain",
-			ErrRule, text, rule)
+		return Rule{}, fault.With(fmt.Errorf("%w: %q: a range of addresses can only be allowed by a human", ErrRule, text), fault.Hint{Action: fault.AllowByHuman, Value: rule.String()})
 	}
 	return rule, err
 }

@@ -3,10 +3,8 @@ package incus
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -94,21 +92,6 @@ func OpenBackend(c Config) (*Backend, error) {
 	following, b.end = context.WithCancel(context.Background())
 	b.feeding.Go(func() { b.cache.follow(following, c) })
 	return b, nil
-}
-
-// failed gives an error of Incus the meaning that callers ask for. what says what was tried.
-func (b *Backend) failed(err error, format string, args ...any) error {
-	what := fmt.Sprintf(format, args...)
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, sandbox.ErrNotFound),
-		errors.Is(err, sandbox.ErrExists), errors.Is(err, sandbox.ErrState), errors.Is(err, sandbox.ErrChanged):
-		return fmt.Errorf("%s: %w", what, err)
-	case missing(err):
-		return fmt.Errorf("%s: %w (%v)", what, sandbox.ErrNotFound, err)
-	}
-	return fmt.Errorf("%s: %w", what, b.config.unreachable(err))
 }
 
 // List implements sandbox.Backend.
@@ -251,7 +234,7 @@ func describe(inst *api.Instance) sandbox.Sandbox {
 	case status == api.Frozen, status == api.Freezing, status == api.Thawed:
 		s.State = sandbox.Paused
 	default:
-		s.State = sandbox.Error
+		s.State = sandbox.Broken
 	}
 	if s.State != sandbox.Stopped {
 		s.Address = inst.Devices[card][addressKey]
@@ -319,7 +302,7 @@ func (b *Backend) change(ctx context.Context, id string, edit func(config map[st
 				return fmt.Errorf("%w (%w)", ctx.Err(), err)
 			case <-time.After(20 * time.Millisecond):
 			}
-		case !api.StatusErrorCheck(err, http.StatusPreconditionFailed):
+		case !changedMeanwhile(err):
 			if _, _, e := b.server.with(ctx).GetInstance(id); missing(e) { // it went meanwhile, whatever the error says
 				return e
 			}
@@ -329,17 +312,6 @@ func (b *Backend) change(ctx context.Context, id string, edit func(config map[st
 			return ctx.Err()
 		}
 	}
-}
-
-// busy tells whether Incus refused a change because it does something else with the instance.
-func busy(err error) bool {
-	return err != nil && strings.Contains(err.Error(), "Instance is busy running a")
-}
-
-// full tells whether Incus failed to write its copy of an instance's settings, which it keeps on the instance's disk. It has
-// made the change by then, as a rule.
-func full(err error) bool {
-	return err != nil && (strings.Contains(err.Error(), "backup file") || strings.Contains(err.Error(), "backup.yaml"))
 }
 
 // holds tells whether what differs between before and wanted is in config as wanted.

@@ -26,13 +26,15 @@ type cache struct {
 	busy    map[string]bool   // what was changed and is just being read
 	read    time.Time         // when all were
 	reading *reading          // that is under way, or nil
+	began   int               // how many readings were begun
 }
 
 // reading reads anew, for all who wait for it.
 type reading struct {
-	done chan struct{} // closed when the others are set
-	all  map[string]*known
-	err  error
+	number int
+	done   chan struct{} // closed when the others are set
+	all    map[string]*known
+	err    error
 }
 
 // known is what is known of one instance. It is never written to once others can see it.
@@ -120,15 +122,18 @@ func (c *cache) touchLocked(id string) {
 
 // instances returns all instances, by ID. The map and what is in it must not be written to.
 func (c *cache) instances(ctx context.Context) (map[string]*known, error) {
+	c.mu.Lock()
+	before := c.began
+	c.mu.Unlock()
 	for {
 		c.mu.Lock()
-		r, ours := c.reading, false
+		r := c.reading
 		if r == nil {
 			if c.live && c.known != nil && len(c.changed) == 0 && time.Since(c.read).Abs() <= maxAge {
 				defer c.mu.Unlock()
 				return c.known, nil
 			}
-			r, ours = c.readAnew(), true
+			r = c.readAnew()
 		}
 		c.mu.Unlock()
 		select {
@@ -137,7 +142,7 @@ func (c *cache) instances(ctx context.Context) (map[string]*known, error) {
 			return nil, ctx.Err()
 		}
 		// One that began before we asked may have missed something. Should it have failed, ours would as well.
-		if ours || r.err != nil {
+		if r.number > before || r.err != nil {
 			return r.all, r.err
 		}
 	}
@@ -151,7 +156,8 @@ func (c *cache) readAnew() *reading {
 		// What changes from here on is read the next time.
 		c.changed, c.busy = nil, changed
 	}
-	r := &reading{done: make(chan struct{}), all: map[string]*known{}}
+	c.began++
+	r := &reading{number: c.began, done: make(chan struct{}), all: map[string]*known{}}
 	c.reading = r
 	started := time.Now()
 	go func() {

@@ -23,6 +23,7 @@ import (
 	"pixels/egress"
 	"pixels/egress/gateway"
 	"pixels/internal/canary"
+	"pixels/internal/fault"
 	"pixels/internal/guest"
 	"pixels/internal/guestbin"
 	"pixels/sandbox"
@@ -155,7 +156,7 @@ func (b *Backend) canary(ctx context.Context) (found CanaryFound, err error) {
 func (b *Backend) gateway(ctx context.Context) (*api.Instance, error) {
 	k, err := b.cache.instance(ctx, b.wires.name)
 	if err == nil && k == nil {
-		err = fmt.Errorf("there is no gateway %s: a human runs `pixels-mcp setup`", b.wires.name)
+		err = fault.Errorf(fault.Unavailable, fault.Hint{Action: fault.SetUp}, "there is no gateway %s", b.wires.name)
 	}
 	if err != nil {
 		return nil, err
@@ -231,7 +232,7 @@ func ownAddresses(port uint16) (hosts []netip.AddrPort, macs []string) {
 
 // leaky says what was found, and what to do.
 func leaky(found string) string {
-	return "something gets past the gateway (" + found + "); a human runs `pixels-mcp doctor`, which tries it anew"
+	return "something gets past the gateway (" + found + ")"
 }
 
 // openEdge says which promise is missing where the host lacks what the gateway can't do for it.
@@ -240,11 +241,7 @@ func (b *Backend) openEdge(ctx context.Context, w *wires) string {
 	if err != nil || k == nil {
 		return ""
 	}
-	found := edgeGap(b.config, &k.Instance)
-	if found == "" {
-		return ""
-	}
-	return found + "; a human runs `sudo pixels-mcp setup`, and `pixels-mcp doctor` where Incus is on another machine"
+	return edgeGap(b.config, &k.Instance)
 }
 
 // edgeGap is what a canary noted at a gateway that the host lacks, or that none has looked; empty when nothing is missing.

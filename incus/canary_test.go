@@ -18,6 +18,7 @@ import (
 
 	"pixels/egress"
 	"pixels/egress/gateway"
+	"pixels/internal/view"
 	"pixels/sandbox"
 )
 
@@ -40,7 +41,7 @@ func TestTheCanaryFindsWhatGetsOut(t *testing.T) {
 	}
 	l.bridged = false
 	spec := sandbox.Spec{Name: "held", Owner: "test-canary", Image: l.config.Image, Egress: egress.Agent, ExpiresAt: time.Now().Add(time.Hour)}
-	if _, err := l.Create(t.Context(), spec); !errors.Is(err, sandbox.ErrUnsupported) || !strings.Contains(err.Error(), "answers ping") || !strings.Contains(err.Error(), "doctor") {
+	if _, err := l.Create(t.Context(), spec); !errors.Is(err, sandbox.ErrUnsupported) || !strings.Contains(err.Error(), "answers ping") || !strings.Contains(view.Error(err, view.Agent), "doctor") {
 		t.Errorf("a restricted sandbox after that: %v", err)
 	}
 	open := l.box(t, "open", egress.Unrestricted)

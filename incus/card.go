@@ -12,6 +12,7 @@ import (
 
 	"pixels/egress"
 	"pixels/egress/gateway"
+	"pixels/internal/fault"
 	"pixels/sandbox"
 )
 
@@ -86,7 +87,7 @@ func (b *Backend) takeWire(ctx context.Context, id string, config map[string]str
 		return nil, err
 	}
 	if found := b.leaks(ctx, b.wiresOf(config)); found != "" && mode != egress.Unrestricted && config[ownerKey] != canaryOwner {
-		return nil, fmt.Errorf("the egress %s is %w here: %s", mode, sandbox.ErrUnsupported, leaky(found))
+		return nil, fault.Errorf(fault.Unsupported, fault.Hint{Action: fault.TryGateway}, "the egress %s is %s here: %s", mode, fault.Unsupported, leaky(found))
 	}
 	if b.bridged {
 		return map[string]string{"type": "nic", "network": b.config.Network, "name": card}, nil

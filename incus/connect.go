@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	client "github.com/lxc/incus/v6/client"
 
 	"pixels/egress"
 	"pixels/egress/gateway"
+	"pixels/internal/fault"
 	"pixels/sandbox"
 )
 
@@ -95,10 +95,10 @@ func connect(ctx context.Context, c Config) (*daemon, error) {
 		return nil, err
 	}
 	if err := answers(probe, made); err != nil {
-		if errors.Is(err, os.ErrPermission) || strings.Contains(err.Error(), "permission denied") {
+		if noRight(err) {
 			return nil, fmt.Errorf("no right to use Incus at %s: join the group incus-admin (or incus) and log in again, or run as root: %w", where, err)
 		}
-		return nil, fmt.Errorf("%w at %s (run `pixels-mcp doctor` to see why, `pixels-mcp setup` to mend it): %w", ErrUnreachable, where, err)
+		return nil, fault.With(fmt.Errorf("%w at %s: %w", ErrUnreachable, where, err), fault.Hint{Action: fault.LookAtIncus})
 	}
 	return made, nil
 }
@@ -140,7 +140,7 @@ func answers(ctx context.Context, server *daemon) error {
 		return err
 	}
 	if s.Auth != "trusted" {
-		return errors.New("it answers but does not trust this client: add the client certificate with `incus config trust add-certificate`")
+		return fault.With(errors.New("it answers but does not trust this client"), fault.Hint{Action: fault.TrustClient})
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/lxc/incus/v6/shared/api"
 
+	"pixels/internal/fault"
 	"pixels/internal/guestbin"
 	"pixels/sandbox"
 )
@@ -61,8 +62,8 @@ func (b *Backend) create(ctx context.Context, post api.InstancesPost, spec sandb
 	op, err := b.server.commit(ctx).CreateInstance(post)
 	b.at(createCopying)
 	if _, err = finish(ctx, b.server, op, err); err != nil {
-		if spec.SourceID == "" && strings.HasSuffix(err.Error(), "not found") {
-			err = fmt.Errorf("have a human run `pixels-mcp setup`, which makes what is missing, or look at the configured pool (%s) and network (%s): %w", b.config.Pool, b.config.Network, err)
+		if spec.SourceID == "" && notFoundInside(err) {
+			err = fault.With(fmt.Errorf("the configured pool (%s) or network (%s) may be missing: %w", b.config.Pool, b.config.Network, err), fault.Hint{Action: fault.SetUp})
 		}
 		return sandbox.Sandbox{}, err
 	}
@@ -152,7 +153,7 @@ func (b *Backend) refuseTaken(ctx context.Context, owner, name string) error {
 }
 
 func taken(name string) error {
-	return fmt.Errorf("sandbox %q %w: choose another name, or destroy it first", name, sandbox.ErrExists)
+	return fault.New(fault.Exists, fault.Sandbox(name), "", fault.Hint{Action: fault.OtherName, Name: name})
 }
 
 // rival decides between claims. Of several creations of one name at once, one wins. Each writes its claim (the instance with its keys), then looks: it
@@ -243,7 +244,7 @@ func (b *Backend) instance(ctx context.Context, spec sandbox.Spec) (api.Instance
 	} else if _, _, fingerprintErr := b.server.with(ctx).GetImage(spec.Image); missing(err) && fingerprintErr == nil {
 		source.Fingerprint = spec.Image
 	} else if missing(err) {
-		return api.InstancesPost{}, fmt.Errorf("image %q %w: `pixels-mcp setup` makes %s, `incus image list` shows others", spec.Image, sandbox.ErrNotFound, b.config.Image)
+		return api.InstancesPost{}, fault.New(fault.NotFound, fmt.Sprintf("image %q", spec.Image), "", fault.Hint{Action: fault.SetUpImage, Value: b.config.Image})
 	} else {
 		return api.InstancesPost{}, b.failed(err, "find image %s", spec.Image)
 	}

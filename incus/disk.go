@@ -3,17 +3,16 @@ package incus
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"path"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/lxc/incus/v6/shared/api"
 
+	"pixels/internal/fault"
 	"pixels/internal/units"
 	"pixels/sandbox"
 )
@@ -187,8 +186,8 @@ func (b *Backend) giveRoom(ctx context.Context, old *api.Instance, config map[st
 	case room == disk && config[diskKey] == "":
 		return nil
 	case room < minRoom:
-		return fmt.Errorf("its checkpoints hold %s of its disk of %s, so that there is no room for it: delete_checkpoint those that are not needed, or clone the checkpoint, which is the %w",
-			units.Size(disk-room), units.Size(disk), sandbox.ErrState)
+		return fault.Errorf(fault.State, fault.Hint{Action: fault.DeleteCheckpoint}, "its checkpoints hold %s of its disk of %s, so that there is no room for it",
+			units.Size(disk-room), units.Size(disk))
 	}
 	config[diskKey] = strconv.FormatInt(disk, 10)
 	devices["root"] = maps.Clone(devices["root"])
@@ -243,7 +242,7 @@ func (b *Backend) freeGarbage(ctx context.Context, id string) error {
 	put.Restore = last
 	op, err := b.server.commit(ctx).UpdateInstance(id, put, "")
 	_, err = finish(ctx, b.server, op, err)
-	if err != nil && strings.HasSuffix(err.Error(), "In use") {
+	if inUse(err) {
 		// On a full disk Incus can't end an instance's stop, and holds on to it until Incus itself is started again.
 		err = b.emptyOut(ctx, id)
 	}

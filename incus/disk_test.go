@@ -18,6 +18,7 @@ import (
 	"github.com/lxc/incus/v6/shared/api"
 
 	"pixels/egress"
+	"pixels/internal/view"
 	"pixels/sandbox"
 )
 
@@ -72,7 +73,7 @@ func TestASandboxHoldsNoMoreThanItsDisk(t *testing.T) {
 		b.background.Wait()
 		sh(t, b, id, "head -c 150M /dev/urandom >/root/after 2>/dev/null; sync; true") // which no checkpoint has
 		now, err := b.Restore(t.Context(), id, label)
-		if errors.Is(err, sandbox.ErrState) && strings.Contains(err.Error(), "delete_checkpoint") {
+		if errors.Is(err, sandbox.ErrState) && strings.Contains(view.Error(err, view.Agent), "delete_checkpoint") {
 			refused++
 			continue
 		}

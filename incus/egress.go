@@ -10,6 +10,7 @@ import (
 
 	"pixels/egress"
 	"pixels/egress/gateway"
+	"pixels/internal/fault"
 	"pixels/internal/plain"
 	"pixels/sandbox"
 )
@@ -38,11 +39,14 @@ func (b *Backend) Egress(ctx context.Context, id string) (sandbox.Egress, error)
 		e.Enforced, e.Why = false, "it has no way out at all: its wire is gone, and a server that runs plugs it again within seconds"
 	case err != nil:
 		e.Enforced, e.Why = false, "the gateway does not answer: "+err.Error()
+		if hints := fault.Hints(err); len(hints) > 0 {
+			e.Mend = hints[0]
+		}
 	case reply.Wire.Mark != mark(inst.Config):
 		e.Enforced, e.Why = false, "the gateway has another policy, and a server that runs corrects that within seconds; until then that one is enforced"
 	}
 	if found := b.leaks(ctx, b.wiresOf(inst.Config)); found != "" && mode != egress.Unrestricted {
-		e.Enforced, e.Why = false, leaky(found)
+		e.Enforced, e.Why, e.Mend = false, leaky(found), fault.Hint{Action: fault.TryGateway}
 	}
 	if mode != egress.None {
 		e.Gap = b.openEdge(ctx, b.wiresOf(inst.Config))

@@ -15,6 +15,7 @@ import (
 	"github.com/lxc/incus/v6/shared/api"
 	"golang.org/x/sys/unix"
 
+	"pixels/internal/fault"
 	"pixels/internal/guest"
 	"pixels/sandbox"
 )
@@ -111,7 +112,7 @@ func (b *Backend) execInstance(ctx context.Context, id string) (*known, error) {
 }
 
 func notForExec(name string, state sandbox.State) error {
-	return fmt.Errorf("sandbox %q is %s, which is the %w for exec: set_sandbox_state with the state running mends it", name, state, sandbox.ErrState)
+	return fault.New(fault.State, fault.Sandbox(name), fmt.Sprintf("is %s: no command can run in it", state), fault.Hint{Action: fault.StartSandbox, Name: name})
 }
 
 // endTimeout bounds how long a command has to end once it is told to.
@@ -176,7 +177,7 @@ type running struct {
 func (b *Backend) start(ctx context.Context, id string, post api.InstanceExecPost, stdin io.Reader, stdout, stderr io.Writer) (*running, error) {
 	op, streams, err := command(ctx, b.server, id, post)
 	if err != nil {
-		if strings.Contains(err.Error(), "Instance is not running") {
+		if notRunning(err) {
 			return nil, errNotRunning
 		}
 		return nil, err

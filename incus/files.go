@@ -13,6 +13,7 @@ import (
 	"github.com/pkg/sftp"
 	"golang.org/x/sys/unix"
 
+	"pixels/internal/fault"
 	"pixels/sandbox"
 )
 
@@ -128,7 +129,7 @@ func (f *files) ReadDir(p string) ([]sandbox.FileInfo, error) {
 	f.bounded.left.Store(maxListing)
 	list, err := f.sftp.ReadDir(p)
 	if over := f.bounded.left.Swap(1<<62) < 0; over {
-		return nil, fmt.Errorf("%s has more entries than can be listed, which is %w: use exec with find", p, sandbox.ErrInvalid)
+		return nil, fault.Errorf(fault.Invalid, fault.Hint{Action: fault.RunInside, Value: "find"}, "%s has more entries than can be listed", p)
 	}
 	out := make([]sandbox.FileInfo, 0, len(list))
 	for _, info := range list {

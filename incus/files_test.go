@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"pixels/internal/view"
 	"pixels/sandbox"
 	"pixels/sandbox/sandboxtest"
 )
@@ -106,7 +107,7 @@ func TestALargeFileDoesNotEnterMemory(t *testing.T) {
 	if most > 200<<20 {
 		t.Errorf("up to %d MiB of memory were taken", most>>20)
 	}
-	if _, err := m.ReadFile(t.Context(), made.Owner, sandbox.ReadRequest{Name: made.Name, Path: "large"}); err == nil || !strings.Contains(err.Error(), "exec") {
+	if _, err := m.ReadFile(t.Context(), made.Owner, sandbox.ReadRequest{Name: made.Name, Path: "large"}); err == nil || !strings.Contains(view.Error(err, view.Agent), "exec") {
 		t.Errorf("read whole: %v", err)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/lxc/incus/v6/shared/api"
@@ -36,7 +35,7 @@ func forceStop(ctx context.Context, server *daemon, id string) error {
 // for one that has: internal/server/instance/drivers/driver_lxc.go, OnStopNS and OnStop, of Incus 6.0.4.
 func stopHooks(ctx context.Context, server *daemon, id string) error {
 	_, _, err := server.with(ctx).GetInstanceState(id)
-	if err == nil || !strings.Contains(err.Error(), "Invalid PID") {
+	if !noProcess(err) {
 		return nil
 	}
 	query := url.Values{"project": {server.project}, "target": {"stop"}, "netns": {""}}.Encode()

@@ -11,6 +11,7 @@ import (
 	"github.com/lxc/incus/v6/shared/api"
 
 	"pixels/egress/gateway"
+	"pixels/internal/fault"
 	"pixels/internal/guestbin"
 )
 
@@ -68,7 +69,7 @@ func awaitGateway(ctx context.Context, server *daemon, name string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the gateway does not answer; `incus console --show-log %s` has what it says: %w", name, err)
+			return fault.With(fmt.Errorf("the gateway does not answer: %w", err), fault.Hint{Action: fault.LookAtGateway, Name: name})
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

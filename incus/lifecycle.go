@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/lxc/incus/v6/shared/api"
@@ -76,7 +75,7 @@ func (b *Backend) boot(ctx context.Context, id string, config map[string]string)
 			return err
 		}
 		e := b.unplug(ctx, id)
-		for end := time.Now().Add(cleanUpTime); e != nil && strings.Contains(e.Error(), `Instance is busy running a "stop" operation`) && time.Now().Before(end); {
+		for end := time.Now().Add(cleanUpTime); stopping(e) && time.Now().Before(end); {
 			time.Sleep(50 * time.Millisecond)
 			e = b.unplug(ctx, id)
 		}
@@ -94,7 +93,7 @@ const cleanUpTime = 5 * time.Second
 
 // wireFailed tells whether a start failed for the wire: it could not be taken, or was gone before it was.
 func (b *Backend) wireFailed(ctx context.Context, id string, config map[string]string, err error) bool {
-	if strings.Contains(err.Error(), `Failed to start device "`+card+`"`) {
+	if cardFailed(err) {
 		return true
 	}
 	if !wired(config) || b.bridged {

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"pixels/egress/gateway"
-	"pixels/sandbox"
+	"pixels/internal/fault"
 )
 
 // mendWires brings instances and gateway into line: wires whose sandbox is gone or has stopped are given back, running
@@ -178,5 +178,5 @@ func (b *Backend) topUp(w *wires, free int) {
 
 // errNoGateway says what to do when there is none.
 func errNoGateway(name string) error {
-	return fmt.Errorf("%w: there is no gateway %s, the one way out of sandboxes; a human makes it with `pixels-mcp setup`, and egress none works without", sandbox.ErrUnavailable, name)
+	return fault.Errorf(fault.Unavailable, fault.Hint{Action: fault.SetUp}, "%s: there is no gateway %s, the one way out of sandboxes; egress none works without", fault.Unavailable, name)
 }

@@ -12,6 +12,7 @@ import (
 	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
 
+	"pixels/internal/fault"
 	"pixels/sandbox"
 )
 
@@ -38,7 +39,7 @@ func wait(ctx context.Context, server *daemon, op client.Operation) (*api.Operat
 		}
 		if now.StatusCode.IsFinal() {
 			if now.Err != "" {
-				return now, errors.New(now.Err)
+				return now, operationError(now.Err)
 			}
 			return now, nil
 		}
@@ -110,10 +111,6 @@ func remove(ctx context.Context, server *daemon, id string) error {
 	}
 }
 
-// missing tells whether Incus answered that the thing which was asked for does not exist. The text of an operation's error
-// tells no such thing: what is not found there may be anything.
-func missing(err error) bool { return api.StatusErrorCheck(err, http.StatusNotFound) }
-
 // unreachable turns a failure to talk with Incus into ErrUnreachable with what to do, and leaves any other error.
 func (c Config) unreachable(err error) error {
 	var dial *net.OpError
@@ -129,5 +126,5 @@ func (c Config) unreachable(err error) error {
 	default:
 		return err
 	}
-	return fmt.Errorf("%w (%w): have a human run `pixels-mcp setup`, which starts it, or `pixels-mcp doctor`, which says why", ErrUnreachable, err)
+	return fault.With(fmt.Errorf("%w (%w)", ErrUnreachable, err), fault.Hint{Action: fault.LookAtIncus})
 }

@@ -199,7 +199,7 @@ func (p *Provisioner) CreateNetwork(ctx context.Context, address string, mtu int
 // them, and fails when one does.
 func amongOthers(ctx context.Context, do func() error) (err error) {
 	for end := time.Now().Add(30 * time.Second); ; {
-		if err = do(); err == nil || !strings.Contains(err.Error(), "does not exist") || time.Now().After(end) {
+		if err = do(); err == nil || !interfaceWent(err) || time.Now().After(end) {
 			return err
 		}
 		select {

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"os"
 	"path"
-	"strings"
 
 	"github.com/lxc/incus/v6/shared/api"
 
@@ -190,7 +189,7 @@ func (p *Provisioner) StartGateway(ctx context.Context) error {
 
 func startGateway(ctx context.Context, server *daemon, name string) error {
 	op, err := server.commit(ctx).UpdateInstanceState(name, api.InstanceStatePut{Action: "start", Timeout: -1}, "")
-	if _, err = finish(ctx, server, op, err); err != nil && !strings.Contains(err.Error(), "already running") {
+	if _, err = finish(ctx, server, op, err); err != nil && !runningAlready(err) {
 		return fmt.Errorf("start the gateway %s: %w", name, err)
 	}
 	return awaitGateway(ctx, server, name)

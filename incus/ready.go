@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/lxc/incus/v6/shared/api"
@@ -60,5 +59,5 @@ func (b *Backend) awaitReady(ctx context.Context, id string, network bool) error
 
 // tooEarly tells whether an exec failed only because the instance was just being started.
 func tooEarly(err error) bool {
-	return errors.Is(err, errNotRunning) || strings.Contains(err.Error(), "Failed to retrieve PID of executing child process")
+	return errors.Is(err, errNotRunning) || notYet(err)
 }

@@ -209,13 +209,6 @@ func (b *Backend) takeOver(ctx context.Context, old *api.Instance, next string) 
 	return made, nil
 }
 
-// nameTaken tells whether Incus refused to make an instance because there is one of the name, with which it may be busy: it is
-// just being made, or started.
-func nameTaken(err error) bool {
-	text := err.Error()
-	return strings.Contains(text, "already exists") || strings.Contains(text, "UNIQUE constraint failed") || busy(err)
-}
-
 // retire stops an instance that was replaced, and removes it when it holds no checkpoint; else what it holds beside those.
 func (b *Backend) retire(ctx context.Context, id string) {
 	if b.settle(ctx, id) {

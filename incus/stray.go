@@ -82,10 +82,8 @@ func (w *wires) busy(ctx context.Context) (bool, error) {
 // clear makes way for the wire whose making failed because its name is taken on the host: it deletes the pair that lies
 // there, or has the number passed by from now on when it can't, or when Incus is on another machine. It tells whether that was why, and is new.
 func (w *wires) clear(err error) bool {
-	_, text, _ := strings.Cut(err.Error(), `Failed to create the veth interfaces "`+w.ends)
-	number, rest, _ := strings.Cut(text, `"`)
-	n, e := strconv.Atoi(number)
-	if e != nil || !strings.Contains(rest, "File exists") || w.blocked[n] {
+	n, ok := takenOnHost(err, w.ends)
+	if !ok || w.blocked[n] {
 		return false
 	}
 	// Where Incus is on another machine its error says nothing of this one.

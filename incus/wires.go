@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/http"
 	"strconv"
 	"sync"
 	"time"
@@ -15,6 +14,7 @@ import (
 
 	"pixels/egress"
 	"pixels/egress/gateway"
+	"pixels/internal/fault"
 )
 
 // wires are the ways of sandboxes to the gateway. A wire is a pair of interfaces: one end is a device of the gateway's
@@ -63,7 +63,7 @@ const (
 // ask asks the gateway one thing, over a channel that is kept open. One that gives no answer is dropped: with it, what
 // others wait for comes to an end, and nothing piles up in it.
 func (w *wires) ask(ctx context.Context, r gateway.Request) (gateway.Reply, error) {
-	late := fmt.Errorf("waited %s for its answer; is it paused? See `incus list --all-projects %s`", answerTime, w.name)
+	late := fault.With(fmt.Errorf("waited %s for its answer; is it paused?", answerTime), fault.Hint{Action: fault.LookAtGateway, Name: w.name})
 	ctx, cancel := context.WithTimeoutCause(ctx, answerTime, late)
 	defer cancel()
 	for again := false; ; again = true {
@@ -118,7 +118,7 @@ func (w *wires) open(o *opening) {
 	}
 	switch status {
 	case api.Frozen:
-		o.err = fmt.Errorf("it can't answer: is it paused? See `incus list --all-projects %s`", w.name)
+		o.err = fault.With(errors.New("it can't answer: is it paused?"), fault.Hint{Action: fault.LookAtGateway, Name: w.name})
 	case api.Stopped: // by someone, or it died
 		if o.err = startGateway(ctx, w.server, w.name); o.err == nil {
 			o.channel, o.err = speakToGateway(ctx, w.server, w.name, nil)
@@ -392,7 +392,7 @@ func edit(ctx context.Context, server *daemon, id string, edit func(*api.Instanc
 			return err
 		case busy(err) && time.Now().Before(patient):
 			time.Sleep(20 * time.Millisecond)
-		case !api.StatusErrorCheck(err, http.StatusPreconditionFailed):
+		case !changedMeanwhile(err):
 			return err
 		}
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/alexedwards/argon2id"
 	"github.com/go-webauthn/webauthn/webauthn"
 	"golang.org/x/sys/unix"
+
+	"pixels/internal/fault"
 )
 
 // Approver is what proves that the human approves: a passphrase, as its hash, and passkeys. It is one file, which only
@@ -36,7 +38,7 @@ var (
 	// ErrNoProofYet means that there is nothing yet that could be shown.
 	ErrNoProofYet = errors.New("nothing is set up that could prove it")
 	// ErrProofLost means that what was set up is gone, so that nothing can be approved.
-	ErrProofLost = errors.New("what proves an approval was set up, and is lost: set it up anew with `pixels-mcp approval passphrase`")
+	ErrProofLost = errors.New("what proves an approval was set up, and is lost")
 )
 
 // shortest is how many characters a passphrase has at least.
@@ -62,7 +64,7 @@ func (a *Approver) load() (f approver, err error) {
 	b, err := os.ReadFile(a.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Stat(a.marker()); err == nil {
-			return f, fmt.Errorf("%w (%s is not there)", ErrProofLost, a.path)
+			return f, fault.With(fmt.Errorf("%w (%s is not there)", ErrProofLost, a.path), fault.Hint{Action: fault.ProveAnew})
 		}
 		return f, nil
 	}
@@ -70,7 +72,7 @@ func (a *Approver) load() (f approver, err error) {
 		err = json.Unmarshal(b, &f)
 	}
 	if err != nil {
-		return f, fmt.Errorf("%w (%s: %w)", ErrProofLost, a.path, err)
+		return f, fault.With(fmt.Errorf("%w (%s: %w)", ErrProofLost, a.path, err), fault.Hint{Action: fault.ProveAnew})
 	}
 	return f, nil
 }
@@ -163,7 +165,7 @@ func (a *Approver) CheckPassphrase(passphrase string) error {
 		return err
 	}
 	if f.Passphrase == "" {
-		return fmt.Errorf("%w: set a passphrase with `pixels-mcp approval passphrase`", ErrNoProofYet)
+		return fault.With(ErrNoProofYet, fault.Hint{Action: fault.SetPassphrase})
 	}
 	return a.alone(func() error { return f.check(passphrase) }) // one at a time: each takes much memory
 }
@@ -213,7 +215,7 @@ func (a *Approver) Enrol(id []byte) error {
 func (a *Approver) AddPasskey(c webauthn.Credential, proven bool) error {
 	return a.change(false, func(f *approver) error {
 		if !proven && (f.Passphrase != "" || len(f.Passkeys) > 0) {
-			return fmt.Errorf("%w: to add another passkey, set a passphrase first (`pixels-mcp approval passphrase`)", ErrProof)
+			return fault.With(fmt.Errorf("%w: to add another passkey, a passphrase is needed first", ErrProof), fault.Hint{Action: fault.SetPassphrase})
 		}
 		if slices.ContainsFunc(f.Passkeys, func(k webauthn.Credential) bool { return bytes.Equal(k.ID, c.ID) }) {
 			return fmt.Errorf("%w: that passkey is there already", ErrProof)

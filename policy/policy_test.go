@@ -117,7 +117,7 @@ off = []
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v, err := s.Vet(c.call)
-			if err != nil || v.Decision != c.decision || v.Rule != c.rule || !strings.Contains(v.Reason, c.says) || (v.Decision == Deny) != (v.Reason != "" && v.Decision != Ask) {
+			if err != nil || v.Decision != c.decision || v.Rule != c.rule || !strings.Contains(v.Reason+"; "+string(v.Hint.Action), c.says) || (v.Decision == Deny) != (v.Reason != "" && v.Decision != Ask) {
 				t.Fatalf("got %+v, %v; want %s by %q saying %q", v, err, c.decision, c.rule, c.says)
 			}
 		})

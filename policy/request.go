@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"pixels/internal/fault"
 	"pixels/internal/plain"
 )
 
@@ -180,7 +181,7 @@ const columns = `SELECT id, at, last, state, owner, sandbox, lineage, rule, reas
 func find(tx *sql.Tx, id string) (Request, error) {
 	r, err := scan(tx.QueryRow(columns+" WHERE id = ?", id))
 	if errors.Is(err, sql.ErrNoRows) {
-		err = fmt.Errorf("%w: %s; `pixels-mcp requests list` shows those that are open", ErrNoRequest, plain.Line(id, 40))
+		err = fault.With(fmt.Errorf("%w: %s", ErrNoRequest, plain.Line(id, 40)), fault.Hint{Action: fault.ListRequests})
 	}
 	return r, err
 }

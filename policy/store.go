@@ -173,7 +173,7 @@ func connect(path string) (*sql.DB, error) {
 	var have int
 	err = db.QueryRow("PRAGMA user_version").Scan(&have)
 	if err == nil && have > version {
-		err = fmt.Errorf("it was written by a newer pixels-mcp (its tables have version %d, this program knows %d): update this one", have, version)
+		err = fmt.Errorf("it was written by a newer version of this program (its tables have version %d, this program knows %d): update this one", have, version)
 	}
 	if err == nil {
 		_, err = db.Exec(tables + chainTables + fmt.Sprintf("PRAGMA user_version = %d;", version))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/internal/fault"
 	"pixels/internal/units"
 )
 
@@ -73,6 +74,7 @@ type Verdict struct {
 	Rule     string        `json:"rule,omitempty"`   // the key of the policy that decided; empty when none had anything against it
 	Reason   string        `json:"reason,omitempty"` // for the agent, with what it can do
 	Ask      []egress.Rule `json:"ask,omitempty"`    // of the domains, those that a human must decide about
+	Hint     fault.Hint    `json:"-"`                // what to do instead
 }
 
 // Set is a policy that was read.
@@ -249,7 +251,8 @@ func (v *vetting) mode() error {
 	switch {
 	case v.c.Mode == "":
 	case !v.c.Human && !slices.Contains(v.r.Egress.Modes, mode{v.c.Mode}):
-		v.deny("egress.modes", "the egress %s is not for agents to pick here; use one of: %s; a human may set it with `pixels-mcp network set NAME %s`", v.c.Mode, words(v.r.Egress.Modes), v.c.Mode)
+		v.deny("egress.modes", "the egress %s is not for agents to pick here; use one of: %s", v.c.Mode, words(v.r.Egress.Modes))
+		v.verdict.Hint = fault.Hint{Action: fault.SetModeByHuman, Name: v.c.Sandbox, Value: string(v.c.Mode)}
 	case v.c.Mode == egress.Unrestricted && len(v.r.Egress.Never) > 0: // in it the gateway looks at no names
 		v.deny("egress.never", "the egress %s reaches all, also what is never granted here (%s); use %s or %s", v.c.Mode, words(v.r.Egress.Never), egress.Allowlist, egress.Agent)
 	}
@@ -283,7 +286,8 @@ func (v *vetting) files() error {
 		}
 	}
 	if len(v.r.Files.HostFolders) == 0 {
-		v.deny("files.host_folders", "no folder of this machine is open to copy_files; a human may name some in the policy. Without one use read_file and write_file")
+		v.deny("files.host_folders", "no folder of this machine is open to files of sandboxes")
+		v.verdict.Hint = fault.Hint{Action: fault.OpenFolder}
 		return nil
 	}
 	v.deny("files.host_folders", "host_path %q lies in none of the folders of this machine that are open to sandboxes (%s)", v.c.HostPath, words(v.r.Files.HostFolders))
@@ -338,7 +342,8 @@ func (v *vetting) domains() error {
 	switch {
 	case len(ask) == 0:
 	case !v.r.Egress.Ask:
-		v.deny("egress.ask", "%s may not be reached, and nobody is asked here; a human may grant it with `pixels-mcp network allow`", words(ask))
+		v.deny("egress.ask", "%s may not be reached, and nobody is asked here", words(ask))
+		v.verdict.Hint = fault.Hint{Action: fault.AllowByHuman, Name: v.c.Sandbox, Value: ask[0].String()}
 	default:
 		v.verdict = Verdict{Decision: Ask, Rule: v.key("egress.ask"), Reason: "a human must decide about " + words(ask), Ask: ask}
 	}

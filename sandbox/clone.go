@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/internal/fault"
 	"pixels/policy"
 )
 
@@ -78,7 +79,7 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 		return nil, err
 	}
 	if label == "" {
-		return nil, fmt.Errorf("source %s is %w: write it as NAME:LABEL; list_checkpoints shows the labels of a sandbox, create_checkpoint makes one", quote(r.Source), ErrInvalid)
+		return nil, fault.Errorf(ErrInvalid, fault.Hint{Action: fault.ListCheckpoints}, "source %s is invalid: it names no checkpoint", quote(r.Source))
 	}
 	mode := r.Egress
 	if mode == "" {
@@ -198,7 +199,7 @@ type Destroyed struct {
 // Destroy ends and removes sandboxes with their checkpoints, half-made ones too. What is not there is no failure.
 func (m *Manager) Destroy(ctx context.Context, owner string, names []string) (Destroyed, error) {
 	if len(names) == 0 {
-		return Destroyed{}, fmt.Errorf("names is empty, which is %w: name the sandboxes to destroy; list_sandboxes shows them", ErrInvalid)
+		return Destroyed{}, fault.Errorf(ErrInvalid, fault.Hint{Action: fault.ListSandboxes}, "names is empty: name the sandboxes to destroy")
 	}
 	for _, name := range names {
 		if err := CheckName(name[strings.LastIndex(name, "/")+1:]); err != nil {

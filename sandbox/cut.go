@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"pixels/egress"
+	"pixels/internal/fault"
 )
 
 // A human's no is no agent's to undo: neither that a sandbox is to have no network, nor what is denied to it.
@@ -34,7 +35,7 @@ func (m *Manager) mayHave(s Sandbox, mode egress.Mode) error {
 	}
 	by, err := m.gate.store.CutBy(s.Owner, s.Name, s.CreatedAt)
 	if err == nil && by != "" {
-		err = fmt.Errorf("%w: a human (%s) took the network from sandbox %q, and only a human gives it back (`pixels-mcp network set %s %s`); go on without", ErrDenied, by, s.Name, s.Name, mode)
+		err = fault.Errorf(ErrDenied, fault.Hint{Action: fault.GiveNetworkBack, Name: s.Name, Value: string(mode)}, "%s: a human (%s) took the network from sandbox %q", ErrDenied, by, s.Name)
 	}
 	return err
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"pixels/internal/fault"
 	"pixels/policy"
 )
 
@@ -72,7 +73,7 @@ func (m *Manager) ReadFile(ctx context.Context, owner string, r ReadRequest) (Re
 		return out, nil
 	}
 	if !utf8.Valid(b) || bytes.IndexByte(b, 0) >= 0 {
-		return out, fmt.Errorf("read %s: it is no text, which is %w: ask for the encoding base64, or use copy_files or a tool inside", p, ErrInvalid)
+		return out, fault.Errorf(ErrInvalid, fault.Hint{Action: fault.ReadBytes}, "read %s: it is no text", p)
 	}
 	return out, out.lines(string(b), r)
 }
@@ -99,7 +100,7 @@ func (out *ReadResult) lines(text string, r ReadRequest) error {
 				break
 			}
 			// A line that is longer than an answer: its beginning, and a way to the rest.
-			fmt.Fprintf(&b, "%s\n[... line %d has %d bytes more; ask for the encoding base64, or use exec ...]\n", strings.ToValidUTF8(all[at][:maxText], ""), at+1, len(all[at])-maxText)
+			fmt.Fprintf(&b, "%s\n[... line %d has %d bytes more; ask for the encoding base64 ...]\n", strings.ToValidUTF8(all[at][:maxText], ""), at+1, len(all[at])-maxText)
 			at++
 			break
 		}
@@ -161,7 +162,7 @@ type WriteResult struct {
 func (m *Manager) WriteFile(ctx context.Context, owner string, r WriteRequest) (WriteResult, error) {
 	switch {
 	case len(r.Content) > maxWrite:
-		return WriteResult{}, fmt.Errorf("content of %d bytes is %w: %d are the most; use copy_files", len(r.Content), ErrInvalid, maxWrite)
+		return WriteResult{}, fault.Errorf(ErrInvalid, fault.Hint{Action: fault.CopyFiles}, "content has %d bytes, and %d are the most", len(r.Content), maxWrite)
 	case r.Mode&^fs.ModePerm != 0:
 		return WriteResult{}, fmt.Errorf("mode is %w: give permissions, as 644 or 755", ErrInvalid)
 	case strings.HasSuffix(r.Path, "/"):
@@ -237,7 +238,7 @@ type EditRequest struct {
 // EditFile replaces text in a file, and returns how often.
 func (m *Manager) EditFile(ctx context.Context, owner string, r EditRequest) (p string, replaced int, err error) {
 	if r.Old == "" || r.Old == r.New {
-		return "", 0, fmt.Errorf("old_text is %w: give the text to be replaced, and another one as new_text; write_file makes a new file", ErrInvalid)
+		return "", 0, fault.Errorf(ErrInvalid, fault.Hint{Action: fault.WriteFile}, "old_text is empty, or what new_text is: give the text to be replaced, and another one as new_text")
 	}
 	o, p, err := m.open(ctx, policy.Call{Name: "edit_file", Owner: owner, Sandbox: r.Name}, r.Name, r.Path)
 	if err != nil {
@@ -251,7 +252,7 @@ func (m *Manager) EditFile(ctx context.Context, owner string, r EditRequest) (p 
 	replaced = bytes.Count(b, []byte(r.Old))
 	switch {
 	case replaced == 0:
-		return "", 0, fmt.Errorf("edit %s: old_text is %w in it: it must be the file's text exactly, with its blanks and line ends; read_file shows it", p, ErrNotFound)
+		return "", 0, fault.Errorf(ErrNotFound, fault.Hint{Action: fault.ReadFile}, "edit %s: old_text is %s in it: it must be the file's text exactly, with its blanks and line ends", p, ErrNotFound)
 	case replaced > 1 && !r.All:
 		return "", 0, fmt.Errorf("edit %s: old_text is in it %d times, which is %w: give more of what is around it, or set replace_all", p, replaced, ErrInvalid)
 	}

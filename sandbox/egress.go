@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/internal/fault"
 	"pixels/internal/plain"
 	"pixels/policy"
 )
@@ -21,7 +22,8 @@ type Egress struct {
 	// out, unless it says otherwise.
 	Enforced bool
 	Why      string
-	Gap      string           // the promise that is not kept here beside that, if there is one
+	Mend     fault.Hint       // what mends that
+	Gap      string           // the promise that is not kept here beside that, if there is one, for the host lacks something
 	Denials  []Denial         // the latest last
 	Requests []policy.Request // of its lineage, open
 }
@@ -273,8 +275,8 @@ func (p *permit) denials(ctx context.Context, id string, since time.Time) []Deni
 // maxHint bounds what a command's answer says of denials, in bytes.
 const maxHint = 2000
 
-// Hint says what was denied while a command ran, and what to do about it; empty when nothing was.
-func Hint(denied []Denial) string {
+// DeniedText says what was denied while a command ran; empty when nothing was.
+func DeniedText(denied []Denial) string {
 	if len(denied) == 0 {
 		return ""
 	}
@@ -292,7 +294,7 @@ func Hint(denied []Denial) string {
 	}
 	text := plain.Line("egress denied while it ran: "+strings.Join(where, ", "), maxHint)
 	if byName {
-		return text + "; allow_domain asks for a domain"
+		return text
 	}
-	return text + "; allow_domain asks for a domain, and addresses are reached by name"
+	return text + "; addresses are reached by name"
 }

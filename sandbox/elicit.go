@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/internal/fault"
 	"pixels/policy"
 )
 
@@ -72,7 +73,7 @@ func (m *Manager) Question(ctx context.Context, r policy.Request) Question {
 // Chosen answers a request as the human at an MCP client chose. See Question for what it refuses, with ErrNotHere.
 func (m *Manager) Chosen(ctx context.Context, r policy.Request, q Question, c Choice) error {
 	if !slices.Contains(q.Choices, c) || !m.gate.policy.Now().Elicits(r.Owner) {
-		return fmt.Errorf("request %s is %w: decide with `pixels-mcp requests`, or on the page", r.ID, ErrNotHere)
+		return fault.With(fmt.Errorf("request %s is %w", r.ID, ErrNotHere), fault.Hint{Action: fault.DecideElsewhere})
 	}
 	id, seen := policy.ParseHandle(q.ID)
 	a := Approval{ID: id, Seen: seen, By: "elicitation, at the client of " + r.Owner, For: lengths[c]}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"pixels/internal/fault"
 	"pixels/policy"
 )
 
@@ -95,7 +96,7 @@ func fileError(what, p string, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s %s: %w: there is no such file or folder in the sandbox; list_files shows what there is", what, p, ErrNotFound)
+		return fault.Errorf(ErrNotFound, fault.Hint{Action: fault.ListFiles}, "%s %s: %s: there is no such file or folder in the sandbox", what, p, ErrNotFound)
 	case errors.Is(err, fs.ErrExist):
 		return fmt.Errorf("%s %s: it %w", what, p, ErrExists)
 	}
@@ -109,7 +110,7 @@ func (o *opened) regular(what, p string) (FileInfo, error) {
 		return info, fileError(what, p, err)
 	}
 	if info.Mode.IsDir() {
-		return info, fmt.Errorf("%s %s: it is a folder, which is %w here; list_files shows what is in it", what, p, ErrInvalid)
+		return info, fault.Errorf(ErrInvalid, fault.Hint{Action: fault.ListFiles}, "%s %s: it is a folder", what, p)
 	}
 	if !info.Mode.IsRegular() {
 		return info, fmt.Errorf("%s %s: it is no ordinary file, which is %w here", what, p, ErrInvalid)
@@ -147,7 +148,7 @@ func (o *opened) readAll(what, p string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	if info.Size > most {
-		return nil, fmt.Errorf("%s %s: it has %d bytes, and %d are the most, so that is %w: use exec with a tool inside", what, p, info.Size, most, ErrInvalid)
+		return nil, fault.Errorf(ErrInvalid, fault.Hint{Action: fault.RunInside, Value: "a tool inside"}, "%s %s: it has %d bytes, and %d are the most", what, p, info.Size, most)
 	}
 	f, err := o.Open(p)
 	if err != nil {

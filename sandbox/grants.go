@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/internal/fault"
 	"pixels/internal/units"
 	"pixels/policy"
 )
@@ -241,7 +242,7 @@ func (m *Manager) RevokeRules(ctx context.Context, owner, name string, domains [
 	}
 	once, err := m.takeBackOnce(ctx, s, is)
 	if err == nil && !had && !once {
-		err = fmt.Errorf("a grant of %s for sandbox %q %w; `pixels-mcp network grants %s` shows them", ruleTexts(rules), name, ErrNotFound, name)
+		err = fault.Errorf(ErrNotFound, fault.Hint{Action: fault.ShowGrants, Name: name}, "a grant of %s for sandbox %q %s", ruleTexts(rules), name, ErrNotFound)
 	}
 	return change, err
 }

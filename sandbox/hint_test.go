@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"pixels/internal/view"
 	"pixels/sandbox"
 )
 
@@ -13,7 +14,7 @@ func TestAHintIsBoundedAndHarmless(t *testing.T) {
 	for range 64 {
 		denied = append(denied, sandbox.Denial{Domain: strings.Repeat("a", 10_000) + ".example.com", Port: 443, Reason: "\x1b[2J" + strings.Repeat("x", 10_000)})
 	}
-	if hint := sandbox.Hint(denied); len(hint) > 2200 || strings.Contains(hint, "\x1b") || !strings.HasSuffix(hint, "allow_domain asks for a domain") {
+	if hint := view.Denied(denied, view.Agent); len(hint) > 2200 || strings.Contains(hint, "\x1b") || !strings.HasSuffix(hint, "allow_domain asks for a domain") {
 		t.Errorf("%d bytes", len(hint))
 	}
 }

@@ -44,9 +44,9 @@ func (m *Manager) List(ctx context.Context, owner string, r ListRequest) (ListPa
 		return ListPage{}, fmt.Errorf("name %s is %w as a pattern: use letters, digits, dashes, and * for any characters", quote(r.Name), ErrInvalid)
 	}
 	switch r.State {
-	case "", Creating, Running, Stopped, Paused, Error:
+	case "", Creating, Running, Stopped, Paused, Broken:
 	default:
-		return ListPage{}, fmt.Errorf("state %s is %w: give %s, %s, %s, %s or %s", quote(string(r.State)), ErrInvalid, Running, Stopped, Paused, Creating, Error)
+		return ListPage{}, fmt.Errorf("state %s is %w: give %s, %s, %s, %s or %s", quote(string(r.State)), ErrInvalid, Running, Stopped, Paused, Creating, Broken)
 	}
 	if r.After != "" {
 		if err := CheckName(r.After[strings.LastIndex(r.After, "/")+1:]); err != nil {

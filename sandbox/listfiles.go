@@ -13,6 +13,7 @@ import (
 
 	"github.com/bmatcuk/doublestar/v4"
 
+	"pixels/internal/fault"
 	"pixels/policy"
 )
 
@@ -84,13 +85,13 @@ func (m *Manager) ListFiles(ctx context.Context, owner string, r FilesRequest) (
 		return FilesPage{}, fileError("list", p, err)
 	}
 	if !info.Mode.IsDir() {
-		return FilesPage{}, fmt.Errorf("list %s: it is no folder, which is %w here; read_file reads a file", p, ErrInvalid)
+		return FilesPage{}, fault.Errorf(ErrInvalid, fault.Hint{Action: fault.ReadFile}, "list %s: it is no folder", p)
 	}
 	page := FilesPage{Path: p, Entries: []FileEntry{}}
 	walked := 0
 	err = o.walk(ctx, p, "", depth, func(below string, info FileInfo) error {
 		if walked++; walked > maxWalked {
-			return fmt.Errorf("there are more than %d entries below it, which is %w to list: name a folder further down, or use exec with find", maxWalked, ErrInvalid)
+			return fault.Errorf(ErrInvalid, fault.Hint{Action: fault.RunInside, Value: "find"}, "there are more than %d entries below it, and that are too many to list: name a folder further down", maxWalked)
 		}
 		if !after(below, r.After) {
 			return nil

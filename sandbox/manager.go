@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/internal/fault"
 	"pixels/internal/plain"
 	"pixels/policy"
 )
@@ -280,16 +281,17 @@ func (m *Manager) begun(ctx context.Context, owner, name string) (Sandbox, error
 	}
 	s, err := m.read.Get(ctx, owner, own)
 	if errors.Is(err, ErrNotFound) {
-		return Sandbox{}, fmt.Errorf("sandbox %q %w; %s", name, ErrNotFound, m.present(ctx, caller))
+		there, hint := m.present(ctx, caller)
+		return Sandbox{}, fault.New(ErrNotFound, fault.Sandbox(name), ErrNotFound.Error()+"; "+there, hint)
 	}
 	return s, err
 }
 
 // present says which sandboxes an owner has, for an error message.
-func (m *Manager) present(ctx context.Context, owner string) string {
+func (m *Manager) present(ctx context.Context, owner string) (string, fault.Hint) {
 	list, err := m.read.List(ctx, owner)
 	if err != nil || len(list) == 0 {
-		return "there is none; create_sandbox makes one"
+		return "there is none", fault.Hint{Action: fault.CreateSandbox}
 	}
 	var names []string
 	for _, s := range list[:min(len(list), 10)] {
@@ -298,7 +300,7 @@ func (m *Manager) present(ctx context.Context, owner string) string {
 	if more := len(list) - len(names); more > 0 {
 		names = append(names, "and "+strconv.Itoa(more)+" more")
 	}
-	return "there are: " + strings.Join(names, ", ")
+	return "there are: " + strings.Join(names, ", "), fault.Hint{}
 }
 
 // source finds the sandbox and the checkpoint that NAME:LABEL names, or the sandbox alone for NAME.
@@ -322,11 +324,11 @@ func (m *Manager) source(ctx context.Context, owner, source string) (Sandbox, st
 		}
 		labels = append(labels, c.Label)
 	}
-	have := "it has none; create_checkpoint makes one"
+	have, hint := "it has none", fault.Hint{Action: fault.CreateCheckpoint}
 	if len(labels) > 0 {
-		have = "it has: " + strings.Join(labels, ", ")
+		have, hint = "it has: "+strings.Join(labels, ", "), fault.Hint{}
 	}
-	return Sandbox{}, "", fmt.Errorf("checkpoint %q of sandbox %q %w; %s", label, name, ErrNotFound, have)
+	return Sandbox{}, "", fault.New(ErrNotFound, fmt.Sprintf("checkpoint %q of sandbox %q", label, name), ErrNotFound.Error()+"; "+have, hint)
 }
 
 // CreateCheckpoint keeps the file system of a sandbox under a label; one is made up when it is empty.

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"pixels/egress"
+	"pixels/internal/view"
 	"pixels/sandbox"
 	"pixels/sandbox/sandboxtest"
 )
@@ -114,7 +115,7 @@ func TestBadRequestsSayWhatToDoAndChangeNothing(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
 			err := c.do(t.Context())
-			if !errors.Is(err, c.is) || err == nil || !strings.Contains(err.Error(), c.contains) {
+			if !errors.Is(err, c.is) || err == nil || !strings.Contains(view.Error(err, view.Agent), c.contains) {
 				t.Errorf("got %v, want %v with %q", err, c.is, c.contains)
 			}
 			if page, _ := m.List(t.Context(), owner, sandbox.ListRequest{}); len(page.Sandboxes) != 1 {

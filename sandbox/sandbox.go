@@ -3,35 +3,39 @@
 package sandbox
 
 import (
-	"errors"
 	"time"
 
 	"pixels/egress"
+	"pixels/internal/fault"
 )
 
-// What a caller tells apart. Every error of this package and of a Backend wraps one of these or is a fault of the host.
-var (
-	ErrNotFound    = errors.New("not found")
-	ErrExists      = errors.New("already exists")
-	ErrInvalid     = errors.New("invalid")
-	ErrState       = errors.New("wrong state")
-	ErrChanged     = errors.New("changed meanwhile")
-	ErrUnsupported = errors.New("not supported")
-	// ErrUnavailable means that the backend itself can't be reached; no request was carried out.
-	ErrUnavailable = errors.New("unavailable")
+// Error is why a call failed.
+type Error = fault.Error
+
+// What a caller tells apart. Every error of this package and of a Backend is of one of these kinds.
+const (
+	ErrNotFound    = fault.NotFound
+	ErrExists      = fault.Exists
+	ErrInvalid     = fault.Invalid
+	ErrState       = fault.State
+	ErrChanged     = fault.Changed
+	ErrUnsupported = fault.Unsupported
+	ErrDenied      = fault.Denied
+	ErrUnavailable = fault.Unavailable // the backend can't be reached; no request was carried out
+	ErrFailed      = fault.Failed      // a fault of the backend or the host, which only its operator can mend
 )
 
 // State is what a sandbox is doing.
 type State string
 
-// The states of a sandbox. Creating is one that is being made, or was left half-made by a killed process; Error is one
+// The states of a sandbox. Creating is one that is being made, or was left half-made by a killed process; Broken is one
 // that the backend can't describe.
 const (
 	Creating State = "creating"
 	Running  State = "running"
 	Stopped  State = "stopped"
 	Paused   State = "paused"
-	Error    State = "error"
+	Broken   State = "error"
 )
 
 // Limits caps what a sandbox may use. A zero field means no cap of ours.

@@ -11,11 +11,9 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/internal/fault"
 	"pixels/policy"
 )
-
-// ErrDenied means that the policy has something against a call. The message says what, and what to do instead.
-var ErrDenied = errors.New("denied by the policy")
 
 // reader is what of a Backend serves to see what a call is about, before it is vetted: what the caller itself has.
 type reader interface {
@@ -211,7 +209,7 @@ func (m *Manager) vet(ctx context.Context, c policy.Call) (*permit, error) {
 	case m.trial:
 		return nil, Trial{v}
 	case v.Decision == policy.Deny:
-		return nil, fmt.Errorf("%w (%s): %s", ErrDenied, v.Rule, v.Reason)
+		return nil, fault.Errorf(ErrDenied, v.Hint, "%s (%s): %s", ErrDenied, v.Rule, v.Reason)
 	}
 	p := &permit{Backend: g.backend, verdict: v, gate: g}
 	if takes != (policy.Usage{}) {

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"pixels/egress"
+	"pixels/internal/view"
 	"pixels/sandbox"
 )
 
@@ -69,13 +70,13 @@ var cloneSandbox = define(Tool{
 	for _, got := range results {
 		clone := cloneResult{Name: got.Name}
 		if got.Err != nil {
-			clone.Error = got.Err.Error()
+			clone.Error = view.Error(got.Err, view.Agent)
 		} else {
 			out.Made++
 			clone.Sandbox = &got.Sandbox
 		}
 		if got.ExecErr != nil {
-			clone.Error = got.ExecErr.Error()
+			clone.Error = view.Error(got.ExecErr, view.Agent)
 		}
 		lines = append(lines, "--- "+got.Name)
 		if clone.Error != "" {

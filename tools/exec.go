@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"pixels/internal/view"
 	"pixels/sandbox"
 )
 
@@ -162,7 +163,7 @@ func (t *teller) stop() {
 }
 
 func outputOf(r sandbox.ExecResult) execOutput {
-	return execOutput{ExitCode: &r.ExitCode, Stdout: r.Stdout, Stderr: r.Stderr, Truncated: r.Truncated, TimedOut: r.TimedOut, DurationMS: r.Duration.Milliseconds(), Denied: sandbox.Hint(r.Denied)}
+	return execOutput{ExitCode: &r.ExitCode, Stdout: r.Stdout, Stderr: r.Stderr, Truncated: r.Truncated, TimedOut: r.TimedOut, DurationMS: r.Duration.Milliseconds(), Denied: view.Denied(r.Denied, view.Agent)}
 }
 
 // text says all of an output for clients that show only text.

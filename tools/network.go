@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/internal/view"
 	"pixels/policy"
 	"pixels/sandbox"
 )
@@ -114,12 +115,12 @@ var allowDomain = define(Tool{
 	}
 	switch {
 	case len(out.Granted) > 0:
-		lines = append([]string{fmt.Sprintf("%s may reach %s now%s", in.Name, strings.Join(out.Granted, ", "), notEnforced(got.Egress))}, lines...)
+		lines = append([]string{fmt.Sprintf("%s may reach %s now%s", in.Name, strings.Join(out.Granted, ", "), notEnforced(got.Egress, view.Agent))}, lines...)
 		for _, d := range got.Standing {
 			lines = append(lines, "but not "+standing(d))
 		}
 	case len(out.Requests) == 0:
-		lines = []string{fmt.Sprintf("%s may reach %s already%s", in.Name, strings.Join(in.Domains, ", "), notEnforced(got.Egress))}
+		lines = []string{fmt.Sprintf("%s may reach %s already%s", in.Name, strings.Join(in.Domains, ", "), notEnforced(got.Egress, view.Agent))}
 	}
 	return out, Result{Text: strings.Join(lines, "\n")}, nil
 })
@@ -169,7 +170,7 @@ var denyDomain = define(Tool{
 		return egressChange{}, Result{}, err
 	}
 	out := changeOf(change)
-	text := fmt.Sprintf("%s can't reach %s now; %s cut%s", in.Name, strings.Join(in.Domains, ", "), count(change.Cut, "connection", "connections"), notEnforced(change.Egress))
+	text := fmt.Sprintf("%s can't reach %s now; %s cut%s", in.Name, strings.Join(in.Domains, ", "), count(change.Cut, "connection", "connections"), notEnforced(change.Egress, view.Agent))
 	if len(out.Unchanged) > 0 {
 		text += "; not allowed before: " + strings.Join(out.Unchanged, ", ")
 	}
@@ -190,13 +191,13 @@ var egressTool = define(Tool{
 	if err != nil {
 		return egressOutput{}, Result{}, err
 	}
-	out := EgressOf(change)
-	return out, Result{Text: EgressText(in.Name, change)}, nil
+	out := EgressOf(change, view.Agent)
+	return out, Result{Text: EgressText(in.Name, change, view.Agent)}, nil
 })
 
 // EgressOf is what a sandbox may reach, as the tool egress answers it.
-func EgressOf(c sandbox.EgressChange) egressOutput {
-	out := egressOutput{Mode: c.Mode, Enforced: c.Enforced, Why: c.Why, Missing: c.Gap, Rules: []egressRule{}, Denials: []egressDenial{}, Cut: c.Cut}
+func EgressOf(c sandbox.EgressChange, to view.Audience) egressOutput {
+	out := egressOutput{Mode: c.Mode, Enforced: c.Enforced, Why: view.NotEnforced(c.Egress, to), Missing: view.Gap(c.Egress, to), Rules: []egressRule{}, Denials: []egressDenial{}, Cut: c.Cut}
 	for _, g := range c.Rules {
 		rule := egressRule{Rule: g.Rule.String(), From: g.From, Deny: g.Deny}
 		if !g.Until.IsZero() {
@@ -221,24 +222,24 @@ func changeOf(c sandbox.EgressChange) egressChange {
 	return out
 }
 
-func notEnforced(e sandbox.Egress) string {
+func notEnforced(e sandbox.Egress, to view.Audience) string {
 	if e.Enforced {
 		return ""
 	}
-	return "; NOT ENFORCED: " + e.Why
+	return "; NOT ENFORCED: " + view.NotEnforced(e, to)
 }
 
 // shownDenials is how many of the latest are shown as text.
 const shownDenials = 10
 
 // EgressText shows what a sandbox may reach, to agents and people. Rules of a preset are counted by whose they are.
-func EgressText(name string, c sandbox.EgressChange) string {
+func EgressText(name string, c sandbox.EgressChange, to view.Audience) string {
 	lines := []string{fmt.Sprintf("%s: egress %s, enforced", name, c.Mode)}
 	if !c.Enforced {
-		lines[0] = fmt.Sprintf("%s: egress %s%s", name, c.Mode, notEnforced(c.Egress))
+		lines[0] = fmt.Sprintf("%s: egress %s%s", name, c.Mode, notEnforced(c.Egress, to))
 	}
 	if c.Gap != "" {
-		lines = append(lines, "not promised here: "+c.Gap)
+		lines = append(lines, "not promised here: "+view.Gap(c.Egress, to))
 	}
 	var froms []string
 	byFrom := map[string][]string{}

@@ -7,6 +7,7 @@ import (
 
 	"pixels/egress"
 	"pixels/internal/units"
+	"pixels/internal/view"
 	"pixels/sandbox"
 )
 
@@ -146,8 +147,8 @@ var destroySandbox = define(Tool{
 	}
 	for _, name := range in.Names {
 		if err := d.Failed[name]; err != nil {
-			out.Failed = append(out.Failed, failedName{name, err.Error()})
-			lines = append(lines, fmt.Sprintf("%s could not be destroyed; try again: %v", name, err))
+			out.Failed = append(out.Failed, failedName{name, view.Error(err, view.Agent)})
+			lines = append(lines, fmt.Sprintf("%s could not be destroyed; try again: %s", name, view.Error(err, view.Agent)))
 		}
 	}
 	return out, Result{Text: strings.Join(lines, "\n"), Failed: len(out.Failed) > 0}, nil

@@ -12,6 +12,8 @@ import (
 	"github.com/google/jsonschema-go/jsonschema"
 
 	"pixels/egress"
+	"pixels/internal/fault"
+	"pixels/internal/view"
 	"pixels/sandbox"
 )
 
@@ -47,6 +49,9 @@ type Result struct {
 
 	err error // what ended the call
 }
+
+// Cause is what the operator is to know of a failure, and the caller not; nil where there is nothing.
+func (r Result) Cause() error { return fault.Cause(r.err) }
 
 // Image is a picture.
 type Image struct {
@@ -128,7 +133,7 @@ func (r Result) naming(ignored []string) Result {
 
 // failure is the result of a call that an error ended.
 func failure(err error) Result {
-	return Result{Text: err.Error(), Failed: true, err: err}
+	return Result{Text: view.Error(err, view.Agent), Failed: true, err: err}
 }
 
 // schema derives the JSON Schema of a type.
@@ -143,7 +148,7 @@ func schema[T any]() *jsonschema.Schema {
 		reflect.TypeFor[direction]():   {Type: "string", Enum: []any{"in", "out"}},
 		reflect.TypeFor[wantedState](): {Type: "string", Enum: []any{sandbox.Running, sandbox.Stopped, sandbox.Paused}},
 		reflect.TypeFor[sandbox.State](): {
-			Type: "string", Enum: []any{sandbox.Creating, sandbox.Running, sandbox.Stopped, sandbox.Paused, sandbox.Error},
+			Type: "string", Enum: []any{sandbox.Creating, sandbox.Running, sandbox.Stopped, sandbox.Paused, sandbox.Broken},
 		},
 	}})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"pixels/internal/view"
 	"pixels/policy"
 	"pixels/sandbox"
 )
@@ -91,7 +92,7 @@ var waitTool = define(Tool{
 // waitFor waits for one operation.
 func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time.Duration) waitResult {
 	unknown := func(err error) waitResult {
-		return waitResult{ID: id, State: "unknown", Error: err.Error(), text: err.Error(), err: err}
+		return waitResult{ID: id, State: "unknown", Error: view.Error(err, view.Agent), text: view.Error(err, view.Agent), err: err}
 	}
 	if sandbox.IsRun(id) {
 		run, err := s.Manager.WaitRun(ctx, s.Owner, sandbox.WaitRequest{ID: id, Wait: wait, Cursor: in.Cursor, Cancel: in.Cancel})

@@ -30,7 +30,7 @@ func TestALostProofIsSetUpAnew(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "pixels", "approver.json")); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := run("", "show"); err == nil || !strings.Contains(out, "is lost: set it up anew with `pixels-mcp approval passphrase`") {
+	if out, err := run("", "show"); err == nil || !strings.Contains(out, "is lost") || !strings.Contains(out, "; set it up anew with `pixels-mcp approval passphrase`") {
 		t.Errorf("%s %v", out, err)
 	}
 	if out, err := run("another passphrase\nanother passphrase\n", "passphrase"); err != nil || !strings.Contains(out, "is lost") {

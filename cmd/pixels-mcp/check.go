@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pixels/egress"
+	"pixels/internal/view"
 	"pixels/sandbox"
 )
 
@@ -40,7 +41,7 @@ func (a *app) networkCheck() *cobra.Command {
 					return usageError{err}
 				}
 				if !e.Enforced {
-					text += "; NOT ENFORCED: " + e.Why
+					text += "; NOT ENFORCED: " + view.NotEnforced(e, view.Terminal)
 				}
 				fmt.Fprintln(a.out, text)
 				if !allowed {

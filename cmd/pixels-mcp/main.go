@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"pixels/internal/plain"
+
+	"pixels/internal/view"
 )
 
 // Exit codes. exec gives the command's own.
@@ -48,12 +50,12 @@ func report(err error) int {
 	case errors.As(err, &code):
 		return int(code)
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"): // cobra has no type for this one
-		fmt.Fprintf(stderr, "pixels-mcp: %s\n", strings.TrimSpace(err.Error()))
+		fmt.Fprintf(stderr, "pixels-mcp: %s\n", strings.TrimSpace(view.Error(err, view.Terminal)))
 		return exitUsage
 	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(os.Stderr, "pixels-mcp: interrupted")
 		return 130
 	}
-	fmt.Fprintf(stderr, "pixels-mcp: %v\n", err)
+	fmt.Fprintf(stderr, "pixels-mcp: %s\n", view.Error(err, view.Terminal))
 	return exitFailed
 }

@@ -15,6 +15,7 @@ import (
 	"pixels/internal/place"
 	"pixels/internal/server"
 	"pixels/internal/units"
+	"pixels/internal/view"
 	"pixels/policy"
 	"pixels/sandbox"
 	"pixels/tools"
@@ -116,12 +117,12 @@ func (a *app) networkCommand() *cobra.Command {
 					if asJSON {
 						e := json.NewEncoder(a.out)
 						e.SetIndent("", "  ")
-						return e.Encode(tools.EgressOf(change))
+						return e.Encode(tools.EgressOf(change, view.Terminal))
 					}
 					if len(change.Missing) > 0 {
 						fmt.Fprintf(a.out, "not allowed before: %s\n", texts(change.Missing))
 					}
-					fmt.Fprintln(a.out, tools.EgressText(args[0], change))
+					fmt.Fprintln(a.out, tools.EgressText(args[0], change, view.Terminal))
 					return nil
 				})
 			},

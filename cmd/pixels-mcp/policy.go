@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pixels/internal/view"
 	"pixels/policy"
 	"pixels/sandbox"
 	"pixels/tools"
@@ -87,7 +88,7 @@ func (a *app) verdict(ctx context.Context, owner string, args []string, asJSON b
 	} else {
 		text := string(v.Decision)
 		if v.Rule != "" {
-			text += " (" + v.Rule + "): " + v.Reason
+			text += " (" + v.Rule + "): " + view.Reason(v, view.Terminal)
 		}
 		_, err = fmt.Fprintln(a.out, text)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"pixels/internal/plain"
 	"pixels/internal/units"
+	"pixels/internal/view"
 	"pixels/policy"
 	"pixels/sandbox"
 )
@@ -64,7 +65,7 @@ func (w *watching) Update(m tea.Msg) (tea.Model, tea.Cmd) {
 		w.width = m.Width
 	case loaded:
 		if m.err != nil {
-			w.said = m.err.Error()
+			w.said = view.Error(m.err, view.Terminal)
 		} else {
 			w.show(m.looks)
 		}
@@ -152,7 +153,7 @@ func (w *watching) decide(yes, held bool, now time.Time) tea.Cmd {
 		return func() tea.Msg {
 			r, err := w.no(a)
 			if err != nil {
-				return answered(err.Error())
+				return answered(view.Error(err, view.Terminal))
 			}
 			return answered(r.Rule + " is denied")
 		}
@@ -166,7 +167,7 @@ func (w *watching) decide(yes, held bool, now time.Time) tea.Cmd {
 	if err != nil || heavy != w.sure {
 		w.busy = false
 		if w.sure = heavy; err != nil {
-			w.said = err.Error()
+			w.said = view.Error(err, view.Terminal)
 			return nil
 		}
 	}
@@ -178,7 +179,7 @@ func (w *watching) decide(yes, held bool, now time.Time) tea.Cmd {
 	return func() tea.Msg {
 		got, err := w.yes(a)
 		if err != nil {
-			return answered(err.Error())
+			return answered(view.Error(err, view.Terminal))
 		}
 		return answered(fmt.Sprintf("%s is in reach of %s until %s", got.Rule, reached(got), moment(got.Until)))
 	}

@@ -63,7 +63,7 @@ func Main(args []string) int {
 	case command == "unplug":
 		err = unplug()
 	case os.Getpid() != 1:
-		err = errors.New("this is the first process of a sandbox and runs as nothing else; images made by `pixels-mcp setup` have it as /sbin/init")
+		err = errors.New("this is the first process of a sandbox and runs as nothing else; images made by set-up have it as /sbin/init")
 	default:
 		err = run()
 	}

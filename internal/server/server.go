@@ -74,6 +74,9 @@ func (s *Server) handler(t tools.Tool, session tools.Session) mcpserver.ToolHand
 		if r.Failed {
 			event = s.log.Warn()
 		}
+		if cause := r.Cause(); cause != nil {
+			event = event.AnErr("cause", cause)
+		}
 		if r.Structured == nil {
 			// Only what we say of a call: beside a structured result the text is a command's output, which may hold secrets.
 			event = event.Str("error", r.Text)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pixels/internal/units"
+	"pixels/internal/view"
 	"pixels/policy"
 	"pixels/sandbox"
 )
@@ -119,7 +120,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request, _ *session) {
 	leave, err := s.manager.Present(r.Context(), fmt.Sprintf("web-%d-%s", os.Getpid(), rand.Text()[:8]), presentFor)
 	if err != nil {
 		s.log(err)
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		http.Error(w, view.Error(err, view.Page), http.StatusServiceUnavailable)
 		return
 	}
 	defer leave()

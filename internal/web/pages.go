@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pixels/internal/units"
+	"pixels/internal/view"
 	"pixels/policy"
 	"pixels/sandbox"
 )
@@ -214,7 +215,7 @@ func (s *Server) deny(w http.ResponseWriter, r *http.Request, mine *session) {
 func (s *Server) answer(w http.ResponseWriter, said string, err error) {
 	status := http.StatusOK
 	if err != nil {
-		if status, said = statusOf(err), err.Error(); status == http.StatusInternalServerError {
+		if status, said = statusOf(err), view.Error(err, view.Page); status == http.StatusInternalServerError {
 			s.log(err)
 		}
 	}
@@ -248,7 +249,7 @@ func statusOf(err error) int {
 // failed shows that a page can't be had.
 func (s *Server) failed(w http.ResponseWriter, p *page, err error) {
 	s.log(err)
-	p.Wrong = err.Error()
+	p.Wrong = view.Error(err, view.Page)
 	s.render(w, statusOf(err), "error.html", p)
 }
 

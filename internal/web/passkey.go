@@ -13,6 +13,7 @@ import (
 	"github.com/go-webauthn/webauthn/protocol"
 	"github.com/go-webauthn/webauthn/webauthn"
 
+	"pixels/internal/view"
 	"pixels/policy"
 	"pixels/sandbox"
 )
@@ -204,7 +205,7 @@ func (s *Server) signed(r *http.Request, mine *session, a sandbox.Approval, rule
 // json answers a script.
 func (s *Server) json(w http.ResponseWriter, v any, err error) {
 	if err != nil {
-		http.Error(w, err.Error(), statusOf(err))
+		http.Error(w, view.Error(err, view.Page), statusOf(err))
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

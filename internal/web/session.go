@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"pixels/internal/view"
 	"pixels/policy"
 )
 
@@ -109,7 +110,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "That is not the token. “pixels-mcp web --token” shows it.", http.StatusForbidden)
 		return
 	case err != nil:
-		http.Error(w, err.Error(), statusOf(err))
+		http.Error(w, view.Error(err, view.Page), statusOf(err))
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")

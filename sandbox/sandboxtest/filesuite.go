@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"pixels/internal/view"
 	"pixels/sandbox"
 )
 
@@ -78,7 +79,7 @@ func filesReadAndWritten(t *testing.T, s Subject, box sandbox.Sandbox) {
 		bytes[i] = byte(i * 7)
 	}
 	write(sandbox.WriteRequest{Path: "binary", Content: bytes, Mode: 0o755})
-	if _, err := m.ReadFile(t.Context(), s.Owner, sandbox.ReadRequest{Name: "box", Path: "binary"}); !errors.Is(err, sandbox.ErrInvalid) || !strings.Contains(err.Error(), "base64") {
+	if _, err := m.ReadFile(t.Context(), s.Owner, sandbox.ReadRequest{Name: "box", Path: "binary"}); !errors.Is(err, sandbox.ErrInvalid) || !strings.Contains(view.Error(err, view.Agent), "base64") {
 		t.Errorf("bytes read as text: %v", err)
 	}
 	var back []byte
@@ -136,7 +137,7 @@ func filesEdited(t *testing.T, s Subject, box sandbox.Sandbox) {
 		{sandbox.EditRequest{Old: "", New: "2"}, sandbox.ErrInvalid, "write_file"},
 		{sandbox.EditRequest{Old: "x", New: "x"}, sandbox.ErrInvalid, "another"},
 	} {
-		if _, err := edit(c.r); !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.hint) {
+		if _, err := edit(c.r); !errors.Is(err, c.is) || !strings.Contains(view.Error(err, view.Agent), c.hint) {
 			t.Errorf("%+v: %v", c.r, err)
 		}
 	}
@@ -192,7 +193,7 @@ func filesMissing(t *testing.T, s Subject, _ sandbox.Sandbox) {
 	} {
 		t.Run(strings.ReplaceAll(what, " ", "_"), func(t *testing.T) {
 			err := c.do()
-			if err == nil || c.is != nil && !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.hint) {
+			if err == nil || c.is != nil && !errors.Is(err, c.is) || !strings.Contains(view.Error(err, view.Agent), c.hint) {
 				t.Errorf("%v, want %v with %q", err, c.is, c.hint)
 			}
 		})

@@ -185,10 +185,10 @@ func (h *handle) Seek(offset int64, whence int) (int64, error) {
 
 func (h *handle) Close() error { return nil }
 
-// view is files as sandbox.Files has it.
-type view struct{ *files }
+// filesView is files as sandbox.Files has it.
+type filesView struct{ *files }
 
-var _ sandbox.Files = view{}
+var _ sandbox.Files = filesView{}
 
 // OpenFiles implements sandbox.Backend.
 func (m *Memory) OpenFiles(ctx context.Context, id string) (sandbox.Files, error) {
@@ -198,7 +198,7 @@ func (m *Memory) OpenFiles(ctx context.Context, id string) (sandbox.Files, error
 	if err != nil {
 		return nil, err
 	}
-	return view{b.files}, ctx.Err()
+	return filesView{b.files}, ctx.Err()
 }
 
 // Account implements sandbox.Backend.
@@ -212,7 +212,7 @@ func (m *Memory) Account(ctx context.Context, id, user string) (uid, gid uint32,
 	return 0, 0, "", fmt.Errorf("user %q %w", user, sandbox.ErrNotFound)
 }
 
-func (v view) stat(p string, last bool) (sandbox.FileInfo, error) {
+func (v filesView) stat(p string, last bool) (sandbox.FileInfo, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	n, err := v.look(p, last)
@@ -222,16 +222,16 @@ func (v view) stat(p string, last bool) (sandbox.FileInfo, error) {
 	return n.info(path.Base(p)), nil
 }
 
-func (v view) Stat(p string) (sandbox.FileInfo, error)  { return v.stat(p, true) }
-func (v view) Lstat(p string) (sandbox.FileInfo, error) { return v.stat(p, false) }
+func (v filesView) Stat(p string) (sandbox.FileInfo, error)  { return v.stat(p, true) }
+func (v filesView) Lstat(p string) (sandbox.FileInfo, error) { return v.stat(p, false) }
 
-func (v view) RealPath(p string) (string, error) {
+func (v filesView) RealPath(p string) (string, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.resolve(p, true)
 }
 
-func (v view) ReadDir(p string) ([]sandbox.FileInfo, error) {
+func (v filesView) ReadDir(p string) ([]sandbox.FileInfo, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	n, err := v.look(p, true)
@@ -245,7 +245,7 @@ func (v view) ReadDir(p string) ([]sandbox.FileInfo, error) {
 	return out, nil
 }
 
-func (v view) ReadLink(p string) (string, error) {
+func (v filesView) ReadLink(p string) (string, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	n, err := v.look(p, false)
@@ -276,32 +276,34 @@ func (f *files) open(p string, create, truncate, appending bool, uid uint32) (*h
 	return &handle{files: f, node: n, append: appending}, nil
 }
 
-func (v view) Open(p string) (io.ReadSeekCloser, error) { return v.open(p, false, false, false, 0) }
-func (v view) Create(p string) (io.WriteCloser, error)  { return v.open(p, true, true, false, 0) }
-func (v view) Append(p string) (io.WriteCloser, error)  { return v.open(p, true, false, true, 0) }
-func (v view) Mkdir(p string) error                     { return v.add("mkdir", p, newFolder(0o755, 0)) }
-func (v view) Chmod(p string, mode fs.FileMode) error {
+func (v filesView) Open(p string) (io.ReadSeekCloser, error) {
+	return v.open(p, false, false, false, 0)
+}
+func (v filesView) Create(p string) (io.WriteCloser, error) { return v.open(p, true, true, false, 0) }
+func (v filesView) Append(p string) (io.WriteCloser, error) { return v.open(p, true, false, true, 0) }
+func (v filesView) Mkdir(p string) error                    { return v.add("mkdir", p, newFolder(0o755, 0)) }
+func (v filesView) Chmod(p string, mode fs.FileMode) error {
 	return v.change(p, func(n *node) { n.mode = n.mode&^fs.ModePerm | mode.Perm() })
 }
-func (v view) Chown(p string, uid, gid uint32) error {
+func (v filesView) Chown(p string, uid, gid uint32) error {
 	return v.change(p, func(n *node) { n.uid, n.gid = uid, gid })
 }
-func (v view) Chtimes(p string, modified time.Time) error {
+func (v filesView) Chtimes(p string, modified time.Time) error {
 	return v.change(p, func(n *node) { n.modified = modified })
 }
-func (v view) Close() error { return nil }
+func (v filesView) Close() error { return nil }
 
-func (v view) Symlink(target, p string) error {
+func (v filesView) Symlink(target, p string) error {
 	return v.add("symlink", p, &node{mode: fs.ModeSymlink | 0o777, target: target, modified: time.Now()})
 }
 
-func (v view) add(op, p string, n *node) error {
+func (v filesView) add(op, p string, n *node) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.put(op, p, n, false)
 }
 
-func (v view) change(p string, do func(*node)) error {
+func (v filesView) change(p string, do func(*node)) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	n, err := v.look(p, true)
@@ -311,7 +313,7 @@ func (v view) change(p string, do func(*node)) error {
 	return err
 }
 
-func (v view) Rename(from, to string) error {
+func (v filesView) Rename(from, to string) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	n, err := v.look(from, false)
@@ -329,7 +331,7 @@ func (v view) Rename(from, to string) error {
 	return nil
 }
 
-func (v view) Remove(p string) error {
+func (v filesView) Remove(p string) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	n, err := v.look(p, false)

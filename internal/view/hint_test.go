@@ -1,0 +1,33 @@
+package view
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"pixels/internal/fault"
+)
+
+func TestEachReadsWhatToDoInTheirOwnWords(t *testing.T) {
+	stopped := fault.New(fault.State, fault.Sandbox("box"), "is stopped", fault.Hint{Action: fault.StartSandbox, Name: "box"})
+	cut := fault.New(fault.Denied, fault.Sandbox("box"), "has no network", fault.Hint{Action: fault.GiveNetworkBack, Name: "box", Value: "agent"})
+	for _, c := range []struct {
+		err  error
+		to   Audience
+		says string
+	}{
+		{stopped, Agent, `sandbox "box" is stopped; set_sandbox_state with the state running mends it`},
+		{fmt.Errorf("exec: %w", stopped), Terminal, `exec: sandbox "box" is stopped; it has to run first: an agent starts it with set_sandbox_state`},
+		{cut, Page, "sandbox \"box\" has no network; `pixels-mcp network set box agent` gives it back"},
+		{errors.Join(stopped, stopped), Agent, "sandbox \"box\" is stopped\nsandbox \"box\" is stopped; set_sandbox_state with the state running mends it"},
+		{errors.New("plain"), Agent, "plain"},
+		{fault.New(fault.NotFound, fault.Sandbox("x"), "", fault.Hint{}), Agent, `sandbox "x" not found`},
+	} {
+		if got := Error(c.err, c.to); got != c.says {
+			t.Errorf("to %d: %q, want %q", c.to, got, c.says)
+		}
+	}
+	if err := fmt.Errorf("exec: %w", stopped); !errors.Is(err, fault.State) || errors.Is(err, fault.NotFound) {
+		t.Error("its kind is not found in it")
+	}
+}
