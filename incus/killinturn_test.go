@@ -22,6 +22,7 @@ import (
 	"pixels/egress/gateway"
 	"pixels/internal/server"
 	"pixels/internal/testenv"
+	"pixels/internal/view"
 	"pixels/sandbox"
 )
 
@@ -99,11 +100,11 @@ func TestKilledInTurn(t *testing.T) {
 				t.Fatal(err)
 			}
 			e, err := l.Egress(t.Context(), l.boxes["one"])
-			if err != nil || e.Enforced || !strings.Contains(e.Why, "pixels-mcp setup") {
+			if err != nil || e.Enforced || !strings.Contains(view.NotEnforced(e, view.Agent), "pixels-mcp setup") {
 				t.Errorf("without a gateway: %+v %v", e, err)
 			}
 			_, err = l.Create(t.Context(), sandbox.Spec{Name: "none", Owner: "nobody", Image: l.config.Image, Egress: egress.Agent, ExpiresAt: time.Now().Add(time.Hour)})
-			if err == nil || !strings.Contains(err.Error(), "pixels-mcp setup") {
+			if err == nil || !strings.Contains(view.Error(err, view.Agent), "pixels-mcp setup") {
 				t.Errorf("a sandbox without a gateway: %v", err)
 			}
 			if err := l.p.CreateGateway(t.Context()); err != nil {

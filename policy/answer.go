@@ -107,7 +107,7 @@ func (s *Store) move(id string, from RequestState, to Request, seen func(Request
 			return err
 		}
 		if seen != nil {
-			if r, err = find(tx, id); err != nil {
+			if r, err = find(tx, id, now); err != nil {
 				return err
 			}
 			if err := seen(r); err != nil {
@@ -123,7 +123,7 @@ func (s *Store) move(id string, from RequestState, to Request, seen func(Request
 		if err != nil {
 			return err
 		}
-		if r, err = find(tx, id); err == nil && n == 0 {
+		if r, err = find(tx, id, now); err == nil && n == 0 {
 			err = r.decided()
 		}
 		return err

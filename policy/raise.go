@@ -30,7 +30,7 @@ func (s *Store) Raise(ask Request) (r Request, fresh bool, err error) {
 			return err
 		}
 		var found error
-		r, found = scan(tx.QueryRow(columns+` WHERE owner = ? AND lineage = ? AND rule = ? AND (state IN ('open', 'granting') OR state = 'denied' AND decided_at > ?)
+		r, found = scan(tx.QueryRow(columns(now)+` WHERE owner = ? AND lineage = ? AND rule = ? AND (state IN ('open', 'granting') OR state = 'denied' AND decided_at > ?)
 			ORDER BY at DESC LIMIT 1`, ask.Owner, ask.Lineage, ask.Rule, now.Add(-refusedFor).UnixMilli()))
 		switch {
 		case found == nil && (r.State != RequestOpen || ask.Again): // one that is being granted is for those who asked before
@@ -47,7 +47,7 @@ func (s *Store) Raise(ask Request) (r Request, fresh bool, err error) {
 				return err
 			}
 			var err error
-			r, err = find(tx, r.ID)
+			r, err = find(tx, r.ID, now)
 			return err
 		case !errors.Is(found, sql.ErrNoRows):
 			return found
@@ -63,7 +63,7 @@ func (s *Store) Raise(ask Request) (r Request, fresh bool, err error) {
 			err = joins(tx, r.ID, ask)
 		}
 		if err == nil {
-			r, err = find(tx, r.ID)
+			r, err = find(tx, r.ID, now)
 		}
 		return err
 	})
@@ -123,11 +123,25 @@ func bounded(tx *sql.Tx, ask Request, now time.Time) error {
 	return nil
 }
 
-// tidy ends requests whose time is over, and gives back what a process that died left half-granted.
+// Tidy writes down what became of requests by time alone, where there is anything to write.
+func (s *Store) Tidy() error {
+	now := s.now()
+	var some bool
+	err := s.read(func(db *sql.DB) error {
+		return db.QueryRow("SELECT EXISTS (SELECT 1 FROM requests WHERE state = 'open' AND expires < ? OR state = 'granting' AND decided_at < ?)",
+			now.UnixMilli(), now.Add(-stuckFor).UnixMilli()).Scan(&some)
+	})
+	if err != nil || !some {
+		return err
+	}
+	return s.tx(func(tx *sql.Tx) error { return tidy(tx, now) })
+}
+
+// tidy gives back what a process that died left half-granted, and ends requests whose time is over.
 func tidy(tx *sql.Tx, now time.Time) error {
-	_, err := tx.Exec("UPDATE requests SET state = 'expired', decided_at = ?1, answer = 'nobody answered' WHERE state = 'open' AND expires < ?1", now.UnixMilli())
+	_, err := tx.Exec("UPDATE requests SET state = 'open', decided_at = 0, decided_by = '' WHERE state = 'granting' AND decided_at < ?", now.Add(-stuckFor).UnixMilli())
 	if err == nil {
-		_, err = tx.Exec("UPDATE requests SET state = 'open', decided_at = 0, decided_by = '' WHERE state = 'granting' AND decided_at < ?", now.Add(-stuckFor).UnixMilli())
+		_, err = tx.Exec("UPDATE requests SET state = 'expired', decided_at = ?1, answer = 'nobody answered' WHERE state = 'open' AND expires < ?1", now.UnixMilli())
 	}
 	return err
 }

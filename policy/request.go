@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -110,23 +111,20 @@ var (
 
 // Requests returns those in one of the states, the oldest first; all when none is given. An empty owner is all owners.
 func (s *Store) Requests(owner string, limit int, states ...RequestState) (out []Request, err error) {
-	err = s.tx(func(tx *sql.Tx) error {
+	err = s.read(func(db *sql.DB) error {
 		out = []Request{}
-		if err := tidy(tx, s.now()); err != nil {
-			return err
-		}
-		text, args := columns+" WHERE (?1 = '' OR owner = ?1)", []any{owner}
+		text, args := columns(s.now())+" WHERE (?1 = '' OR owner = ?1)", []any{owner}
 		if len(states) > 0 {
 			text += " AND state IN (?" + strings.Repeat(", ?", len(states)-1) + ")"
 			for _, state := range states {
 				args = append(args, state)
 			}
 		}
-		text += " ORDER BY at DESC, rowid DESC" // several within a millisecond as they came
+		text += " ORDER BY at DESC, number DESC" // several within a millisecond as they came
 		if limit > 0 {
 			text += fmt.Sprintf(" LIMIT %d", limit)
 		}
-		rows, err := tx.Query(text, args...)
+		rows, err := db.Query(text, args...)
 		if err != nil {
 			return err
 		}
@@ -136,8 +134,9 @@ func (s *Store) Requests(owner string, limit int, states ...RequestState) (out [
 			if err != nil {
 				return err
 			}
-			out = append([]Request{r}, out...)
+			out = append(out, r)
 		}
+		slices.Reverse(out)
 		return rows.Err()
 	})
 	return out, err
@@ -145,17 +144,22 @@ func (s *Store) Requests(owner string, limit int, states ...RequestState) (out [
 
 // Request returns one; ErrNoRequest.
 func (s *Store) Request(id string) (r Request, err error) {
-	err = s.tx(func(tx *sql.Tx) error {
-		if err := tidy(tx, s.now()); err != nil {
-			return err
-		}
-		r, err = find(tx, id)
+	err = s.read(func(db *sql.DB) (err error) {
+		r, err = find(db, id, s.now())
 		return err
 	})
 	return r, err
 }
 
 var errNoStore = errors.New("there is no store of requests, so no human can be asked; what the server said at its start tells why")
+
+// read reads. It waits for nobody who writes.
+func (s *Store) read(do func(*sql.DB) error) error {
+	if s == nil {
+		return errNoStore
+	}
+	return s.with(do)
+}
 
 // tx does something in a transaction that writes.
 func (s *Store) tx(do func(*sql.Tx) error) error {
@@ -171,15 +175,29 @@ func (s *Store) tx(do func(*sql.Tx) error) error {
 		if err := do(tx); err != nil {
 			return err
 		}
-		return tx.Commit()
+		err = tx.Commit()
+		s.changes.tell()
+		return err
 	})
 }
 
-const columns = `SELECT id, at, last, state, owner, sandbox, lineage, rule, reason, process, source, wanted, count, expires, decided_at, decided_by, scope, until, answer,
-	(SELECT json_group_array(json_object('Sandbox', a.sandbox, 'Born', a.born, 'Count', a.count, 'Held', a.held)) FROM (SELECT * FROM askers WHERE request = requests.id ORDER BY rowid) a) FROM requests`
+// columns selects requests as they are at a time: one whose end is over has expired, and one that a process which died left
+// half-granted is open, whether or not that was written down yet.
+func columns(now time.Time) string {
+	stuck := fmt.Sprintf("state = 'granting' AND decided_at < %d", now.Add(-stuckFor).UnixMilli())
+	expired := fmt.Sprintf("(state = 'open' OR %s) AND expires < %d", stuck, now.UnixMilli())
+	return fmt.Sprintf(`SELECT id, at, last, state, owner, sandbox, lineage, rule, reason, process, source, wanted, count, expires, decided_at, decided_by, scope, until, answer,
+	(SELECT json_group_array(json_object('Sandbox', a.sandbox, 'Born', a.born, 'Count', a.count, 'Held', a.held)) FROM (SELECT * FROM askers WHERE request = requests.id ORDER BY rowid) a)
+	FROM (SELECT rowid AS number, id, at, last, owner, sandbox, lineage, rule, reason, process, source, wanted, count, expires, scope, until,
+		CASE WHEN %[1]s THEN 'expired' WHEN %[2]s THEN 'open' ELSE state END AS state,
+		CASE WHEN %[1]s THEN %[3]d WHEN %[2]s THEN 0 ELSE decided_at END AS decided_at,
+		CASE WHEN %[2]s THEN '' ELSE decided_by END AS decided_by,
+		CASE WHEN %[1]s THEN 'nobody answered' ELSE answer END AS answer
+		FROM requests) requests`, expired, stuck, now.UnixMilli())
+}
 
-func find(tx *sql.Tx, id string) (Request, error) {
-	r, err := scan(tx.QueryRow(columns+" WHERE id = ?", id))
+func find(from querier, id string, now time.Time) (Request, error) {
+	r, err := scan(from.QueryRow(columns(now)+" WHERE id = ?", id))
 	if errors.Is(err, sql.ErrNoRows) {
 		err = fault.With(fmt.Errorf("%w: %s", ErrNoRequest, plain.Line(id, 40)), fault.Hint{Action: fault.ListRequests})
 	}

@@ -35,6 +35,7 @@ type Store struct {
 	records chan Record  // to be written
 	missing atomic.Int64 // records that could not be kept, and that no record says so of
 	owners  sync.Map     // of which calls were decided here, by name
+	changes changes
 	written chan struct{}
 	stop    context.CancelFunc
 
@@ -169,7 +170,7 @@ func connect(path string) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db.SetMaxOpenConns(4)
+	db.SetMaxOpenConns(5) // one of them may look out for changes
 	var have int
 	err = db.QueryRow("PRAGMA user_version").Scan(&have)
 	if err == nil && have > version {

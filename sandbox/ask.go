@@ -41,6 +41,9 @@ const MaxReason = 300
 // askEvery is how often it is looked whether there is an answer.
 const askEvery = 100 * time.Millisecond
 
+// expiryEvery is how often it is looked whether the time of a request is over, of which nothing tells.
+const expiryEvery = 5 * time.Second
+
 // Allow lets a sandbox reach domains, as far as the policy grants them unasked; the others are put to a human.
 func (m *Manager) Allow(ctx context.Context, owner string, r AllowRequest) (AllowResult, error) {
 	r.Reason = plain.Line(r.Reason, MaxReason)
@@ -239,9 +242,13 @@ func (s Sandbox) deniedByHuman(rule egress.Rule) bool {
 
 // Await waits until all requests are answered, or for a time, and returns them as they are then.
 func (m *Manager) Await(ctx context.Context, requests []policy.Request, wait time.Duration) ([]policy.Request, error) {
-	deadline := time.Now().Add(wait)
-	for {
+	deadline := time.NewTimer(wait)
+	defer deadline.Stop()
+	changes, done := m.gate.store.Changes()
+	defer done()
+	for last := wait <= 0; ; {
 		open := false
+		changed := changes()
 		for i, r := range requests {
 			if r.State.Ended() {
 				continue
@@ -253,13 +260,16 @@ func (m *Manager) Await(ctx context.Context, requests []policy.Request, wait tim
 			requests[i] = now
 			open = open || !now.State.Ended()
 		}
-		if !open || !time.Now().Before(deadline) {
+		if !open || last {
 			return requests, nil
 		}
 		select {
 		case <-ctx.Done():
 			return requests, ctx.Err()
-		case <-time.After(askEvery):
+		case <-changed:
+		case <-time.After(expiryEvery):
+		case <-deadline.C:
+			last = true
 		}
 	}
 }

@@ -24,6 +24,11 @@ func (m *Manager) KeepSwept(ctx context.Context, every time.Duration, report fun
 				report(nil, err)
 			}
 		}
+		if m.gate.store != nil {
+			if err := m.gate.store.Tidy(); err != nil {
+				report(nil, err)
+			}
+		}
 		expired, err := m.gate.backend.Sweep(ctx)
 		if ctx.Err() != nil {
 			return
