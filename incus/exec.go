@@ -136,10 +136,8 @@ func (b *Backend) execPatiently(ctx context.Context, id string, post api.Instanc
 	case <-ctx.Done():
 		// That it fails means that the command has ended, or that Incus has; both show below.
 		_ = r.control.WriteJSON(api.InstanceExecControl{Command: "signal", Signal: int(unix.SIGTERM)})
-		select {
-		case <-r.ended:
-		case <-time.After(patience):
-			return 0, notEnded(ctx, patience)
+		if err := b.awaitEnd(r.ended, patience); err != nil {
+			return 0, err
 		}
 	}
 	// The streams end with the operation, but for what is on its way. A server that died leaves them open for ever.
@@ -158,9 +156,25 @@ func (b *Backend) execPatiently(ctx context.Context, id string, post api.Instanc
 	return code, err
 }
 
-// notEnded is not ctx's error: that would say that the command was ended.
-func notEnded(ctx context.Context, patience time.Duration) error {
-	return fmt.Errorf("the command was to be ended (%v), and did not end within %s: is the sandbox paused?", ctx.Err(), patience)
+// awaitEnd waits until a command that was told to end has ended. Its error is not that of a context, which would say that the
+// command was ended.
+func (b *Backend) awaitEnd(ended <-chan struct{}, patience time.Duration) error {
+	hung := make(chan error, 1)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), answersWithin, noAnswer{answersWithin})
+	defer cancel()
+	go func() {
+		if _, _, err := b.server.with(ctx).GetServer(); err != nil && patience > answersWithin {
+			hung <- err
+		}
+	}()
+	select {
+	case <-ended:
+		return nil
+	case err := <-hung:
+		return fmt.Errorf("the command was to be ended, and nobody knows whether it was: %w", b.config.unreachable(err))
+	case <-time.After(patience):
+		return fmt.Errorf("the command was to be ended, and did not end within %s: is the sandbox paused?", patience)
+	}
 }
 
 // running is a command under way.

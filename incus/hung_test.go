@@ -32,7 +32,7 @@ var hungCalls = map[string]string{
 	"list_checkpoints":   `{"name": "box"}`,
 	"restore_checkpoint": `{"name": "other", "label": "ready"}`,
 	"delete_checkpoint":  `{"name": "box", "label": "spare"}`,
-	"exec":               `{"name": "box", "command": "true"}`,
+	"exec":               `{"name": "box", "command": "true", "timeout": 2}`, // in a session that waits
 	"wait":               `{"ids": ["RUN"], "timeout": 5}`,
 	"read_file":          `{"name": "box", "path": "/etc/hostname"}`,
 	"write_file":         `{"name": "box", "path": "x", "content": "x"}`,
@@ -174,6 +174,7 @@ func signal(t *testing.T, pid int, s unix.Signal) {
 // An Incus that takes calls and answers none hangs no tool, and nothing else; once it goes on, so does all work.
 func TestAHungIncusHangsNobody(t *testing.T) {
 	h := newHung(t)
+	h.must(t, "exec", hungCalls["exec"])
 	soon(t, "what is known of the sandboxes is up to date", func() bool {
 		h.must(t, "list_sandboxes", `{}`)
 		h.cache.mu.Lock()
@@ -186,7 +187,7 @@ func TestAHungIncusHangsNobody(t *testing.T) {
 	defer goOn()
 	stop()
 	t.Log("what is known of the sandboxes is up to date")
-	h.hangs(t, "list_sandboxes", "exec", "wait")
+	h.hangs(t, "list_sandboxes")
 	t.Log("nothing is known of them any more")
 	h.hangs(t)
 	goOn()

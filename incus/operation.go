@@ -117,6 +117,8 @@ func (c Config) unreachable(err error) error {
 	var call *url.Error
 	var late noAnswer
 	switch {
+	case errors.Is(err, ErrUnreachable): // it says that already, and what else there is to say
+		return err
 	case errors.As(err, &late):
 		err = late
 	case errors.As(err, &dial):

@@ -144,8 +144,9 @@ func (b *Backend) execInSession(ctx context.Context, id, program string, r guest
 		guest.SessionEnd
 		err error
 	}
-	ended := make(chan result, 1)
+	ended, over := make(chan result, 1), make(chan struct{})
 	go func() {
+		defer close(over)
 		end, err := s.run(r, stdout, stderr)
 		ended <- result{end, err}
 	}()
@@ -155,12 +156,10 @@ func (b *Backend) execInSession(ctx context.Context, id, program string, r guest
 	case <-ctx.Done():
 		defer s.drop()
 		go func() { _ = s.send(guest.SessionRequest{Cancel: true}) }() // that it fails shows below
-		select {
-		case <-ended:
-			return 0, ctx.Err()
-		case <-time.After(endTimeout):
-			return 0, notEnded(ctx, endTimeout)
+		if err := b.awaitEnd(over, endTimeout); err != nil {
+			return 0, err
 		}
+		return 0, ctx.Err()
 	}
 	if it.err != nil || it.Last {
 		s.drop()
