@@ -73,7 +73,7 @@ func ParseRule(text string) (Rule, error) {
 func ParseDomainRule(text string) (Rule, error) {
 	rule, err := ParseRule(text)
 	if err == nil && rule.Domain == "" {
-		return Rule{}, fault.With(fmt.Errorf("%w: %q: a range of addresses can only be allowed by a human", ErrRule, text), fault.Hint{Action: fault.AllowByHuman, Value: rule.String()})
+		return Rule{}, fault.With(fmt.Errorf("%w: %q: a range of addresses can only be allowed by a human; name a domain", ErrRule, text), fault.Hint{Action: fault.AllowByHuman, Value: rule.String()})
 	}
 	return rule, err
 }

@@ -54,7 +54,7 @@ func (b *Backend) CreateCheckpoint(ctx context.Context, id, label, description s
 	}
 	op, err := b.server.commit(ctx).CreateInstanceSnapshot(id, api.InstanceSnapshotsPost{Name: label})
 	ended, err := finish(ctx, b.server, op, err)
-	if says(err, "already exists") {
+	if snapshotExists(err) {
 		return sandbox.Checkpoint{}, taken
 	}
 	if err != nil {

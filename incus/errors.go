@@ -11,10 +11,12 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/gorilla/websocket"
 	"github.com/lxc/incus/v6/shared/api"
 	"github.com/pkg/sftp"
+	"golang.org/x/sys/unix"
 
 	"pixels/internal/fault"
 )
@@ -96,6 +98,10 @@ func noProcess(err error) bool { return says(err, "Invalid PID") }
 // cardFailed tells whether a start failed for the card. TestWhatIncusSaysIsToldApart.
 func cardFailed(err error) bool { return says(err, `Failed to start device "`+card+`"`) }
 
+// snapshotExists tells whether an instance has a snapshot of the name. Not produced at will: one looks before, so that it takes
+// two callers at once.
+func snapshotExists(err error) bool { return says(err, "already exists") }
+
 // runningAlready tells whether somebody else has started an instance. TestWhatIncusSaysIsToldApart.
 func runningAlready(err error) bool { return says(err, "already running") }
 
@@ -128,16 +134,20 @@ func (b *Backend) failed(err error, format string, args ...any) error {
 	case missing(err) && kindOf(err) == fault.Failed:
 		return &fault.Error{Kind: fault.NotFound, Problem: what + ": it is " + string(fault.NotFound), Cause: err}
 	}
-	err = b.config.unreachable(err)
+	return fmt.Errorf("%s: %w", what, inOwnWords(b.config.unreachable(err)))
+}
+
+// inOwnWords puts what others say in an error into words of ours. The error has what they say as its cause.
+func inOwnWords(err error) error {
 	foreign := foreignIn(err)
 	if len(foreign) == 0 {
-		return fmt.Errorf("%s: %w", what, err)
+		return err
 	}
 	text := err.Error()
 	for _, f := range foreign {
 		text = strings.ReplaceAll(text, f.Error(), inWords(f))
 	}
-	return &fault.Error{Kind: kindOf(err), Problem: what + ": " + text, Cause: err}
+	return &fault.Error{Kind: kindOf(err), Problem: text, Cause: err}
 }
 
 // kindOf is the kind that an error has already, or Failed.
@@ -147,9 +157,11 @@ func kindOf(err error) fault.Kind {
 	return kind
 }
 
-// foreignIn returns what of an error's tree has words of Incus, of the file server or of Go.
+// foreignIn returns what of an error's tree has words of Incus, of the file server or of Go, and is not in words of ours yet.
 func foreignIn(err error) (out []error) {
 	switch err.(type) {
+	case *fault.Error:
+		return nil
 	case nil, noAnswer:
 		return nil
 	case operationError, api.StatusError, *sftp.StatusError, *url.Error, *net.OpError, *fs.PathError, *websocket.CloseError, *json.SyntaxError, *json.UnmarshalTypeError:
@@ -187,5 +199,19 @@ func inWords(err error) string {
 	case missing(err):
 		return "it is not there"
 	}
-	return "Incus could not do it"
+	var server *sftp.StatusError
+	if !errors.As(err, &server) {
+		return "Incus could not do it"
+	}
+	for _, known := range fileErrors {
+		if says(err, known.Error()) {
+			return known.Error()
+		}
+	}
+	return "it could not be done there"
+}
+
+// fileErrors are what the kernel says of files, which the file server puts words around.
+var fileErrors = []syscall.Errno{
+	unix.ENOTDIR, unix.EISDIR, unix.ENOTEMPTY, unix.EEXIST, unix.EINVAL, unix.EROFS, unix.EXDEV, unix.ELOOP, unix.ENAMETOOLONG, unix.EPERM, unix.EBUSY, unix.ETXTBSY,
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"testing"
 	"time"
@@ -136,5 +137,30 @@ func TestNoForeignWordsReachACaller(t *testing.T) {
 		if err.Error() != c.says || strings.Contains(err.Error(), secret) || c.kind != "" && !errors.Is(err, c.kind) || !errors.Is(err, c.err) && c.kind != fault.Unavailable {
 			t.Errorf("%v becomes %v, which is to be %q of the kind %q", c.err, err, c.says, c.kind)
 		}
+	}
+}
+
+// Nor does a caller read what the file server of a sandbox says.
+func TestTheFileServersWordsReachNoCaller(t *testing.T) {
+	t.Parallel()
+	b := realBackend(t)
+	f, err := b.OpenFiles(t.Context(), box(t, b, "files").ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	_, readErr := f.ReadDir("/etc/passwd")
+	_, createErr := f.Create("/proc/none")
+	_, linkErr := f.ReadLink("/etc/passwd")
+	for what, err := range map[string]error{
+		"mkdir": f.Mkdir("/proc/none"), "remove": f.Remove("/proc/1"), "rename": f.Rename("/etc/passwd", "/proc/none"), "list": readErr, "create": createErr, "readlink": linkErr,
+	} {
+		if err == nil || strings.Contains(err.Error(), "sftp") || strings.Contains(err.Error(), "SSH") {
+			t.Errorf("%s: %v", what, err)
+		}
+		t.Logf("%s: %v (%v)", what, err, fault.Cause(err))
+	}
+	if _, err := f.Stat("/none"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what is not there: %v", err)
 	}
 }

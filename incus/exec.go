@@ -160,13 +160,15 @@ func (b *Backend) execPatiently(ctx context.Context, id string, post api.Instanc
 // command was ended.
 func (b *Backend) awaitEnd(ended <-chan struct{}, patience time.Duration) error {
 	hung := make(chan error, 1)
-	ctx, cancel := context.WithTimeoutCause(context.Background(), answersWithin, noAnswer{answersWithin})
-	defer cancel()
-	go func() {
-		if _, _, err := b.server.with(ctx).GetServer(); err != nil && patience > answersWithin {
-			hung <- err
-		}
-	}()
+	if patience > answersWithin {
+		ctx, cancel := context.WithTimeoutCause(context.Background(), answersWithin, noAnswer{answersWithin})
+		defer cancel()
+		go func() {
+			if _, _, err := b.server.with(ctx).GetServer(); err != nil {
+				hung <- err
+			}
+		}()
+	}
 	select {
 	case <-ended:
 		return nil

@@ -87,7 +87,7 @@ var _ sandbox.Files = (*files)(nil)
 
 func describeFile(info fs.FileInfo, err error) (sandbox.FileInfo, error) {
 	if err != nil {
-		return sandbox.FileInfo{}, err
+		return sandbox.FileInfo{}, inOwnWords(err)
 	}
 	out := sandbox.FileInfo{Name: info.Name(), Size: info.Size(), Mode: info.Mode(), Modified: info.ModTime()}
 	if stat, ok := info.Sys().(*sftp.FileStat); ok {
@@ -136,23 +136,48 @@ func (f *files) ReadDir(p string) ([]sandbox.FileInfo, error) {
 		d, _ := describeFile(info, nil)
 		out = append(out, d)
 	}
-	return out, err
+	return out, inOwnWords(err)
 }
 
 // ReadLink implements sandbox.Files.
-func (f *files) ReadLink(p string) (string, error) { return f.sftp.ReadLink(p) }
+func (f *files) ReadLink(p string) (string, error) {
+	to, err := f.sftp.ReadLink(p)
+	return to, inOwnWords(err)
+}
+
+// file is an open one, whose errors are in words of ours. It keeps the ways of the file server to copy quickly.
+type file struct{ *sftp.File }
+
+func (f file) Read(p []byte) (int, error)  { n, err := f.File.Read(p); return n, inOwnWords(err) }
+func (f file) Write(p []byte) (int, error) { n, err := f.File.Write(p); return n, inOwnWords(err) }
+func (f file) WriteTo(w io.Writer) (int64, error) {
+	n, err := f.File.WriteTo(w)
+	return n, inOwnWords(err)
+}
+func (f file) ReadFrom(r io.Reader) (int64, error) {
+	n, err := f.File.ReadFrom(r)
+	return n, inOwnWords(err)
+}
+func (f file) Seek(to int64, from int) (int64, error) {
+	n, err := f.File.Seek(to, from)
+	return n, inOwnWords(err)
+}
+func (f file) Close() error { return inOwnWords(f.File.Close()) }
+
+// openedFile is a file that was opened.
+func openedFile(f *sftp.File, err error) (file, error) { return file{f}, inOwnWords(err) }
 
 // Open implements sandbox.Files.
-func (f *files) Open(p string) (io.ReadSeekCloser, error) { return f.sftp.Open(p) }
+func (f *files) Open(p string) (io.ReadSeekCloser, error) { return openedFile(f.sftp.Open(p)) }
 
 // Create implements sandbox.Files.
 func (f *files) Create(p string) (io.WriteCloser, error) {
-	return f.sftp.OpenFile(p, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
+	return openedFile(f.sftp.OpenFile(p, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC))
 }
 
 // Append implements sandbox.Files. Not all servers append by themselves: it begins where the file ends.
 func (f *files) Append(p string) (io.WriteCloser, error) {
-	file, err := f.sftp.OpenFile(p, unix.O_WRONLY|unix.O_CREAT)
+	file, err := openedFile(f.sftp.OpenFile(p, unix.O_WRONLY|unix.O_CREAT))
 	if err != nil {
 		return nil, err
 	}
@@ -163,26 +188,28 @@ func (f *files) Append(p string) (io.WriteCloser, error) {
 }
 
 // Mkdir implements sandbox.Files.
-func (f *files) Mkdir(p string) error { return f.sftp.Mkdir(p) }
+func (f *files) Mkdir(p string) error { return inOwnWords(f.sftp.Mkdir(p)) }
 
 // Symlink implements sandbox.Files.
-func (f *files) Symlink(target, p string) error { return f.sftp.Symlink(target, p) }
+func (f *files) Symlink(target, p string) error { return inOwnWords(f.sftp.Symlink(target, p)) }
 
 // Rename implements sandbox.Files.
-func (f *files) Rename(from, to string) error { return f.sftp.PosixRename(from, to) }
+func (f *files) Rename(from, to string) error { return inOwnWords(f.sftp.PosixRename(from, to)) }
 
 // Remove implements sandbox.Files.
-func (f *files) Remove(p string) error { return f.sftp.Remove(p) }
+func (f *files) Remove(p string) error { return inOwnWords(f.sftp.Remove(p)) }
 
 // Chmod implements sandbox.Files.
-func (f *files) Chmod(p string, mode fs.FileMode) error { return f.sftp.Chmod(p, mode) }
+func (f *files) Chmod(p string, mode fs.FileMode) error { return inOwnWords(f.sftp.Chmod(p, mode)) }
 
 // Chown implements sandbox.Files.
-func (f *files) Chown(p string, uid, gid uint32) error { return f.sftp.Chown(p, int(uid), int(gid)) }
+func (f *files) Chown(p string, uid, gid uint32) error {
+	return inOwnWords(f.sftp.Chown(p, int(uid), int(gid)))
+}
 
 // Chtimes implements sandbox.Files.
 func (f *files) Chtimes(p string, modified time.Time) error {
-	return f.sftp.Chtimes(p, modified, modified)
+	return inOwnWords(f.sftp.Chtimes(p, modified, modified))
 }
 
 // Close implements sandbox.Files.

@@ -61,7 +61,7 @@ func (c *changes) tell() {
 }
 
 // lookOut looks for changes by other connections: SQLite numbers them for each connection (PRAGMA data_version). It takes no
-// lock, and reads nothing of the tables.
+// lock, and reads nothing of the tables. Its first look tells, too, for what changed before that would be missed.
 func (s *Store) lookOut(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := s.with(func(db *sql.DB) error {

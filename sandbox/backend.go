@@ -109,7 +109,8 @@ type Backend interface {
 	// Sweep destroys sandboxes of any owner whose lease is over, which it returns, and ends or undoes what processes that
 	// were killed left half-done. Any number of processes may do so at once.
 	Sweep(ctx context.Context) (expired []Sandbox, err error)
-	// Close waits for what goes on in the background. No other method is called after it.
+	// Close waits for what goes on in the background, unless the backend answers no more: then the next Sweep takes it up. No
+	// other method is called after it.
 	Close()
 	// Exec runs a command to its end and returns its exit code: ExitNotFound when there is no such program. When ctx
 	// ends, the whole process tree inside is ended before Exec returns ctx's error.

@@ -12,7 +12,8 @@ import (
 	"strings"
 
 	"github.com/google/jsonschema-go/jsonschema"
-	"github.com/hbollon/go-edlib"
+
+	"pixels/internal/nearest"
 )
 
 // parameters are what a tool takes, by the schema of its input.
@@ -51,7 +52,7 @@ func (p *parameters) read(arguments json.RawMessage) (out json.RawMessage, ignor
 		property := p.schema.Properties[name]
 		switch {
 		case property == nil:
-			if meant := p.meant(name); meant != "" {
+			if meant := nearest.Within(name, p.names, slips); meant != "" {
 				return nil, nil, fmt.Errorf("unknown argument %q, did you mean %s? This tool takes: %s", name, meant, strings.Join(p.names, ", "))
 			}
 			ignored = append(ignored, name)
@@ -74,19 +75,8 @@ func (p *parameters) read(arguments json.RawMessage) (out json.RawMessage, ignor
 	return out, ignored, err
 }
 
-// slips is how many letters a misspelt argument may differ in. Two that are swapped are one.
+// slips is how many letters a misspelt argument may differ in.
 const slips = 2
-
-// meant is the argument of which a name is a misspelling, or empty.
-func (p *parameters) meant(name string) (meant string) {
-	least := slips + 1
-	for _, known := range p.names {
-		if n := edlib.OSADamerauLevenshteinDistance(strings.ToLower(name), known); n < least && n < len(known) {
-			meant, least = known, n
-		}
-	}
-	return meant
-}
 
 // check validates one argument.
 func (p *parameters) check(name string, value json.RawMessage) error {

@@ -12,7 +12,6 @@ type Action string
 
 // The actions, and what Name and Value are.
 const (
-	None             Action = ""
 	ListSandboxes    Action = "list sandboxes"
 	CreateSandbox    Action = "create a sandbox"
 	OtherName        Action = "choose another name, or destroy the sandbox of that one"

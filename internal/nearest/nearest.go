@@ -3,6 +3,7 @@ package nearest
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/hbollon/go-edlib"
 )
@@ -20,4 +21,16 @@ func Hint(word string, known []string) string {
 		return ""
 	}
 	return fmt.Sprintf(", did you mean %s?", best)
+}
+
+// Within returns the known word from which a word, in upper or lower case, differs in so many letters at most, and the least;
+// empty where there is none. Two letters swapped count as one. One of which no letter is left is none.
+func Within(word string, known []string, letters int) (meant string) {
+	least := letters + 1
+	for _, k := range known {
+		if n := edlib.OSADamerauLevenshteinDistance(strings.ToLower(word), k); n < least && n < len(k) {
+			meant, least = k, n
+		}
+	}
+	return meant
 }

@@ -22,7 +22,7 @@ const (
 // hints are what each audience is told to do. NAME and VALUE stand for those of the hint. Where the page has no words of its
 // own, those for the terminal hold there, too.
 var hints = map[fault.Action][3]string{
-	fault.ListSandboxes:    {"list_sandboxes shows what there is", "`pixels-mcp network show` lists what there is"},
+	fault.ListSandboxes:    {"list_sandboxes shows what there is", "an agent lists what there is with list_sandboxes"},
 	fault.CreateSandbox:    {"create_sandbox makes one", "an agent makes one with create_sandbox"},
 	fault.OtherName:        {"choose another name, or destroy_sandbox it first", "choose another name, or destroy it first"},
 	fault.StartSandbox:     {"set_sandbox_state with the state running mends it", "it has to run first: an agent starts it with set_sandbox_state"},
@@ -46,7 +46,7 @@ var hints = map[fault.Action][3]string{
 	fault.TrustClient:   {"a human adds its certificate with `incus config trust add-certificate`", "add its certificate with `incus config trust add-certificate`"},
 	fault.GiveNetworkBack: {"only a human gives it back, with `pixels-mcp network set NAME VALUE`; go on without",
 		"`pixels-mcp network set NAME VALUE` gives it back"},
-	fault.AllowByHuman:    {"a human can allow it with `pixels-mcp network allow NAME VALUE`; name a domain", "`pixels-mcp network allow NAME VALUE` allows it"},
+	fault.AllowByHuman:    {"a human can allow it with `pixels-mcp network allow NAME VALUE`", "`pixels-mcp network allow NAME VALUE` allows it"},
 	fault.SetModeByHuman:  {"a human may set it with `pixels-mcp network set NAME VALUE`", "`pixels-mcp network set NAME VALUE` sets it"},
 	fault.ShowGrants:      {"a human sees them with `pixels-mcp network grants NAME`", "`pixels-mcp network grants NAME` shows them", "the grants show them"},
 	fault.DecideElsewhere: {"a human decides with `pixels-mcp requests`, or on the page", "decide with `pixels-mcp requests`, or on the page"},
