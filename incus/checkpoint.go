@@ -52,8 +52,13 @@ func (b *Backend) CreateCheckpoint(ctx context.Context, id, label, description s
 			return sandbox.Checkpoint{}, b.failed(err, "describe checkpoint %s", label)
 		}
 	}
+	unlock, err := b.lock(ctx, id)
+	if err != nil {
+		return sandbox.Checkpoint{}, b.failed(err, "checkpoint %s of %s", label, inst.Config[nameKey])
+	}
 	op, err := b.server.commit(ctx).CreateInstanceSnapshot(id, api.InstanceSnapshotsPost{Name: label})
 	ended, err := finish(ctx, b.server, op, err)
+	unlock()
 	if snapshotExists(err) {
 		return sandbox.Checkpoint{}, taken
 	}
@@ -133,8 +138,14 @@ func (b *Backend) DeleteCheckpoint(ctx context.Context, id, label string) error 
 			return b.failed(err, "delete checkpoint %s", label)
 		}
 	}
+	unlock, err := b.lock(ctx, holder) // Incus fails to write an instance's settings while one of its snapshots goes
+	if err != nil {
+		return b.failed(err, "delete checkpoint %s", label)
+	}
 	op, err := b.server.commit(ctx).DeleteInstanceSnapshot(holder, label)
-	if _, err = finish(ctx, b.server, op, err); full(err) {
+	_, err = finish(ctx, b.server, op, err)
+	unlock()
+	if full(err) {
 		if _, _, e := b.server.with(ctx).GetInstanceSnapshot(holder, label); missing(e) {
 			err = nil
 		}

@@ -209,6 +209,11 @@ func (b *Backend) fitDisk(ctx context.Context, id string) error {
 	if err != nil || room < minRoom {
 		return err
 	}
+	unlock, err := b.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	return edit(ctx, b.server, id, func(put *api.InstancePut) error {
 		if put.Devices["root"] != nil {
 			put.Devices["root"] = maps.Clone(put.Devices["root"])

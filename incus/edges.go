@@ -41,6 +41,12 @@ func (e *edges) try(ctx context.Context, found *CanaryFound) error {
 	if err != nil {
 		return err
 	}
+	if e.ears != nil { // one that went meanwhile, with its interface, is somebody else's by now
+		still, _ := ownAddresses(0)
+		answering = slices.DeleteFunc(answering, func(at string) bool {
+			return !slices.ContainsFunc(still, func(own netip.AddrPort) bool { return own.Addr().String() == at })
+		})
+	}
 	if len(answering) > 0 {
 		found.Gaps = append(found.Gaps, "the host answers at "+strings.Join(answering, ", ")+", so that an allowed name that leads there reaches its services")
 	}
@@ -163,7 +169,11 @@ func (e *edges) outliving(ctx context.Context, beyond *elsewhere, found *CanaryF
 			return err
 		}
 	}
-	if !slices.ContainsFunc(hearing, (*ears).holding) {
+	holding := func() bool { return slices.ContainsFunc(hearing, (*ears).holding) }
+	for end := time.Now().Add(2 * time.Second); !holding() && time.Now().Before(end); { // what was opened may not be noted yet
+		time.Sleep(20 * time.Millisecond)
+	}
+	if !holding() {
 		found.Untried = append(found.Untried, "connections from before a mode was narrowed: none could be opened")
 	}
 	_, err = e.SetEgress(ctx, e.box.ID, func(egress.Mode, []egress.Grant) (egress.Mode, []egress.Grant, error) {

@@ -119,6 +119,8 @@ func (c Config) unreachable(err error) error {
 	switch {
 	case errors.Is(err, ErrUnreachable): // it says that already, and what else there is to say
 		return err
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded): // the caller's patience ended, which says nothing of Incus
+		return err
 	case errors.As(err, &late):
 		err = late
 	case errors.As(err, &dial):

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/internal/view"
 	"pixels/sandbox"
 )
 
@@ -143,7 +144,7 @@ func restore(t *testing.T, s Subject) {
 	}
 	for _, label := range []string{"one", "two", "three", "four"} {
 		if err := s.DeleteCheckpoint(t.Context(), id, label); err != nil {
-			t.Errorf("delete %s: %v", label, err)
+			t.Errorf("delete %s: %s", label, view.Error(err, view.Terminal))
 		}
 	}
 	if got := s.labels(t, id); got != "" {
