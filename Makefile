@@ -81,7 +81,7 @@ bench: build
 	$(BIN) setup --systemd
 	PIXELS_BENCH=1 $(GO) test -count=1 -timeout 25m -run TestBenchmark ./incus -v
 	$(GO) test -count=1 -run TestAThousandRequestsAreShown -v ./internal/web
-	$(GO) test -run xxx -bench . ./policy
+	$(GO) test -run xxx -bench . ./policy/...
 
 # Removes all that carries our keys, and nothing else.
 clean-incus: build

@@ -13,6 +13,7 @@ import (
 	"pixels/egress"
 	"pixels/internal/fakenet"
 	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 )
 
@@ -20,7 +21,7 @@ import (
 type asking struct {
 	*lab
 	agent, human *sandbox.Manager
-	store        *policy.Store
+	store        *ledger.Store
 	owner        string
 }
 
@@ -33,7 +34,7 @@ func (p patient) Process(ctx context.Context, id string, port uint16) (command, 
 
 func newAsking(t *testing.T, l *lab) *asking {
 	t.Helper()
-	store, err := policy.OpenStore(filepath.Join(t.TempDir(), "pixels.db"), func(err error) { t.Error(err) })
+	store, err := ledger.Open(filepath.Join(t.TempDir(), "pixels.db"), func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,14 +78,14 @@ func (a *asking) reach(t *testing.T, name string) <-chan string {
 }
 
 // asked waits for the open request for a domain.
-func (a *asking) asked(t *testing.T, domain string) (r policy.Request) {
+func (a *asking) asked(t *testing.T, domain string) (r ledger.Request) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
-		list, err := a.store.Requests("", 0, policy.RequestOpen)
+		list, err := a.store.Requests("", 0, ledger.RequestOpen)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if i := slices.IndexFunc(list, func(r policy.Request) bool { return r.Rule == domain }); i >= 0 {
+		if i := slices.IndexFunc(list, func(r ledger.Request) bool { return r.Rule == domain }); i >= 0 {
 			return list[i]
 		}
 		if time.Now().After(end) {
@@ -147,7 +148,7 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 	soon(t, "call, command and connection are on record together", func() bool {
 		tries++
 		domain := fmt.Sprintf("joined%d.example.com", tries)
-		ctx := policy.WithCall(t.Context())
+		ctx := ledger.WithCall(t.Context())
 		ran := make(chan error, 1)
 		go func() {
 			_, err := a.agent.Exec(ctx, a.owner, sandbox.ExecRequest{Name: "one", Shell: "attempt tcp " + domain + ":80 -host " + domain})
@@ -161,12 +162,12 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 			t.Fatal(err)
 		}
 		for end := time.Now().Add(7 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) { // connections are put down every 5 s
-			list, err := a.store.Records(policy.Query{Call: policy.CallID(ctx)})
-			kinds := map[policy.Kind]policy.Record{}
+			list, err := a.store.Records(ledger.Query{Call: ledger.CallID(ctx)})
+			kinds := map[ledger.Kind]ledger.Record{}
 			for _, r := range list {
 				kinds[r.Kind] = r
 			}
-			if err == nil && kinds[policy.Decided].Tool == "exec" && kinds[policy.Executed].Code != nil && strings.Contains(kinds[policy.Connected].Process, "attempt tcp "+domain) {
+			if err == nil && kinds[ledger.Decided].Tool == "exec" && kinds[ledger.Executed].Code != nil && strings.Contains(kinds[ledger.Connected].Process, "attempt tcp "+domain) {
 				return true
 			}
 		}
@@ -200,7 +201,7 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 		t.Errorf("a second connection: %q", text)
 	}
 	// A wider answer ends narrower questions; a denial of less stands; what was granted is seen, and taken back.
-	ask := func(domain string) policy.Request {
+	ask := func(domain string) ledger.Request {
 		t.Helper()
 		got, err := a.agent.Allow(t.Context(), a.owner, sandbox.AllowRequest{Name: "one", Domains: []string{domain}, Reason: "a test"})
 		if err != nil {
@@ -215,7 +216,7 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 	if got, err := a.human.Approve(t.Context(), sandbox.Approval{ID: wide.ID, Seen: a.human.Digest(wide), By: "test"}); err != nil || len(got.Standing) != 1 {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if r, err := a.human.Request(narrow.ID); err != nil || r.State != policy.RequestGranted || !strings.Contains(r.Answer, wide.ID) {
+	if r, err := a.human.Request(narrow.ID); err != nil || r.State != ledger.RequestGranted || !strings.Contains(r.Answer, wide.ID) {
 		t.Errorf("%+v, %v", r, err)
 	}
 	if list, err := a.human.Grants(t.Context(), a.owner, "one"); err != nil || !slices.ContainsFunc(list, func(g sandbox.Standing) bool { return g.Request == wide.ID }) {

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"pixels/egress"
-	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 )
 
@@ -37,7 +37,7 @@ func beHuman(b *Backend, owner string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	store, err := policy.OpenStore(filepath.Join(dir, "pixels.db"), func(error) {})
+	store, err := ledger.Open(filepath.Join(dir, "pixels.db"), func(error) {})
 	if err != nil {
 		return err
 	}
@@ -245,7 +245,7 @@ func TestACloneUndoesNothing(t *testing.T) {
 	l := newLab(t)
 	owner := ownerOf(t)
 	h := newHuman(t, l, owner)
-	store, err := policy.OpenStore(filepath.Join(t.TempDir(), "pixels.db"), func(err error) { t.Error(err) })
+	store, err := ledger.Open(filepath.Join(t.TempDir(), "pixels.db"), func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,5 +1,5 @@
-// Package policy decides what agents may do: rules and quotas by owner, what is put to a human, and the record of all of
-// it. It knows no MCP and no backend.
+// Package policy decides what agents may do: rules and quotas by owner. It is pure: it reads its file, and keeps nothing.
+// It knows no MCP and no backend.
 package policy
 
 import (

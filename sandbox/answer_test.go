@@ -9,11 +9,12 @@ import (
 
 	"pixels/egress"
 	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 )
 
 // askFor asks as an agent does, with a reason and a length.
-func (a *asked) askFor(t *testing.T, name, domain, reason string, ttl time.Duration) policy.Request {
+func (a *asked) askFor(t *testing.T, name, domain, reason string, ttl time.Duration) ledger.Request {
 	t.Helper()
 	got, err := a.agent.Allow(t.Context(), "me", sandbox.AllowRequest{Name: name, Domains: []string{domain}, Reason: reason, TTL: ttl})
 	if err != nil {
@@ -37,7 +38,7 @@ func TestAnAnswerIsToWhatWasShown(t *testing.T) {
 		t.Error("the same question again is another one")
 	}
 	for what, seen := range map[string]string{"nothing": "", "nonsense": "abc"} {
-		if _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: shown.ID, Seen: seen}); !errors.Is(err, policy.ErrChanged) {
+		if _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: shown.ID, Seen: seen}); !errors.Is(err, ledger.ErrChanged) {
 			t.Errorf("%s was seen: %v", what, err)
 		}
 	}
@@ -47,13 +48,13 @@ func TestAnAnswerIsToWhatWasShown(t *testing.T) {
 		t.Errorf("%+v", more)
 	}
 	_, err := a.human.Approve(t.Context(), sandbox.Approval{ID: shown.ID, Seen: a.human.Digest(shown)})
-	if !errors.Is(err, policy.ErrChanged) || !strings.Contains(err.Error(), "c1, c2") || !strings.Contains(err.Error(), a.human.Handle(more)) {
+	if !errors.Is(err, ledger.ErrChanged) || !strings.Contains(err.Error(), "c1, c2") || !strings.Contains(err.Error(), a.human.Handle(more)) {
 		t.Errorf("an answer to what was shown before: %v", err)
 	}
-	if _, err := a.human.Refuse(t.Context(), sandbox.Approval{ID: shown.ID, Seen: a.human.Digest(shown)}); !errors.Is(err, policy.ErrChanged) {
+	if _, err := a.human.Refuse(t.Context(), sandbox.Approval{ID: shown.ID, Seen: a.human.Digest(shown)}); !errors.Is(err, ledger.ErrChanged) {
 		t.Errorf("a no to what was shown before: %v", err)
 	}
-	if r, err := a.human.Request(shown.ID); err != nil || r.State != policy.RequestOpen || a.reaches(t, "c1", "x.example.com") {
+	if r, err := a.human.Request(shown.ID); err != nil || r.State != ledger.RequestOpen || a.reaches(t, "c1", "x.example.com") {
 		t.Errorf("%+v, %v", r, err)
 	}
 	// By default the answer is to those that asked, and to what is cloned from them it is not.
@@ -91,13 +92,13 @@ func TestWhoAsksDuringAGrantIsNotToldItIsTheirs(t *testing.T) {
 	if _, err := a.store.Claim(r.ID, "test", nil); err != nil {
 		t.Fatal(err)
 	}
-	asked := make(chan policy.Request)
+	asked := make(chan ledger.Request)
 	go func() { asked <- a.askFor(t, "c2", "x.example.com", "", 0) }()
 	time.Sleep(150 * time.Millisecond)
 	if _, err := a.store.Grant(r.ID, "test", policy.Askers, time.Now().Add(time.Hour), ""); err != nil {
 		t.Fatal(err)
 	}
-	if mine := <-asked; mine.ID == r.ID || mine.State != policy.RequestOpen || !slices.Equal(mine.Names(), []string{"c2"}) {
+	if mine := <-asked; mine.ID == r.ID || mine.State != ledger.RequestOpen || !slices.Equal(mine.Names(), []string{"c2"}) {
 		t.Errorf("%+v", mine)
 	}
 }
@@ -109,7 +110,7 @@ func TestTheAgentsFirstWordsAreShown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bare, _, err := a.store.Raise(policy.Request{Owner: "me", Sandbox: "c1", Born: box.CreatedAt, Lineage: box.Lineage, Rule: "x.example.com", Source: policy.ByConnection, Process: "7 curl"})
+	bare, _, err := a.store.Raise(ledger.Request{Owner: "me", Sandbox: "c1", Born: box.CreatedAt, Lineage: box.Lineage, Rule: "x.example.com", Source: ledger.ByConnection, Process: "7 curl"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +118,7 @@ func TestTheAgentsFirstWordsAreShown(t *testing.T) {
 	if worded.ID != bare.ID || worded.Reason != "to read the docs" || worded.Process != "7 curl" {
 		t.Errorf("%+v", worded)
 	}
-	if _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: bare.ID, Seen: a.human.Digest(bare)}); !errors.Is(err, policy.ErrChanged) {
+	if _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: bare.ID, Seen: a.human.Digest(bare)}); !errors.Is(err, ledger.ErrChanged) {
 		t.Errorf("an answer to the question without words: %v", err)
 	}
 	if again := a.askFor(t, "c1", "x.example.com", "for something else", 0); again.Reason != "to read the docs" {
@@ -168,7 +169,7 @@ func TestOneConnectionIsTheOneThatWaits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = a.store.Raise(policy.Request{Owner: "me", Sandbox: "c2", Born: box.CreatedAt, Lineage: box.Lineage, Rule: r.Rule, Source: policy.ByConnection, Held: time.Now().Add(time.Minute)})
+	_, _, err = a.store.Raise(ledger.Request{Owner: "me", Sandbox: "c2", Born: box.CreatedAt, Lineage: box.Lineage, Rule: r.Rule, Source: ledger.ByConnection, Held: time.Now().Add(time.Minute)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +192,7 @@ func TestANoOutlivesAYes(t *testing.T) {
 	}
 	human("c1", "api.openai.com") // which the preset has
 	r := a.askFor(t, "c1", "api.openai.com", "", 0)
-	if r.State != policy.RequestOpen {
+	if r.State != ledger.RequestOpen {
 		t.Fatalf("%+v", r)
 	}
 	if _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: r.ID, Seen: a.seen(t, r.ID), For: time.Second}); err != nil || !a.reaches(t, "c1", "api.openai.com") {
@@ -265,11 +266,11 @@ func TestAWiderAnswerEndsNarrowerQuestions(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, err := a.agent.WaitRequest(t.Context(), "me", one.ID, 0)
-	if err != nil || r.State != policy.RequestGranted || !strings.Contains(r.Answer, "granted by *.example.net ("+wide.ID) || r.Until.IsZero() {
+	if err != nil || r.State != ledger.RequestGranted || !strings.Contains(r.Answer, "granted by *.example.net ("+wide.ID) || r.Until.IsZero() {
 		t.Errorf("%+v, %v", r, err)
 	}
-	for _, open := range []policy.Request{two, other} { // another port, another sandbox
-		if r, err := a.human.Request(open.ID); err != nil || r.State != policy.RequestOpen {
+	for _, open := range []ledger.Request{two, other} { // another port, another sandbox
+		if r, err := a.human.Request(open.ID); err != nil || r.State != ledger.RequestOpen {
 			t.Errorf("%+v, %v", r, err)
 		}
 	}
@@ -279,7 +280,7 @@ func TestAWiderAnswerEndsNarrowerQuestions(t *testing.T) {
 	if _, err := a.human.Allow(t.Context(), "me", sandbox.AllowRequest{Name: "c2", Domains: []string{"*.example.net"}}); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := a.human.Request(other.ID); err != nil || r.State != policy.RequestGranted || !strings.Contains(r.Answer, "granted by *.example.net (human, test") {
+	if r, err := a.human.Request(other.ID); err != nil || r.State != ledger.RequestGranted || !strings.Contains(r.Answer, "granted by *.example.net (human, test") {
 		t.Errorf("%+v, %v", r, err)
 	}
 }

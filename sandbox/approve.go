@@ -11,6 +11,7 @@ import (
 	"pixels/egress"
 	"pixels/internal/units"
 	"pixels/policy"
+	"pixels/policy/ledger"
 )
 
 // Approval is a human's answer to a request.
@@ -25,18 +26,18 @@ type Approval struct {
 
 // Approved is what came of an approval.
 type Approved struct {
-	policy.Request
+	ledger.Request
 	Names    []string       // of the sandboxes that were given it
 	Standing []egress.Grant // denials of a part of it, which stand
 }
 
 // Digest names all that there is to see of a request, with how long its grant lasts unless the answer says otherwise.
-func (m *Manager) Digest(r policy.Request) string { return r.Digest(m.usual(r)) }
+func (m *Manager) Digest(r ledger.Request) string { return r.Digest(m.usual(r)) }
 
 // Handle is the ID of a request with its digest.
-func (m *Manager) Handle(r policy.Request) string { return r.Handle(m.usual(r)) }
+func (m *Manager) Handle(r ledger.Request) string { return r.Handle(m.usual(r)) }
 
-func (m *Manager) usual(r policy.Request) time.Duration {
+func (m *Manager) usual(r ledger.Request) time.Duration {
 	usual, _ := m.GrantFor(r)
 	return usual
 }
@@ -45,12 +46,12 @@ func (m *Manager) usual(r policy.Request) time.Duration {
 var errNotHuman = errors.New("only a human can decide about a request")
 
 // Requests returns the requests of an owner, of all when it is empty, in one of the states.
-func (m *Manager) Requests(owner string, limit int, states ...policy.RequestState) ([]policy.Request, error) {
+func (m *Manager) Requests(owner string, limit int, states ...ledger.RequestState) ([]ledger.Request, error) {
 	return m.gate.store.Requests(owner, limit, states...)
 }
 
 // Request returns one; policy.ErrNoRequest.
-func (m *Manager) Request(id string) (policy.Request, error) { return m.gate.store.Request(id) }
+func (m *Manager) Request(id string) (ledger.Request, error) { return m.gate.store.Request(id) }
 
 // Present says that a human looks at requests, until leave is called: connections are held for their answer. name is one
 // that nobody else has; patience is how long that is believed of a process that died.
@@ -114,7 +115,7 @@ func (m *Manager) Approve(ctx context.Context, a Approval) (Approved, error) {
 	if err != nil {
 		return Approved{Request: r}, err
 	}
-	if r, err = m.gate.store.Claim(a.ID, a.By, policy.Seen(a.Seen, m.usual)); err != nil {
+	if r, err = m.gate.store.Claim(a.ID, a.By, ledger.Seen(a.Seen, m.usual)); err != nil {
 		return Approved{Request: r}, err
 	}
 	as := egress.Grant{From: fmt.Sprintf("%s%s, request %s", egress.Human, a.By, r.ID), Until: end(a.For, longest), Alone: a.Scope == policy.Askers}
@@ -153,7 +154,7 @@ func (m *Manager) Approve(ctx context.Context, a Approval) (Approved, error) {
 }
 
 // asking are the sandboxes that an answer of a scope is for.
-func (m *Manager) asking(ctx context.Context, r policy.Request, scope policy.Scope) ([]Sandbox, error) {
+func (m *Manager) asking(ctx context.Context, r ledger.Request, scope policy.Scope) ([]Sandbox, error) {
 	list, err := m.read.List(ctx, r.Owner)
 	if err != nil {
 		return nil, err
@@ -172,7 +173,7 @@ func (m *Manager) asking(ctx context.Context, r policy.Request, scope policy.Sco
 
 // oneOf picks the sandbox that a grant for one connection is for: the one whose connection waits, of several the latest, or
 // else the one that asked first.
-func oneOf(r policy.Request, boxes []Sandbox) Sandbox {
+func oneOf(r ledger.Request, boxes []Sandbox) Sandbox {
 	waits := time.Now()
 	picked := -1
 	for _, a := range r.Asked {
@@ -187,15 +188,15 @@ func oneOf(r policy.Request, boxes []Sandbox) Sandbox {
 }
 
 // asks tells whether a sandbox is one of those that asked.
-func asks(r policy.Request, s Sandbox) bool {
-	return s.Lineage == r.Lineage && slices.ContainsFunc(r.Asked, func(a policy.Asker) bool { return a.Is(s.Name, s.CreatedAt) })
+func asks(r ledger.Request, s Sandbox) bool {
+	return s.Lineage == r.Lineage && slices.ContainsFunc(r.Asked, func(a ledger.Asker) bool { return a.Is(s.Name, s.CreatedAt) })
 }
 
 // settle ends the open requests of a lineage whose sandboxes may all reach what they asked for by now: those who wait hear
 // why. What it can't end stays open, for a human to answer.
 func (m *Manager) settle(ctx context.Context, owner, lineage, why string) {
-	open, err := m.gate.store.Requests(owner, 0, policy.RequestOpen)
-	open = slices.DeleteFunc(open, func(r policy.Request) bool { return r.Lineage != lineage })
+	open, err := m.gate.store.Requests(owner, 0, ledger.RequestOpen)
+	open = slices.DeleteFunc(open, func(r ledger.Request) bool { return r.Lineage != lineage })
 	if err != nil || len(open) == 0 {
 		return
 	}
@@ -227,7 +228,7 @@ func (m *Manager) settle(ctx context.Context, owner, lineage, why string) {
 
 // withdraw ends the open requests of an owner's whose sandboxes are gone.
 func (m *Manager) withdraw(ctx context.Context, owner string) error {
-	open, err := m.gate.store.Requests(owner, 0, policy.RequestOpen)
+	open, err := m.gate.store.Requests(owner, 0, ledger.RequestOpen)
 	if err != nil || len(open) == 0 {
 		return err
 	}
@@ -239,7 +240,7 @@ func (m *Manager) withdraw(ctx context.Context, owner string) error {
 		if slices.ContainsFunc(list, func(s Sandbox) bool { return s.Lineage == r.Lineage }) {
 			continue
 		}
-		if _, err := m.gate.store.Withdraw(r.ID, "its sandboxes are gone"); err != nil && !errors.Is(err, policy.ErrDecided) {
+		if _, err := m.gate.store.Withdraw(r.ID, "its sandboxes are gone"); err != nil && !errors.Is(err, ledger.ErrDecided) {
 			return err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"pixels/egress"
 	"pixels/internal/plain"
 	"pixels/policy"
+	"pixels/policy/ledger"
 )
 
 // AllowRequest asks for domains to be in a sandbox's reach.
@@ -29,7 +30,7 @@ type AllowRequest struct {
 type AllowResult struct {
 	EgressChange
 	Granted  []egress.Rule
-	Requests []policy.Request // what a human must decide about, or has decided
+	Requests []ledger.Request // what a human must decide about, or has decided
 }
 
 // maxGranting bounds how often it is looked whether a request that is being granted is so.
@@ -105,14 +106,14 @@ func (m *Manager) divide(v policy.Verdict, s Sandbox, rules []egress.Rule) (give
 }
 
 // raise puts rules to a human, for a sandbox and its lineage.
-func (m *Manager) raise(s Sandbox, reason string, wanted time.Duration, rules []egress.Rule, again bool) (out []policy.Request, err error) {
+func (m *Manager) raise(s Sandbox, reason string, wanted time.Duration, rules []egress.Rule, again bool) (out []ledger.Request, err error) {
 	for _, rule := range rules {
-		ask := policy.Request{
-			Owner: s.Owner, Sandbox: s.Name, Born: s.CreatedAt, Lineage: s.Lineage, Rule: rule.String(), Reason: reason, Source: policy.ByAgent, Wanted: policy.Seconds(wanted / time.Second), Again: again,
+		ask := ledger.Request{
+			Owner: s.Owner, Sandbox: s.Name, Born: s.CreatedAt, Lineage: s.Lineage, Rule: rule.String(), Reason: reason, Source: ledger.ByAgent, Wanted: ledger.Seconds(wanted / time.Second), Again: again,
 		}
 		r, _, err := m.gate.store.Raise(ask)
 		// One that is just being granted is for those that asked before: this one asks when that is over.
-		for tries := 0; tries < maxGranting && err == nil && r.State == policy.RequestGranting && !asks(r, s); tries++ {
+		for tries := 0; tries < maxGranting && err == nil && r.State == ledger.RequestGranting && !asks(r, s); tries++ {
 			time.Sleep(askEvery)
 			r, _, err = m.gate.store.Raise(ask)
 		}
@@ -133,7 +134,7 @@ func ruleTexts(rules []egress.Rule) string {
 }
 
 // openIDs are those of the requests that are not answered.
-func openIDs(requests []policy.Request) (ids []string) {
+func openIDs(requests []ledger.Request) (ids []string) {
 	for _, r := range requests {
 		if !r.State.Ended() {
 			ids = append(ids, r.ID)
@@ -198,7 +199,7 @@ func (m *Manager) fired(ctx context.Context, s Sandbox, rules []egress.Rule) {
 	now := m.gate.policy.Now().For(s.Owner)
 	for _, r := range rules {
 		if a, ok := now.Allowance(r); ok && !m.human {
-			m.record(ctx, policy.Record{Kind: policy.Changed, Owner: s.Owner, Sandbox: s.Name, Lineage: s.Lineage, Verdict: string(policy.Allow), Rule: allowanceRule + a.Rule.String(), Target: r.String()})
+			m.record(ctx, ledger.Record{Kind: ledger.Changed, Owner: s.Owner, Sandbox: s.Name, Lineage: s.Lineage, Verdict: string(policy.Allow), Rule: allowanceRule + a.Rule.String(), Target: r.String()})
 		}
 	}
 }
@@ -241,7 +242,7 @@ func (s Sandbox) deniedByHuman(rule egress.Rule) bool {
 }
 
 // Await waits until all requests are answered, or for a time, and returns them as they are then.
-func (m *Manager) Await(ctx context.Context, requests []policy.Request, wait time.Duration) ([]policy.Request, error) {
+func (m *Manager) Await(ctx context.Context, requests []ledger.Request, wait time.Duration) ([]ledger.Request, error) {
 	deadline := time.NewTimer(wait)
 	defer deadline.Stop()
 	changes, done := m.gate.store.Changes()
@@ -275,17 +276,17 @@ func (m *Manager) Await(ctx context.Context, requests []policy.Request, wait tim
 }
 
 // WaitRequest returns a request of an owner's once it is answered, or after a time.
-func (m *Manager) WaitRequest(ctx context.Context, owner, id string, wait time.Duration) (policy.Request, error) {
+func (m *Manager) WaitRequest(ctx context.Context, owner, id string, wait time.Duration) (ledger.Request, error) {
 	if _, err := m.vet(ctx, policy.Call{Name: "wait", Owner: owner}); err != nil {
-		return policy.Request{}, err
+		return ledger.Request{}, err
 	}
 	r, err := m.gate.store.Request(id)
 	if err == nil && !m.gate.policy.Now().Shares(r.Owner, owner) {
-		err = fmt.Errorf("%w: %s", policy.ErrNoRequest, quote(id))
+		err = fmt.Errorf("%w: %s", ledger.ErrNoRequest, quote(id))
 	}
 	if err != nil {
-		return policy.Request{}, err
+		return ledger.Request{}, err
 	}
-	list, err := m.Await(ctx, []policy.Request{r}, wait)
+	list, err := m.Await(ctx, []ledger.Request{r}, wait)
 	return list[0], err
 }

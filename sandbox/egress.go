@@ -12,6 +12,7 @@ import (
 	"pixels/internal/fault"
 	"pixels/internal/plain"
 	"pixels/policy"
+	"pixels/policy/ledger"
 )
 
 // Egress is what a sandbox may reach, and what it was refused.
@@ -25,7 +26,7 @@ type Egress struct {
 	Mend     fault.Hint       // what mends that
 	Gap      string           // the promise that is not kept here beside that, if there is one, for the host lacks something
 	Denials  []Denial         // the latest last
-	Requests []policy.Request // of its lineage, open
+	Requests []ledger.Request // of its lineage, open
 }
 
 // Lifted are the denials of a human's in a sandbox that count no more in the mode unrestricted.
@@ -121,11 +122,11 @@ func (m *Manager) egressOf(ctx context.Context, b *permit, s Sandbox) (Egress, e
 	if err != nil || m.gate.store == nil {
 		return now, err
 	}
-	open, err := m.gate.store.Requests(s.Owner, 0, policy.RequestOpen, policy.RequestGranting)
+	open, err := m.gate.store.Requests(s.Owner, 0, ledger.RequestOpen, ledger.RequestGranting)
 	if err != nil {
 		return now, nil // what it may reach is known, and what is asked is for the human
 	}
-	now.Requests = slices.DeleteFunc(open, func(r policy.Request) bool { return r.Lineage != s.Lineage })
+	now.Requests = slices.DeleteFunc(open, func(r ledger.Request) bool { return r.Lineage != s.Lineage })
 	return now, nil
 }
 
@@ -203,7 +204,7 @@ func (m *Manager) editEgress(ctx context.Context, b *permit, s Sandbox, edit Egr
 
 // changed puts a change of what a sandbox may reach on record.
 func (m *Manager) changed(ctx context.Context, s Sandbox, what string, cut int) {
-	m.record(ctx, policy.Record{Kind: policy.Changed, Owner: s.Owner, Sandbox: s.Name, Lineage: s.Lineage, Target: what, Detail: fmt.Sprintf("%d connections cut", cut)})
+	m.record(ctx, ledger.Record{Kind: ledger.Changed, Owner: s.Owner, Sandbox: s.Name, Lineage: s.Lineage, Target: what, Detail: fmt.Sprintf("%d connections cut", cut)})
 }
 
 // allowRules reads what is to be allowed.

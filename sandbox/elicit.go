@@ -11,6 +11,7 @@ import (
 	"pixels/egress"
 	"pixels/internal/fault"
 	"pixels/policy"
+	"pixels/policy/ledger"
 )
 
 // ErrNotHere means that a request is none that the human at an MCP client may decide about there.
@@ -40,7 +41,7 @@ type Question struct {
 
 // Question puts a request into words. A client's yes may grant one for exact domains, while the policy has no stronger proof
 // of who approves, and none that is for much: a client's answer isn't always a person's, for hooks answer, too.
-func (m *Manager) Question(ctx context.Context, r policy.Request) Question {
+func (m *Manager) Question(ctx context.Context, r ledger.Request) Question {
 	q := Question{ID: m.Handle(r), Link: m.gate.policy.Now().Link(r.ID)}
 	names := r.Names()
 	q.Text = fmt.Sprintf("Sandbox %s wants to reach %s.", names[0], r.Rule)
@@ -71,11 +72,11 @@ func (m *Manager) Question(ctx context.Context, r policy.Request) Question {
 }
 
 // Chosen answers a request as the human at an MCP client chose. See Question for what it refuses, with ErrNotHere.
-func (m *Manager) Chosen(ctx context.Context, r policy.Request, q Question, c Choice) error {
+func (m *Manager) Chosen(ctx context.Context, r ledger.Request, q Question, c Choice) error {
 	if !slices.Contains(q.Choices, c) || !m.gate.policy.Now().Elicits(r.Owner) {
 		return fault.With(fmt.Errorf("request %s is %w", r.ID, ErrNotHere), fault.Hint{Action: fault.DecideElsewhere})
 	}
-	id, seen := policy.ParseHandle(q.ID)
+	id, seen := ledger.ParseHandle(q.ID)
 	a := Approval{ID: id, Seen: seen, By: "elicitation, at the client of " + r.Owner, For: lengths[c]}
 	human := m.AsHuman("elicitation")
 	if c == ChooseDeny {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"pixels/policy"
+	"pixels/policy/ledger"
 )
 
 // Bounds of how long a command may run: one that is waited for, and one that goes on in the background.
@@ -84,7 +85,7 @@ const CallVariable = "PIXELS_CALL"
 // command is what a backend is to run.
 func (r ExecRequest) command(ctx context.Context) Command {
 	c := Command{Argv: r.Argv, Shell: r.Shell, Cwd: r.Cwd, Env: map[string]string{}, User: r.User}
-	if id := policy.CallID(ctx); id != "" {
+	if id := ledger.CallID(ctx); id != "" {
 		c.Env[CallVariable] = id
 	}
 	maps.Copy(c.Env, r.Env)
@@ -150,7 +151,7 @@ func (m *Manager) run(ctx context.Context, b *permit, owner string, s Sandbox, r
 	if timedOut {
 		code, err = 124, nil
 	}
-	record := policy.Record{Kind: policy.Executed, Owner: owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: "exec", Target: r.text(), Duration: time.Since(start)}
+	record := ledger.Record{Kind: ledger.Executed, Owner: owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: "exec", Target: r.text(), Duration: time.Since(start)}
 	if err != nil {
 		record.Detail = err.Error()
 		m.record(ctx, record)

@@ -13,6 +13,7 @@ import (
 	"pixels/internal/fault"
 	"pixels/internal/units"
 	"pixels/policy"
+	"pixels/policy/ledger"
 )
 
 // Standing is a grant that is in force, with the sandboxes that have it.
@@ -133,14 +134,14 @@ func (m *Manager) RevokeGrant(ctx context.Context, owner string, rule egress.Rul
 }
 
 // RevokeRequest takes back what a request was granted. Who waits for it, or asks about it, hears that.
-func (m *Manager) RevokeRequest(ctx context.Context, id, by string) (r policy.Request, names []string, err error) {
+func (m *Manager) RevokeRequest(ctx context.Context, id, by string) (r ledger.Request, names []string, err error) {
 	if !m.human {
 		return r, nil, errNotHuman
 	}
 	if r, err = m.gate.store.Request(id); err != nil {
 		return r, nil, err
 	}
-	if r.State != policy.RequestGranted {
+	if r.State != ledger.RequestGranted {
 		return r, nil, fmt.Errorf("request %s is %s: that is the %w; only what was granted can be revoked", id, r.State, ErrState)
 	}
 	names, err = m.takeBackGrant(ctx, r.Owner, func(g egress.Grant) bool {

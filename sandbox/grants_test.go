@@ -8,6 +8,7 @@ import (
 
 	"pixels/egress"
 	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 )
 
@@ -37,10 +38,10 @@ func TestWhatWasGrantedIsSeenAndTakenBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		a.store.Add(policy.Record{Kind: policy.Connected, Owner: "me", Sandbox: "c3", Verdict: "allowed", Target: "www.example.net", Count: 2})
+		a.store.Add(ledger.Record{Kind: ledger.Connected, Owner: "me", Sandbox: "c3", Verdict: "allowed", Target: "www.example.net", Count: 2})
 	}
-	a.store.Add(policy.Record{Kind: policy.Connected, Owner: "me", Sandbox: "c3", Verdict: "denied", Target: "www.example.net"})
-	a.store.Add(policy.Record{Kind: policy.Connected, Owner: "other", Sandbox: "c3", Verdict: "allowed", Target: "www.example.net"})
+	a.store.Add(ledger.Record{Kind: ledger.Connected, Owner: "me", Sandbox: "c3", Verdict: "denied", Target: "www.example.net"})
+	a.store.Add(ledger.Record{Kind: ledger.Connected, Owner: "other", Sandbox: "c3", Verdict: "allowed", Target: "www.example.net"})
 	used := func() sandbox.Standing {
 		list := a.grants(t, "")
 		return list[slices.IndexFunc(list, func(g sandbox.Standing) bool { return g.Request == wide.ID })]
@@ -59,11 +60,11 @@ func TestWhatWasGrantedIsSeenAndTakenBack(t *testing.T) {
 		t.Errorf("of one sandbox: %+v", list)
 	}
 
-	for _, r := range []policy.Request{one, wide, once} {
+	for _, r := range []ledger.Request{one, wide, once} {
 		if _, names, err := a.human.RevokeRequest(t.Context(), r.ID, "test"); err != nil || len(names) == 0 {
 			t.Errorf("%s: %v, %v", r.Rule, names, err)
 		}
-		if r, err := a.agent.WaitRequest(t.Context(), "me", r.ID, 0); err != nil || r.State != policy.RequestRevoked {
+		if r, err := a.agent.WaitRequest(t.Context(), "me", r.ID, 0); err != nil || r.State != ledger.RequestRevoked {
 			t.Errorf("who asks about it hears %+v, %v", r, err)
 		}
 	}
@@ -73,7 +74,7 @@ func TestWhatWasGrantedIsSeenAndTakenBack(t *testing.T) {
 	if _, _, err := a.human.RevokeRequest(t.Context(), one.ID, "test"); !errors.Is(err, sandbox.ErrState) {
 		t.Errorf("twice: %v", err)
 	}
-	if again := a.askFor(t, "c1", "one.example.com", "", 0); again.State != policy.RequestOpen || again.ID == one.ID {
+	if again := a.askFor(t, "c1", "one.example.com", "", 0); again.State != ledger.RequestOpen || again.ID == one.ID {
 		t.Errorf("asked again: %+v", again)
 	}
 	if _, err := a.human.RevokeRules(t.Context(), "me", "box", []string{"by.example.org"}); err != nil || a.reaches(t, "box", "by.example.org") {
@@ -88,7 +89,7 @@ func TestWhatWasGrantedIsSeenAndTakenBack(t *testing.T) {
 }
 
 // waitOwner waits until the record has the owner, which is written behind the calls.
-func waitOwner(t *testing.T, store *policy.Store) {
+func waitOwner(t *testing.T, store *ledger.Store) {
 	t.Helper()
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		owners, err := store.Owners()

@@ -13,11 +13,12 @@ import (
 	"pixels/internal/plain"
 	"pixels/internal/units"
 	"pixels/policy"
+	"pixels/policy/ledger"
 )
 
 // Look is an open request with all that a human should see of it before they answer.
 type Look struct {
-	policy.Request
+	ledger.Request
 	Handle  string        // names all of this
 	Usual   time.Duration // how long a grant lasts unless the answer says otherwise
 	Display string        // the rule in Unicode, where that is another text
@@ -30,14 +31,14 @@ type Look struct {
 
 // LookAsker is a sandbox that asks, as it is now.
 type LookAsker struct {
-	policy.Asker
+	ledger.Asker
 	Gone    bool
 	Labels  []string // KEY=VALUE
 	Reaches string   // what it may reach already
 }
 
 // Looks returns requests as a human is shown them. Where the backend can't be reached, what it knows is left out.
-func (m *Manager) Looks(ctx context.Context, requests []policy.Request) ([]Look, error) {
+func (m *Manager) Looks(ctx context.Context, requests []ledger.Request) ([]Look, error) {
 	if len(requests) == 0 {
 		return nil, nil
 	}

@@ -12,6 +12,7 @@ import (
 	"pixels/internal/fault"
 	"pixels/internal/plain"
 	"pixels/policy"
+	"pixels/policy/ledger"
 )
 
 // Defaults is what a sandbox gets when its creator does not say.
@@ -25,7 +26,7 @@ type Defaults struct {
 	Nesting bool // containers may run inside
 
 	Policy *policy.Policy // nil means the shipped one
-	Store  *policy.Store  // of records and requests; nil means that nothing is on record, and that no human can be asked
+	Store  *ledger.Store  // of records and requests; nil means that nothing is on record, and that no human can be asked
 
 	Lease    time.Duration // how long a sandbox lives whose creator does not say; 0 means DefaultLease
 	MaxLease time.Duration // the longest that one may ask for; 0 means DefaultMaxLease

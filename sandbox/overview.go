@@ -9,6 +9,7 @@ import (
 
 	"pixels/egress"
 	"pixels/policy"
+	"pixels/policy/ledger"
 )
 
 // Everybodys returns the sandboxes of all owners whose calls came by this installation, for a human.
@@ -79,7 +80,7 @@ func (m *Manager) Panic(ctx context.Context, owner, name string, lineage bool) (
 }
 
 // Records returns what is on record, for a human.
-func (m *Manager) Records(q policy.Query) ([]policy.Record, error) {
+func (m *Manager) Records(q ledger.Query) ([]ledger.Record, error) {
 	if !m.human {
 		return nil, errNotHuman
 	}
@@ -91,7 +92,7 @@ func (m *Manager) RequestsVersion() (string, error) { return m.gate.store.Versio
 
 // GrantFor is how long the grant of a request lasts unless its approver says otherwise, which is what the agent wants where
 // that is less than the policy has, and the longest that it may.
-func (m *Manager) GrantFor(r policy.Request) (usual, longest time.Duration) {
+func (m *Manager) GrantFor(r ledger.Request) (usual, longest time.Duration) {
 	usual, longest = m.gate.policy.Now().For(r.Owner).GrantFor()
 	if wanted := r.Wanted.Duration(); wanted > 0 {
 		usual = min(usual, wanted)

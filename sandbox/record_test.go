@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"pixels/egress"
-	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 )
 
@@ -24,11 +24,11 @@ func TestTheRecordSaysWhatWasDone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := func(what string, is func(policy.Record) bool) {
+	want := func(what string, is func(ledger.Record) bool) {
 		t.Helper()
-		var list []policy.Record
+		var list []ledger.Record
 		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-			if list, err = a.human.Records(policy.Query{Sandbox: "c1"}); err != nil {
+			if list, err = a.human.Records(ledger.Query{Sandbox: "c1"}); err != nil {
 				t.Fatal(err)
 			}
 			if slices.ContainsFunc(list, is) {
@@ -37,19 +37,19 @@ func TestTheRecordSaysWhatWasDone(t *testing.T) {
 		}
 		t.Errorf("no record of %s: %+v", what, list)
 	}
-	want("the answer, with its scope and end, and by whom", func(r policy.Record) bool {
-		return r.Kind == policy.Answered && r.Channel == "cli" && strings.Contains(r.Detail, "for those that asked: c1, until 20") && strings.Contains(r.Detail, "by ann, go on")
+	want("the answer, with its scope and end, and by whom", func(r ledger.Record) bool {
+		return r.Kind == ledger.Answered && r.Channel == "cli" && strings.Contains(r.Detail, "for those that asked: c1, until 20") && strings.Contains(r.Detail, "by ann, go on")
 	})
-	want("the grant", func(r policy.Record) bool {
-		return r.Kind == policy.Changed && strings.HasPrefix(r.Target, "+x.example.com until 20") && r.Channel == "test"
+	want("the grant", func(r ledger.Record) bool {
+		return r.Kind == ledger.Changed && strings.HasPrefix(r.Target, "+x.example.com until 20") && r.Channel == "test"
 	})
-	want("the call to deny", func(r policy.Record) bool {
-		return r.Kind == policy.Decided && r.Tool == "deny_domain" && r.Target == "not x.example.com:* not *.example.net:*"
+	want("the call to deny", func(r ledger.Record) bool {
+		return r.Kind == ledger.Decided && r.Tool == "deny_domain" && r.Target == "not x.example.com:* not *.example.net:*"
 	})
-	want("the denial", func(r policy.Record) bool {
-		return r.Kind == policy.Changed && strings.HasPrefix(r.Target, "-x.example.com until 20")
+	want("the denial", func(r ledger.Record) bool {
+		return r.Kind == ledger.Changed && strings.HasPrefix(r.Target, "-x.example.com until 20")
 	})
-	want("the change of mode", func(r policy.Record) bool {
-		return r.Kind == policy.Changed && r.Target == "allowlist to none" && r.Detail == "0 connections cut"
+	want("the change of mode", func(r ledger.Record) bool {
+		return r.Kind == ledger.Changed && r.Target == "allowlist to none" && r.Detail == "0 connections cut"
 	})
 }

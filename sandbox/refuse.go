@@ -8,17 +8,18 @@ import (
 
 	"pixels/egress"
 	"pixels/policy"
+	"pixels/policy/ledger"
 )
 
 // Refuse answers a request with no. Connections that wait for the answer are denied at once, and what the sandboxes of its
 // lineage may reach of it meanwhile is taken from them.
-func (m *Manager) Refuse(ctx context.Context, a Approval) (policy.Request, error) {
+func (m *Manager) Refuse(ctx context.Context, a Approval) (ledger.Request, error) {
 	if !m.human {
-		return policy.Request{}, errNotHuman
+		return ledger.Request{}, errNotHuman
 	}
-	var seen func(policy.Request) error
+	var seen func(ledger.Request) error
 	if a.Seen != "" {
-		seen = policy.Seen(a.Seen, m.usual)
+		seen = ledger.Seen(a.Seen, m.usual)
 	}
 	r, err := m.gate.store.Refuse(a.ID, a.By, a.Answer, seen)
 	if err != nil {
@@ -32,7 +33,7 @@ func (m *Manager) Refuse(ctx context.Context, a Approval) (policy.Request, error
 }
 
 // takeRefused takes from the sandboxes of a lineage what was refused, where a grant allows it.
-func (m *Manager) takeRefused(ctx context.Context, r policy.Request, by string) error {
+func (m *Manager) takeRefused(ctx context.Context, r ledger.Request, by string) error {
 	rule, err := egress.ParseDomainRule(r.Rule)
 	if err != nil {
 		return err
@@ -63,7 +64,7 @@ func (m *Manager) takeRefused(ctx context.Context, r policy.Request, by string) 
 }
 
 // release denies the connections that wait for the answer to a request.
-func (m *Manager) release(ctx context.Context, r policy.Request) error {
+func (m *Manager) release(ctx context.Context, r ledger.Request) error {
 	rule, err := egress.ParseDomainRule(r.Rule)
 	if err != nil {
 		return err

@@ -17,6 +17,7 @@ import (
 
 	"pixels/egress"
 	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 	"pixels/sandbox/sandboxtest"
 )
@@ -24,7 +25,7 @@ import (
 // asked is a backend with a sandbox "box" and clones of it, a store, and two managers over them: an agent's and a human's.
 type asked struct {
 	*sandboxtest.Memory
-	store        *policy.Store
+	store        *ledger.Store
 	path         string
 	agent, human *sandbox.Manager
 }
@@ -32,7 +33,7 @@ type asked struct {
 func newAsked(t *testing.T, rules string) *asked {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "pixels.db")
-	store, err := policy.OpenStore(path, func(err error) { t.Error(err) })
+	store, err := ledger.Open(path, func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +86,7 @@ func (a *asked) allow(t *testing.T, name string, domains ...string) sandbox.Allo
 func TestWhatIsNotGrantedUnaskedIsAsked(t *testing.T) {
 	a := newAsked(t, "[egress]\nallow = [\"free.example.com\"]")
 	got := a.allow(t, "c1", "free.example.com", "asked.example.com")
-	if len(got.Granted) != 1 || len(got.Requests) != 1 || got.Requests[0].State != policy.RequestOpen || !a.reaches(t, "c1", "free.example.com") || a.reaches(t, "c1", "asked.example.com") {
+	if len(got.Granted) != 1 || len(got.Requests) != 1 || got.Requests[0].State != ledger.RequestOpen || !a.reaches(t, "c1", "free.example.com") || a.reaches(t, "c1", "asked.example.com") {
 		t.Fatalf("%+v", got)
 	}
 	id := got.Requests[0].ID
@@ -98,17 +99,17 @@ func TestWhatIsNotGrantedUnaskedIsAsked(t *testing.T) {
 	if _, err := a.agent.Approve(t.Context(), sandbox.Approval{ID: id}); err == nil {
 		t.Fatal("an agent approves")
 	}
-	if _, err := a.agent.WaitRequest(t.Context(), "other", id, 0); !errors.Is(err, policy.ErrNoRequest) {
+	if _, err := a.agent.WaitRequest(t.Context(), "other", id, 0); !errors.Is(err, ledger.ErrNoRequest) {
 		t.Errorf("another owner sees it: %v", err)
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if r, err := a.agent.WaitRequest(t.Context(), "me", id, 10*time.Second); err != nil || r.State != policy.RequestGranted {
+		if r, err := a.agent.WaitRequest(t.Context(), "me", id, 10*time.Second); err != nil || r.State != ledger.RequestGranted {
 			t.Errorf("who waits hears %+v, %v", r, err)
 		}
 	})
 	r, err := a.human.Approve(t.Context(), sandbox.Approval{ID: id, Seen: a.seen(t, id), By: "test", Scope: policy.ThisLineage, For: time.Hour})
-	if err != nil || len(r.Names) != 4 || r.State != policy.RequestGranted || time.Until(r.Until) > time.Hour {
+	if err != nil || len(r.Names) != 4 || r.State != ledger.RequestGranted || time.Until(r.Until) > time.Hour {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	wg.Wait()
@@ -117,7 +118,7 @@ func TestWhatIsNotGrantedUnaskedIsAsked(t *testing.T) {
 			t.Errorf("%s was not given it", name)
 		}
 	}
-	if _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: id, By: "second"}); !errors.Is(err, policy.ErrDecided) || !strings.Contains(err.Error(), "by test") {
+	if _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: id, By: "second"}); !errors.Is(err, ledger.ErrDecided) || !strings.Contains(err.Error(), "by test") {
 		t.Errorf("twice: %v", err)
 	}
 	for _, bad := range []sandbox.Approval{{ID: "req-none"}, {ID: id, Scope: "all"}} {
@@ -145,7 +146,7 @@ func TestScopesOfAGrant(t *testing.T) {
 	if _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: long.ID, Seen: a.human.Digest(long), For: 1000 * time.Hour}); !errors.Is(err, sandbox.ErrInvalid) || a.reaches(t, "c1", "long.example.com") {
 		t.Errorf("longer than may be: %v", err)
 	}
-	if r, err := a.human.Request(long.ID); err != nil || r.State != policy.RequestOpen {
+	if r, err := a.human.Request(long.ID); err != nil || r.State != ledger.RequestOpen {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
@@ -160,7 +161,7 @@ func TestARefusalStandsAndReleases(t *testing.T) {
 		t.Errorf("who waits for the answer is told %v", holds)
 	}
 	again := a.allow(t, "c2", "no.example.com").Requests[0]
-	if again.State != policy.RequestDenied || again.Answer != "use the mirror" || a.reaches(t, "c2", "no.example.com") {
+	if again.State != ledger.RequestDenied || again.Answer != "use the mirror" || a.reaches(t, "c2", "no.example.com") {
 		t.Errorf("%+v", again)
 	}
 }
@@ -185,7 +186,7 @@ func TestARequestWhoseSandboxIsGone(t *testing.T) {
 	if _, err := a.agent.Destroy(t.Context(), "me", []string{"c1", "c2", "c3"}); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := a.human.Request(r.ID); err != nil || r.State != policy.RequestOpen {
+	if r, err := a.human.Request(r.ID); err != nil || r.State != ledger.RequestOpen {
 		t.Errorf("one of the lineage is left: %+v, %v", r, err)
 	}
 	// One that is gone without this process's doing.
@@ -199,7 +200,7 @@ func TestARequestWhoseSandboxIsGone(t *testing.T) {
 	if _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: r.ID, Seen: a.human.Digest(r)}); !errors.Is(err, sandbox.ErrNotFound) {
 		t.Errorf("%v", err)
 	}
-	if r, err := a.human.Request(r.ID); err != nil || r.State != policy.RequestWithdrawn {
+	if r, err := a.human.Request(r.ID); err != nil || r.State != ledger.RequestWithdrawn {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
@@ -233,7 +234,7 @@ func TestAGrantIsBroughtToAllOrToNone(t *testing.T) {
 			t.Errorf("%s has it", name)
 		}
 	}
-	if r, err := a.human.Request(r.ID); err != nil || r.State != policy.RequestOpen {
+	if r, err := a.human.Request(r.ID); err != nil || r.State != ledger.RequestOpen {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
@@ -298,9 +299,9 @@ func blockedConnectionsAreHeldAndAsked(t *testing.T) {
 	if holds := told(2); holds[1] != 20*time.Second {
 		t.Errorf("with a human there it is held for %v", holds)
 	}
-	open := func() []policy.Request {
+	open := func() []ledger.Request {
 		t.Helper()
-		list, err := a.human.Requests("me", 0, policy.RequestOpen)
+		list, err := a.human.Requests("me", 0, ledger.RequestOpen)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -309,8 +310,8 @@ func blockedConnectionsAreHeldAndAsked(t *testing.T) {
 	for end := time.Now().Add(10 * time.Second); (len(open()) == 0 || open()[0].Count < 2) && time.Now().Before(end); {
 		time.Sleep(5 * time.Millisecond)
 	}
-	want := []policy.Request{{State: policy.RequestOpen, Owner: "me", Sandbox: "c1", Rule: "asked.example.com", Process: "7 curl", Source: policy.ByConnection, Count: 2}}
-	if diff := cmp.Diff(want, open(), cmpopts.IgnoreFields(policy.Request{}, "ID", "At", "Last", "Lineage", "Expires", "Asked", "Held")); diff != "" {
+	want := []ledger.Request{{State: ledger.RequestOpen, Owner: "me", Sandbox: "c1", Rule: "asked.example.com", Process: "7 curl", Source: ledger.ByConnection, Count: 2}}
+	if diff := cmp.Diff(want, open(), cmpopts.IgnoreFields(ledger.Request{}, "ID", "At", "Last", "Lineage", "Expires", "Asked", "Held")); diff != "" {
 		t.Errorf("the requests (-want +got):\n%s", diff)
 	}
 	a.Connect("me", "c1", "never.example.com", 443)
@@ -404,12 +405,12 @@ func connectionsAreCountedOnRecordAndBounded(t *testing.T) {
 	if err := a.store.Close(); err != nil {
 		t.Fatal(err)
 	}
-	again, err := policy.OpenStore(a.path, func(err error) { t.Error(err) })
+	again, err := ledger.Open(a.path, func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	list, err := again.Records(policy.Query{Kind: policy.Connected})
+	list, err := again.Records(ledger.Query{Kind: ledger.Connected})
 	if err != nil {
 		t.Fatal(err)
 	}

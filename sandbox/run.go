@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pixels/policy"
+	"pixels/policy/ledger"
 )
 
 // RunState is what a run is doing.
@@ -73,7 +74,7 @@ func (m *Manager) StartRun(ctx context.Context, owner string, r ExecRequest) (id
 		return "", err
 	}
 	id = r.Name + "." + run
-	m.record(ctx, policy.Record{Kind: policy.Executed, Owner: owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: "exec", Target: r.text(), Detail: "begun, in the background, as " + id})
+	m.record(ctx, ledger.Record{Kind: ledger.Executed, Owner: owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: "exec", Target: r.text(), Detail: "begun, in the background, as " + id})
 	return id, nil
 }
 
@@ -140,7 +141,7 @@ func (m *Manager) WaitRun(ctx context.Context, owner string, r WaitRequest) (Run
 	out.Cursor = cursor(atOut, atErr)
 	out.Denied = b.denials(ctx, s.ID, got.Started)
 	if got.State == RunEnded && m.gate.first(r.ID) {
-		m.record(ctx, policy.Record{Kind: policy.Executed, Owner: owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: "exec", Detail: "ended: " + r.ID, Code: &got.ExitCode, Duration: out.Duration})
+		m.record(ctx, ledger.Record{Kind: ledger.Executed, Owner: owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: "exec", Detail: "ended: " + r.ID, Code: &got.ExitCode, Duration: out.Duration})
 	}
 	return out, nil
 }

@@ -13,6 +13,8 @@ import (
 	"pixels/egress"
 	"pixels/internal/fault"
 	"pixels/policy"
+	"pixels/policy/approver"
+	"pixels/policy/ledger"
 )
 
 // reader is what of a Backend serves to see what a call is about, before it is vetted: what the caller itself has.
@@ -29,7 +31,7 @@ type reader interface {
 type gate struct {
 	backend Backend
 	policy  *policy.Policy
-	store   *policy.Store // nil where there is none: then nothing is on record
+	store   *ledger.Store // nil where there is none: then nothing is on record
 
 	// taking is held by one call that takes of a quota at a time, while what there is is counted, which asks the backend.
 	taking sync.Mutex
@@ -164,7 +166,7 @@ func (m *Manager) Prove(passphrase string) (*Manager, error) {
 		}
 		return m.Proven(), nil
 	default:
-		return nil, fmt.Errorf("%w: the policy asks for a %s, which the page takes", policy.ErrProof, level)
+		return nil, fmt.Errorf("%w: the policy asks for a %s, which the page takes", approver.ErrProof, level)
 	}
 }
 
@@ -172,7 +174,7 @@ func (m *Manager) Prove(passphrase string) (*Manager, error) {
 func (m *Manager) Approval() policy.Approval { return m.gate.policy.Now().Approval() }
 
 // Approver is what proves that a human approves.
-func (m *Manager) Approver() *policy.Approver { return m.gate.store.Approver() }
+func (m *Manager) Approver() *approver.Approver { return approver.Beside(m.gate.store.Path()) }
 
 // widens tells whether a human's call gives a sandbox more than it had.
 func widens(c policy.Call) bool { return len(c.Domains) > 0 || c.Mode != "" && c.Mode != egress.None }
@@ -191,7 +193,7 @@ func (m *Manager) vet(ctx context.Context, c policy.Call) (*permit, error) {
 	c.Human = m.human
 	g := m.gate
 	if m.human && !m.trial && !m.proven && widens(c) && m.Approval() != policy.Terminal {
-		return nil, fmt.Errorf("%w: the policy asks for a %s of who approves", policy.ErrProof, m.Approval())
+		return nil, fmt.Errorf("%w: the policy asks for a %s of who approves", approver.ErrProof, m.Approval())
 	}
 	takes := policy.Usage{Sandboxes: c.Sandboxes, Checkpoints: c.Checkpoints, CPU: c.CPU, Memory: c.Memory, Disk: c.Disk}
 	if takes != (policy.Usage{}) {
@@ -225,8 +227,8 @@ func (m *Manager) vet(ctx context.Context, c policy.Call) (*permit, error) {
 func (m *Manager) unvetted() *permit { return &permit{Backend: m.gate.backend, gate: m.gate} }
 
 // decision is the record of a verdict.
-func decision(c policy.Call, v policy.Verdict, err error) policy.Record {
-	r := policy.Record{Kind: policy.Decided, Owner: c.Owner, Sandbox: c.Sandbox, Tool: c.Name, Verdict: string(v.Decision), Rule: v.Rule, Detail: v.Reason}
+func decision(c policy.Call, v policy.Verdict, err error) ledger.Record {
+	r := ledger.Record{Kind: ledger.Decided, Owner: c.Owner, Sandbox: c.Sandbox, Tool: c.Name, Verdict: string(v.Decision), Rule: v.Rule, Detail: v.Reason}
 	if err != nil {
 		r.Verdict, r.Detail = "error", err.Error()
 	}
@@ -247,8 +249,8 @@ func decision(c policy.Call, v policy.Verdict, err error) policy.Record {
 }
 
 // record puts something down about the call that ctx belongs to.
-func (m *Manager) record(ctx context.Context, r policy.Record) {
-	r.Channel, r.Call = m.channel, policy.CallID(ctx)
+func (m *Manager) record(ctx context.Context, r ledger.Record) {
+	r.Channel, r.Call = m.channel, ledger.CallID(ctx)
 	m.gate.store.Add(r)
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"pixels/egress"
 	"pixels/policy"
+	"pixels/policy/ledger"
 )
 
 // Of several servers that share a gateway and a store, one watches it: it has a lease on that.
@@ -173,7 +174,7 @@ func (m *Manager) held(ctx context.Context, counts *counts, c Connection) error 
 		err = m.gate.backend.Hold(ctx, c.ID, c.Domain, c.Port, hold)
 	}
 	until := time.Now().Add(hold)
-	ask := policy.Request{Owner: c.Owner, Sandbox: c.Sandbox, Born: s.CreatedAt, Lineage: c.Lineage, Rule: rule.String(), Source: policy.ByConnection}
+	ask := ledger.Request{Owner: c.Owner, Sandbox: c.Sandbox, Born: s.CreatedAt, Lineage: c.Lineage, Rule: rule.String(), Source: ledger.ByConnection}
 	var call string
 	ask.Process, call = m.process(ctx, c)
 	if present {
@@ -184,7 +185,7 @@ func (m *Manager) held(ctx context.Context, counts *counts, c Connection) error 
 	counts.one(c, ask.Process, call)
 	r, _, raised := m.gate.store.Raise(ask)
 	if raised != nil || r.State.Ended() {
-		if errors.Is(raised, policy.ErrTooManyRequests) {
+		if errors.Is(raised, ledger.ErrTooManyRequests) {
 			raised = nil // a sandbox that reaches for all and everything; the record has it
 		}
 		return errors.Join(err, raised, refuse())
@@ -219,7 +220,7 @@ type counts struct {
 	m       *Manager
 	looking places // for asking sandboxes whose a connection is
 	mu      sync.Mutex
-	of      map[policy.Record]*tally
+	of      map[ledger.Record]*tally
 	ofOne   map[string]int // how many of them are of one sandbox, by owner and name
 }
 
@@ -254,8 +255,8 @@ func (n *counts) add(ctx context.Context, working *sync.WaitGroup, c Connection)
 // one counts a connection, and returns the tally when it is the first in it. A sandbox that reaches for ever other places
 // doesn't fill the record: those above a number are one line.
 func (n *counts) one(c Connection, process, call string) (first *tally) {
-	r := policy.Record{
-		Kind: policy.Connected, Owner: c.Owner, Sandbox: c.Sandbox, Lineage: c.Lineage, Verdict: string(c.Fate), Target: c.Where(), Detail: c.Reason, Rule: c.Once, Channel: "gateway", Process: process, Call: call,
+	r := ledger.Record{
+		Kind: ledger.Connected, Owner: c.Owner, Sandbox: c.Sandbox, Lineage: c.Lineage, Verdict: string(c.Fate), Target: c.Where(), Detail: c.Reason, Rule: c.Once, Channel: "gateway", Process: process, Call: call,
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -264,7 +265,7 @@ func (n *counts) one(c Connection, process, call string) (first *tally) {
 		r.Target, r.Detail, r.Process, r.Call = "many places", "", "", ""
 	}
 	if n.of == nil {
-		n.of, n.ofOne = map[policy.Record]*tally{}, map[string]int{}
+		n.of, n.ofOne = map[ledger.Record]*tally{}, map[string]int{}
 	}
 	if n.of[r] != nil {
 		n.of[r].count += max(c.Count, 1)

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 )
 
@@ -28,7 +28,7 @@ const elicitTime = callLimit - 2*time.Second
 
 // elicit puts the open ones of requests to the human at the client, where the policy has it, and waits for the answers, by
 // whatever channel they come, at least for wait. What the client gives up stays open.
-func (s Session) elicit(ctx context.Context, requests []policy.Request, wait time.Duration) ([]policy.Request, error) {
+func (s Session) elicit(ctx context.Context, requests []ledger.Request, wait time.Duration) ([]ledger.Request, error) {
 	if s.Human.Choose == nil && s.Human.Open == nil {
 		return s.Manager.Await(ctx, requests, wait)
 	}
@@ -57,7 +57,7 @@ func (s Session) elicit(ctx context.Context, requests []policy.Request, wait tim
 		if requests, err = s.Manager.Await(ctx, requests, 200*time.Millisecond); err != nil {
 			return requests, err
 		}
-		if !slices.ContainsFunc(requests, func(r policy.Request) bool { return !r.State.Ended() }) {
+		if !slices.ContainsFunc(requests, func(r ledger.Request) bool { return !r.State.Ended() }) {
 			return requests, nil // decided here or elsewhere: nobody needs to go on asking
 		}
 		select {
@@ -71,7 +71,7 @@ func (s Session) elicit(ctx context.Context, requests []policy.Request, wait tim
 }
 
 // put puts one request to the human at the client, and tells whether it did.
-func (s Session) put(ctx context.Context, r policy.Request) bool {
+func (s Session) put(ctx context.Context, r ledger.Request) bool {
 	q := s.Manager.Question(ctx, r)
 	switch {
 	case len(q.Choices) > 0 && s.Human.Choose != nil:

@@ -9,7 +9,7 @@ import (
 
 	"pixels/egress"
 	"pixels/internal/view"
-	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 )
 
@@ -46,7 +46,7 @@ type allowOutput struct {
 type requestFor struct {
 	ID     string              `json:"id" jsonschema:"give it to wait"`
 	Domain string              `json:"domain"`
-	State  policy.RequestState `json:"state" jsonschema:"open, granted, denied, expired, revoked or withdrawn"`
+	State  ledger.RequestState `json:"state" jsonschema:"open, granted, denied, expired, revoked or withdrawn"`
 	Answer string              `json:"answer,omitempty" jsonschema:"the human's words"`
 	Until  string              `json:"until,omitempty" jsonschema:"end of the grant"`
 }
@@ -107,7 +107,7 @@ var allowDomain = define(Tool{
 	}
 	var lines []string
 	for _, r := range got.Requests {
-		if r.State == policy.RequestGranted {
+		if r.State == ledger.RequestGranted {
 			out.Granted = append(out.Granted, r.Rule)
 		}
 		out.Requests = append(out.Requests, requestOf(r))
@@ -125,10 +125,10 @@ var allowDomain = define(Tool{
 	return out, Result{Text: strings.Join(lines, "\n")}, nil
 })
 
-func requestOf(r policy.Request) requestFor {
+func requestOf(r ledger.Request) requestFor {
 	out := requestFor{ID: r.ID, Domain: r.Rule, State: r.State, Answer: r.Answer}
-	if r.State == policy.RequestGranting {
-		out.State = policy.RequestOpen // to whom waits it is the same
+	if r.State == ledger.RequestGranting {
+		out.State = ledger.RequestOpen // to whom waits it is the same
 	}
 	if !r.Until.IsZero() {
 		out.Until = clock(r.Until)
@@ -137,13 +137,13 @@ func requestOf(r policy.Request) requestFor {
 }
 
 // requestText says what became of a request, to an agent.
-func requestText(r policy.Request) string {
+func requestText(r ledger.Request) string {
 	answer := ""
 	if r.Answer != "" {
 		answer = ": " + r.Answer
 	}
 	switch r.State {
-	case policy.RequestGranted:
+	case ledger.RequestGranted:
 		if !r.Until.IsZero() && time.Now().After(r.Until) {
 			return fmt.Sprintf("%s: %s was granted until %s, which is over%s; ask again if you need it", r.ID, r.Rule, clock(r.Until), answer)
 		}
@@ -151,11 +151,11 @@ func requestText(r policy.Request) string {
 			return fmt.Sprintf("%s: %s is granted%s", r.ID, r.Rule, answer)
 		}
 		return fmt.Sprintf("%s: %s is granted until %s%s", r.ID, r.Rule, clock(r.Until), answer)
-	case policy.RequestDenied:
+	case ledger.RequestDenied:
 		return fmt.Sprintf("%s: %s was denied by a human%s; do without it", r.ID, r.Rule, answer)
-	case policy.RequestRevoked:
+	case ledger.RequestRevoked:
 		return fmt.Sprintf("%s: %s was granted, and a human took that back; do without it, or ask again", r.ID, r.Rule)
-	case policy.RequestExpired, policy.RequestWithdrawn:
+	case ledger.RequestExpired, ledger.RequestWithdrawn:
 		return fmt.Sprintf("%s: the request for %s is %s%s", r.ID, r.Rule, r.State, answer)
 	}
 	return fmt.Sprintf("%s: a human is asked about %s; call wait with this id for the answer, and go on with other work meanwhile", r.ID, r.Rule)

@@ -17,6 +17,7 @@ import (
 
 	"pixels/egress"
 	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 	"pixels/sandbox/sandboxtest"
 )
@@ -264,35 +265,35 @@ func TestSideBySideStaysWithinTheQuota(t *testing.T) {
 }
 
 func TestWhatWasDoneIsOnRecord(t *testing.T) {
-	store, err := policy.OpenStore(filepath.Join(t.TempDir(), "pixels.db"), func(err error) { t.Error(err) })
+	store, err := ledger.Open(filepath.Join(t.TempDir(), "pixels.db"), func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer store.Close()
 	s := sessionOver(boxed(t, "alice"), nil, "alice")
 	s.Manager = sandbox.NewManager(boxed(t, "alice"), sandbox.Defaults{Image: sandboxtest.Image, Store: store, Policy: sandboxtest.Policy(t, "[tools]\noff = [\"write_file\"]")})
-	ctx := policy.WithCall(t.Context())
+	ctx := ledger.WithCall(t.Context())
 	for _, tool := range All() {
 		if slices.Contains([]string{"exec", "write_file"}, tool.Name) {
 			arguments := strings.Replace(calls[tool.Name], `"true"`, `"echo $PIXELS_CALL"`, 1)
-			if r := tool.Call(ctx, s, json.RawMessage(arguments)); tool.Name == "exec" && !strings.Contains(r.Text, policy.CallID(ctx)) {
+			if r := tool.Call(ctx, s, json.RawMessage(arguments)); tool.Name == "exec" && !strings.Contains(r.Text, ledger.CallID(ctx)) {
 				t.Errorf("a command does not know its call: %s", r.Text)
 			}
 		}
 	}
-	var got []policy.Record
+	var got []ledger.Record
 	for end := time.Now().Add(10 * time.Second); len(got) < 3 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if got, err = store.Records(policy.Query{Call: policy.CallID(ctx)}); err != nil {
+		if got, err = store.Records(ledger.Query{Call: ledger.CallID(ctx)}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	call, code := policy.CallID(ctx), 0
-	want := []policy.Record{
-		{Kind: policy.Decided, Owner: "alice", Sandbox: "box", Channel: "mcp", Call: call, Tool: "exec", Verdict: "allow", Count: 1},
-		{Kind: policy.Executed, Owner: "alice", Sandbox: "box", Channel: "mcp", Call: call, Tool: "exec", Target: "echo $PIXELS_CALL", Count: 1, Code: &code},
-		{Kind: policy.Decided, Owner: "alice", Sandbox: "box", Channel: "mcp", Call: call, Tool: "write_file", Verdict: "deny", Rule: "tools.off", Count: 1},
+	call, code := ledger.CallID(ctx), 0
+	want := []ledger.Record{
+		{Kind: ledger.Decided, Owner: "alice", Sandbox: "box", Channel: "mcp", Call: call, Tool: "exec", Verdict: "allow", Count: 1},
+		{Kind: ledger.Executed, Owner: "alice", Sandbox: "box", Channel: "mcp", Call: call, Tool: "exec", Target: "echo $PIXELS_CALL", Count: 1, Code: &code},
+		{Kind: ledger.Decided, Owner: "alice", Sandbox: "box", Channel: "mcp", Call: call, Tool: "write_file", Verdict: "deny", Rule: "tools.off", Count: 1},
 	}
-	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(policy.Record{}, "ID", "At", "Duration", "Lineage", "Detail", "Target")); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(ledger.Record{}, "ID", "At", "Duration", "Lineage", "Detail", "Target")); diff != "" {
 		t.Errorf("the record (-want +got):\n%s", diff)
 	}
 	if len(got) == 3 && got[1].Target != "echo $PIXELS_CALL" {

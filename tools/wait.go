@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"pixels/internal/view"
-	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 )
 
@@ -111,7 +111,7 @@ func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time
 		}
 		return r
 	}
-	if policy.IsRequest(id) {
+	if ledger.IsRequest(id) {
 		r, err := s.Manager.WaitRequest(ctx, s.Owner, id, wait)
 		if err != nil {
 			return unknown(err)

@@ -12,6 +12,7 @@ import (
 	"pixels/internal/plain"
 	"pixels/internal/units"
 	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 )
 
@@ -79,7 +80,7 @@ func (a *app) approve(ctx context.Context, m *sandbox.Manager, answer sandbox.Ap
 
 // seen divides what names a request. Of an ID alone it shows the request, and asks.
 func (a *app) seen(ctx context.Context, m *sandbox.Manager, handle, what string) (id, digest string, err error) {
-	id, digest = policy.ParseHandle(handle)
+	id, digest = ledger.ParseHandle(handle)
 	if digest != "" {
 		return id, digest, nil
 	}
@@ -144,7 +145,7 @@ func (a *app) requestsDeny() *cobra.Command {
 			return a.withRequests(cmd, func(m *sandbox.Manager, _ string) error {
 				var all []error
 				for _, handle := range args {
-					id, seen := policy.ParseHandle(handle)
+					id, seen := ledger.ParseHandle(handle)
 					r, err := m.Refuse(cmd.Context(), sandbox.Approval{ID: id, Seen: seen, By: a.by(), Answer: answer})
 					if err != nil {
 						all = append(all, err)

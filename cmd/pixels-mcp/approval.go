@@ -11,6 +11,7 @@ import (
 	"golang.org/x/term"
 
 	"pixels/policy"
+	"pixels/policy/approver"
 	"pixels/sandbox"
 )
 
@@ -28,9 +29,9 @@ func (a *app) approvalCommand() *cobra.Command {
 		Short: "Set the passphrase; where there is one, it is asked for first",
 		Args:  noArguments,
 		RunE: func(*cobra.Command, []string) error {
-			return a.withApprover(func(approver *policy.Approver) error {
-				set, _, err := approver.Set()
-				if errors.Is(err, policy.ErrProofLost) {
+			return a.withApprover(func(proofs *approver.Approver) error {
+				set, _, err := proofs.Set()
+				if errors.Is(err, approver.ErrProofLost) {
 					fmt.Fprintf(a.err, "%v: passkeys are to be added anew, too\n", err)
 				} else if err != nil {
 					return err
@@ -53,7 +54,7 @@ func (a *app) approvalCommand() *cobra.Command {
 				if again != next {
 					return errors.New("the two are not the same; nothing was changed")
 				}
-				if err := approver.SetPassphrase(was, next); err != nil {
+				if err := proofs.SetPassphrase(was, next); err != nil {
 					return err
 				}
 				fmt.Fprintln(a.out, "the passphrase is set; approvals want it once the policy has approval = \"passphrase\"")
@@ -65,12 +66,12 @@ func (a *app) approvalCommand() *cobra.Command {
 		Short: "Show what the policy asks for, and what is set",
 		Args:  noArguments,
 		RunE: func(*cobra.Command, []string) error {
-			return a.withApprover(func(approver *policy.Approver) error {
+			return a.withApprover(func(proofs *approver.Approver) error {
 				p, err := policy.Open(a.policyPath())
 				if err != nil {
 					return err
 				}
-				set, keys, err := approver.Set()
+				set, keys, err := proofs.Set()
 				if err != nil {
 					return err
 				}
@@ -82,13 +83,13 @@ func (a *app) approvalCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) withApprover(do func(*policy.Approver) error) error {
+func (a *app) withApprover(do func(*approver.Approver) error) error {
 	store, err := a.store(a.warn)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	return do(store.Approver())
+	return do(approver.Beside(store.Path()))
 }
 
 // asker returns a func that asks for a secret: on the terminal without showing it, or else a line of stdin.

@@ -15,13 +15,14 @@ import (
 	"pixels/internal/nearest"
 	"pixels/internal/units"
 	"pixels/policy"
+	"pixels/policy/ledger"
 )
 
 // followEvery is how often audit --follow looks for more.
 const followEvery = 500 * time.Millisecond
 
 func (a *app) auditCommand() *cobra.Command {
-	var q policy.Query
+	var q ledger.Query
 	var kind, since string
 	asJSON, follow := false, false
 	cmd := &cobra.Command{
@@ -33,9 +34,9 @@ func (a *app) auditCommand() *cobra.Command {
 		Example: "  pixels-mcp audit --kind connection --verdict denied --since 1h\n  pixels-mcp audit --call 3fz0c8n1m2qk7r5t\n  pixels-mcp audit --follow --json",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			q.Kind = policy.Kind(kind)
-			if kind != "" && !slices.Contains(policy.Kinds, q.Kind) {
-				return usageError{fmt.Errorf("--kind %q is unknown: use one of %v", kind, policy.Kinds)}
+			q.Kind = ledger.Kind(kind)
+			if kind != "" && !slices.Contains(ledger.Kinds, q.Kind) {
+				return usageError{fmt.Errorf("--kind %q is unknown: use one of %v", kind, ledger.Kinds)}
 			}
 			if q.Limit < 0 {
 				return usageError{fmt.Errorf("--limit %d: give a number of lines, or 0 for all", q.Limit)}
@@ -79,9 +80,9 @@ func (a *app) auditCommand() *cobra.Command {
 }
 
 // known refuses a query for what there is not: it would find nothing, which says that nothing was done.
-func known(store *policy.Store, q policy.Query) error {
-	if q.Verdict != "" && !slices.Contains(policy.Verdicts, q.Verdict) {
-		return fmt.Errorf("--verdict %q is unknown%s: use one of %s", q.Verdict, nearest.Hint(q.Verdict, policy.Verdicts), strings.Join(policy.Verdicts, ", "))
+func known(store *ledger.Store, q ledger.Query) error {
+	if q.Verdict != "" && !slices.Contains(ledger.Verdicts, q.Verdict) {
+		return fmt.Errorf("--verdict %q is unknown%s: use one of %s", q.Verdict, nearest.Hint(q.Verdict, ledger.Verdicts), strings.Join(ledger.Verdicts, ", "))
 	}
 	if q.Tool != "" && !slices.Contains(policy.Calls, q.Tool) {
 		return fmt.Errorf("--tool %q is unknown%s: use one of %s", q.Tool, nearest.Hint(q.Tool, policy.Calls), strings.Join(policy.Calls, ", "))
@@ -131,7 +132,7 @@ func (a *app) auditVerify() *cobra.Command {
 	return cmd
 }
 
-func (a *app) showChain(c policy.Chain) {
+func (a *app) showChain(c ledger.Chain) {
 	for _, f := range c.Faults {
 		fmt.Fprintf(a.out, "FAULT: %s\n", f)
 	}
@@ -151,7 +152,7 @@ func (a *app) showChain(c policy.Chain) {
 	}
 }
 
-func (a *app) showRecords(ctx context.Context, store *policy.Store, q policy.Query, asJSON, follow bool) error {
+func (a *app) showRecords(ctx context.Context, store *ledger.Store, q ledger.Query, asJSON, follow bool) error {
 	for {
 		list, err := store.Records(q)
 		if err != nil {
@@ -175,7 +176,7 @@ func (a *app) showRecords(ctx context.Context, store *policy.Store, q policy.Que
 	}
 }
 
-func printRecord(w io.Writer, r policy.Record, asJSON bool) error {
+func printRecord(w io.Writer, r ledger.Record, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(r)
 	}

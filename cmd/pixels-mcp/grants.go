@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pixels/internal/plain"
-	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 )
 
@@ -99,7 +99,7 @@ func (a *app) requestsRevoke() *cobra.Command {
 			return a.withRequests(cmd, func(m *sandbox.Manager, _ string) error {
 				var all []error
 				for _, handle := range args {
-					id, _ := policy.ParseHandle(handle)
+					id, _ := ledger.ParseHandle(handle)
 					r, names, err := m.RevokeRequest(cmd.Context(), id, a.by())
 					switch {
 					case err != nil:

@@ -13,6 +13,7 @@ import (
 	"pixels/internal/config"
 	"pixels/internal/setup"
 	"pixels/policy"
+	"pixels/policy/ledger"
 )
 
 func (a *app) setupOptions() setup.Options {
@@ -105,9 +106,9 @@ func (a *app) withdrawAll() error {
 		return nil // then nothing is asked
 	}
 	defer store.Close()
-	open, err := store.Requests("", 0, policy.RequestOpen)
+	open, err := store.Requests("", 0, ledger.RequestOpen)
 	for _, r := range open {
-		if _, e := store.Withdraw(r.ID, "its sandboxes were removed by clean"); !errors.Is(e, policy.ErrDecided) {
+		if _, e := store.Withdraw(r.ID, "its sandboxes were removed by clean"); !errors.Is(e, ledger.ErrDecided) {
 			err = errors.Join(err, e)
 		}
 	}

@@ -16,7 +16,9 @@ import (
 	"pixels/internal/server"
 	"pixels/internal/units"
 	"pixels/internal/view"
+	"pixels/internal/webhook"
 	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 	"pixels/tools"
 )
@@ -36,10 +38,10 @@ func (a *app) manager(b sandbox.Backend, say func(error)) (m *sandbox.Manager, d
 		say(fmt.Errorf("nothing is on record, and no human can be asked: %w", err))
 		return sandbox.NewManager(b, d), func() {}, nil
 	}
-	d.Store.Fresh = func(r policy.Request) {
+	d.Store.Fresh = func(r ledger.Request) {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
-		if err := p.Now().Notify(ctx, r); err != nil {
+		if err := webhook.Notify(ctx, p.Now(), r); err != nil {
 			say(err)
 		}
 	}
@@ -59,12 +61,12 @@ func (a *app) notBesideService() error {
 }
 
 // store opens the record.
-func (a *app) store(say func(error)) (*policy.Store, error) {
+func (a *app) store(say func(error)) (*ledger.Store, error) {
 	path, err := place.Database()
 	if err != nil {
 		return nil, err
 	}
-	return policy.OpenStore(path, say)
+	return ledger.Open(path, say)
 }
 
 // warn says something on stderr.

@@ -14,7 +14,7 @@ import (
 
 	"pixels/internal/plain"
 	"pixels/internal/units"
-	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 )
 
@@ -57,7 +57,7 @@ func (a *app) requestsList() *cobra.Command {
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.withRequests(cmd, func(m *sandbox.Manager, owner string) error {
-				states := []policy.RequestState{policy.RequestOpen, policy.RequestGranting}
+				states := []ledger.RequestState{ledger.RequestOpen, ledger.RequestGranting}
 				if all {
 					states = nil
 				}
@@ -99,12 +99,12 @@ func (a *app) requestsList() *cobra.Command {
 
 // shownRequest is a request as JSON shows it.
 type shownRequest struct {
-	policy.Request
+	ledger.Request
 	Handle string `json:"handle,omitempty"` // to answer it as it is shown
 	For    string `json:"for,omitempty"`    // how long its grant lasts unless the answer says otherwise
 }
 
-func shown(m *sandbox.Manager, r policy.Request) shownRequest {
+func shown(m *sandbox.Manager, r ledger.Request) shownRequest {
 	if r.State.Ended() {
 		return shownRequest{Request: r}
 	}
@@ -113,7 +113,7 @@ func shown(m *sandbox.Manager, r policy.Request) shownRequest {
 }
 
 // handle is what answers a request as it is shown; the ID of one that is answered.
-func handle(m *sandbox.Manager, r policy.Request) string {
+func handle(m *sandbox.Manager, r ledger.Request) string {
 	if r.State.Ended() {
 		return r.ID
 	}
@@ -121,7 +121,7 @@ func handle(m *sandbox.Manager, r policy.Request) string {
 }
 
 // lasting says how long a grant would last, or until when it does.
-func lasting(m *sandbox.Manager, r policy.Request) string {
+func lasting(m *sandbox.Manager, r ledger.Request) string {
 	switch {
 	case !r.Until.IsZero():
 		return "until " + moment(r.Until)
@@ -140,7 +140,7 @@ func lasting(m *sandbox.Manager, r policy.Request) string {
 func moment(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
 
 // whoAsks names the sandboxes that asked.
-func whoAsks(r policy.Request) string {
+func whoAsks(r ledger.Request) string {
 	return r.Owner + "/" + plain.Some(r.Names(), someNames)
 }
 
@@ -149,13 +149,13 @@ func ago(t time.Time) string {
 }
 
 // why says what the one who asks says; none of it is more than a claim.
-func why(r policy.Request) string {
+func why(r ledger.Request) string {
 	switch {
 	case r.Reason != "":
 		return fmt.Sprintf("the agent says: %q", r.Reason)
 	case r.Process != "":
 		return fmt.Sprintf("a connection, as the sandbox says of process %q", r.Process)
-	case r.Source == policy.ByAgent:
+	case r.Source == ledger.ByAgent:
 		return "the agent asks"
 	}
 	return "a connection that was blocked"
@@ -185,7 +185,7 @@ func (a *app) requestsShow() *cobra.Command {
 		Args:  exactly(1, "the ID of a request"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withRequests(cmd, func(m *sandbox.Manager, _ string) error {
-				id, _ := policy.ParseHandle(args[0])
+				id, _ := ledger.ParseHandle(args[0])
 				r, err := m.Request(id)
 				if err != nil {
 					return err
@@ -201,7 +201,7 @@ func (a *app) requestsShow() *cobra.Command {
 	return cmd
 }
 
-func (a *app) showRequest(ctx context.Context, m *sandbox.Manager, r policy.Request) error {
+func (a *app) showRequest(ctx context.Context, m *sandbox.Manager, r ledger.Request) error {
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	lines := [][2]string{
 		{"request", handle(m, r) + ", " + string(r.State)}, {"to reach", r.Rule}, {"asked by", fmt.Sprintf("%s of %s", strings.Join(r.Names(), ", "), r.Owner)},
@@ -216,7 +216,7 @@ func (a *app) showRequest(ctx context.Context, m *sandbox.Manager, r policy.Requ
 		lines = append(lines, [2]string{"until", moment(r.Until)})
 	}
 	if !r.State.Ended() {
-		looks, err := m.Looks(ctx, []policy.Request{r})
+		looks, err := m.Looks(ctx, []ledger.Request{r})
 		if err != nil {
 			return err
 		}
@@ -276,7 +276,7 @@ func (a *app) watch(ctx context.Context, m *sandbox.Manager, owner string, asJSO
 	}
 	a.sayWhere()
 	begun := time.Now()
-	states := map[string]policy.RequestState{}
+	states := map[string]ledger.RequestState{}
 	for {
 		list, err := m.Requests(owner, 200)
 		if err != nil {
@@ -299,7 +299,7 @@ func (a *app) watch(ctx context.Context, m *sandbox.Manager, owner string, asJSO
 	}
 }
 
-func (a *app) tell(m *sandbox.Manager, r policy.Request, asJSON bool) error {
+func (a *app) tell(m *sandbox.Manager, r ledger.Request, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(a.out).Encode(shown(m, r))
 	}

@@ -14,6 +14,7 @@ import (
 	"pixels/internal/units"
 	"pixels/internal/view"
 	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 )
 
@@ -26,7 +27,7 @@ type watching struct {
 	load  func() ([]sandbox.Look, error)
 	heavy func(sandbox.Approval) (string, error)
 	yes   func(sandbox.Approval) (sandbox.Approved, error)
-	no    func(sandbox.Approval) (policy.Request, error)
+	no    func(sandbox.Approval) (ledger.Request, error)
 	by    string
 	proof policy.Approval
 
@@ -143,7 +144,7 @@ func (w *watching) decide(yes, held bool, now time.Time) tea.Cmd {
 		return nil
 	}
 	look := w.looks[i]
-	id, seen := policy.ParseHandle(look.Handle)
+	id, seen := ledger.ParseHandle(look.Handle)
 	a := sandbox.Approval{ID: id, Seen: seen, By: w.by, Scope: policy.Askers}
 	if w.lineage {
 		a.Scope = policy.ThisLineage
@@ -267,7 +268,7 @@ func (a *app) watchKeys(ctx context.Context, m *sandbox.Manager, owner string, i
 	w := &watching{
 		by: a.by(), proof: m.Approval(),
 		load: func() ([]sandbox.Look, error) {
-			list, err := m.Requests(owner, 200, policy.RequestOpen, policy.RequestGranting)
+			list, err := m.Requests(owner, 200, ledger.RequestOpen, ledger.RequestGranting)
 			if err != nil {
 				return nil, err
 			}
@@ -275,7 +276,7 @@ func (a *app) watchKeys(ctx context.Context, m *sandbox.Manager, owner string, i
 		},
 		heavy: func(a sandbox.Approval) (string, error) { return m.Weight(ctx, a) },
 		yes:   func(a sandbox.Approval) (sandbox.Approved, error) { return m.Approve(ctx, a) },
-		no:    func(a sandbox.Approval) (policy.Request, error) { return m.Refuse(ctx, a) },
+		no:    func(a sandbox.Approval) (ledger.Request, error) { return m.Refuse(ctx, a) },
 	}
 	_, err := tea.NewProgram(w, tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(a.raw), tea.WithAltScreen(), tea.WithoutSignalHandler()).Run()
 	if ctx.Err() != nil {

@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 
 	"pixels/internal/place"
-	"pixels/policy"
+	"pixels/policy/ledger"
 )
 
 // where says where records, requests and the policy of this program are.
@@ -25,7 +25,7 @@ func (a *app) elsewhere() (out []string) {
 		return nil
 	}
 	for _, path := range place.Others(mine) {
-		if n, err := policy.OpenRequests(path); err == nil && n > 0 {
+		if n, err := ledger.OpenRequests(path); err == nil && n > 0 {
 			out = append(out, fmt.Sprintf("open questions in another place: %d; see `XDG_STATE_HOME=%s pixels-mcp requests list`", n, filepath.Dir(filepath.Dir(path))))
 		}
 	}

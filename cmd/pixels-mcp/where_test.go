@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"pixels/policy"
+	"pixels/policy/ledger"
 )
 
 // A client gives a server little environment, and a human's shell has much: both mean one place.
@@ -29,12 +29,12 @@ func TestOneInstallationIsOnePlace(t *testing.T) {
 	}
 
 	dir := t.TempDir()
-	other, err := policy.OpenStore(filepath.Join(dir, "other", "pixels", "pixels.db"), func(err error) { t.Error(err) })
+	other, err := ledger.Open(filepath.Join(dir, "other", "pixels", "pixels.db"), func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	if _, _, err := other.Raise(policy.Request{Owner: "me", Sandbox: "box", Lineage: "box", Rule: "example.com", Source: policy.ByAgent}); err != nil {
+	if _, _, err := other.Raise(ledger.Request{Owner: "me", Sandbox: "box", Lineage: "box", Rule: "example.com", Source: ledger.ByAgent}); err != nil {
 		t.Fatal(err)
 	}
 	cmd := osexec.Command(self(t), "audit")

@@ -4,7 +4,7 @@ import (
 	"sync"
 	"time"
 
-	"pixels/policy"
+	"pixels/policy/ledger"
 )
 
 // A dialog that was closed without an answer doesn't come up again in that client for a while; after several in a row none
@@ -26,7 +26,7 @@ type dialogs struct {
 func (d *dialogs) closed(client, id string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	id, _ = policy.ParseHandle(id)
+	id, _ = ledger.ParseHandle(id)
 	now := time.Now()
 	return now.Before(d.until[[2]string{client, id}]) || now.Before(d.until[[2]string{client, anyQuestions}])
 }
@@ -39,7 +39,7 @@ func (d *dialogs) unanswered(client, id string, shut bool) {
 		d.until, d.inRow = map[[2]string]time.Time{}, map[string]int{}
 	}
 	until := time.Now().Add(closedFor)
-	if id, _ = policy.ParseHandle(id); shut {
+	if id, _ = ledger.ParseHandle(id); shut {
 		d.until[[2]string{client, id}] = until
 	}
 	if d.inRow[client]++; d.inRow[client] >= mostInARow {

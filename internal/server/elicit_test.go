@@ -20,6 +20,7 @@ import (
 
 	"pixels/egress"
 	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 	"pixels/sandbox/sandboxtest"
 	"pixels/tools"
@@ -83,7 +84,7 @@ func (w *tap) await(t *testing.T, words string) {
 // newElicited declares what capability says, which may be nil.
 func newElicited(t *testing.T, version, rules string, capability *mcp.ElicitationCapability, answer answers) *elicited {
 	t.Helper()
-	store, err := policy.OpenStore(filepath.Join(t.TempDir(), "pixels.db"), func(err error) { t.Error(err) })
+	store, err := ledger.Open(filepath.Join(t.TempDir(), "pixels.db"), func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,15 +131,15 @@ func newElicited(t *testing.T, version, rules string, capability *mcp.Elicitatio
 const before = "2025-11-25"
 
 // allow asks for a domain, and returns what became of the request.
-func (e *elicited) allow(ctx context.Context, domain string) (policy.Request, error) {
+func (e *elicited) allow(ctx context.Context, domain string) (ledger.Request, error) {
 	var request mcp.CallToolRequest
 	request.Params.Name, request.Params.Arguments = "allow_domain", map[string]any{"name": "box", "domains": []string{domain}, "reason": "to try"}
 	result, err := e.c.CallTool(ctx, request)
 	if err != nil {
-		return policy.Request{}, err
+		return ledger.Request{}, err
 	}
 	if result.IsError {
-		return policy.Request{}, errors.New(text(result))
+		return ledger.Request{}, errors.New(text(result))
 	}
 	var out struct{ Requests []struct{ ID string } }
 	b, err := json.Marshal(result.StructuredContent)
@@ -167,35 +168,35 @@ func TestOnlyAChoiceAtTheClientDecides(t *testing.T) {
 		name, rules, domain string
 		can                 *mcp.ElicitationCapability
 		answer              answers
-		state               policy.RequestState
+		state               ledger.RequestState
 		asked               int32
 	}{
-		{"yes", "", "example.com", form, yes, policy.RequestGranted, 1},
-		{"yes, on a port", "", "example.com:5432", form, yes, policy.RequestGranted, 1},
-		{"for this connection", "", "example.com", form, choose("this connection"), policy.RequestGranted, 1},
-		{"for a shift", "", "example.com", form, choose("8 hours"), policy.RequestGranted, 1},
-		{"for longer than may be", "[egress]\nmax_grant = \"2h\"\ngrant = \"1h\"", "example.com", form, choose("8 hours"), policy.RequestOpen, 1},
-		{"no", "", "example.com", form, choose("deny"), policy.RequestDenied, 1},
-		{"accepted without a word", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, nil), policy.RequestOpen, 1},
-		{"accepted with nothing chosen", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, map[string]any{}), policy.RequestOpen, 1},
-		{"accepted with another word", "", "example.com", form, choose("forever"), policy.RequestOpen, 1},
-		{"accepted with defaults for what there is", "", "example.com", form, choose(""), policy.RequestOpen, 1},
-		{"accepted with a truth", "", "example.com", form, choose(true), policy.RequestOpen, 1},
-		{"accepted as it was before", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, map[string]any{"allow": true}), policy.RequestOpen, 1},
-		{"accepted as it was refused before", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, map[string]any{"allow": false}), policy.RequestOpen, 1},
-		{"accepted with another form", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, []any{"1 hour"}), policy.RequestOpen, 1},
-		{"declined", "", "example.com", form, says(mcp.ElicitationResponseActionDecline, map[string]any{"choice": "1 hour"}), policy.RequestOpen, 1},
-		{"cancelled", "", "example.com", form, says(mcp.ElicitationResponseActionCancel, map[string]any{"choice": "1 hour"}), policy.RequestOpen, 1},
-		{"an unknown action", "", "example.com", form, says("sure", map[string]any{"choice": "1 hour"}), policy.RequestOpen, 1},
+		{"yes", "", "example.com", form, yes, ledger.RequestGranted, 1},
+		{"yes, on a port", "", "example.com:5432", form, yes, ledger.RequestGranted, 1},
+		{"for this connection", "", "example.com", form, choose("this connection"), ledger.RequestGranted, 1},
+		{"for a shift", "", "example.com", form, choose("8 hours"), ledger.RequestGranted, 1},
+		{"for longer than may be", "[egress]\nmax_grant = \"2h\"\ngrant = \"1h\"", "example.com", form, choose("8 hours"), ledger.RequestOpen, 1},
+		{"no", "", "example.com", form, choose("deny"), ledger.RequestDenied, 1},
+		{"accepted without a word", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, nil), ledger.RequestOpen, 1},
+		{"accepted with nothing chosen", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, map[string]any{}), ledger.RequestOpen, 1},
+		{"accepted with another word", "", "example.com", form, choose("forever"), ledger.RequestOpen, 1},
+		{"accepted with defaults for what there is", "", "example.com", form, choose(""), ledger.RequestOpen, 1},
+		{"accepted with a truth", "", "example.com", form, choose(true), ledger.RequestOpen, 1},
+		{"accepted as it was before", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, map[string]any{"allow": true}), ledger.RequestOpen, 1},
+		{"accepted as it was refused before", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, map[string]any{"allow": false}), ledger.RequestOpen, 1},
+		{"accepted with another form", "", "example.com", form, says(mcp.ElicitationResponseActionAccept, []any{"1 hour"}), ledger.RequestOpen, 1},
+		{"declined", "", "example.com", form, says(mcp.ElicitationResponseActionDecline, map[string]any{"choice": "1 hour"}), ledger.RequestOpen, 1},
+		{"cancelled", "", "example.com", form, says(mcp.ElicitationResponseActionCancel, map[string]any{"choice": "1 hour"}), ledger.RequestOpen, 1},
+		{"an unknown action", "", "example.com", form, says("sure", map[string]any{"choice": "1 hour"}), ledger.RequestOpen, 1},
 		{"an error", "", "example.com", form, func(context.Context, mcp.ElicitationParams) (*mcp.ElicitationResult, error) {
 			return nil, errors.New("no window")
-		}, policy.RequestOpen, 1},
-		{"a wildcard", "", "*.example.com", form, yes, policy.RequestOpen, 0},
-		{"switched off", "[egress]\nelicit = false", "example.com", form, yes, policy.RequestOpen, 0},
-		{"where more proof is wanted", "approval = \"passphrase\"", "example.com", form, yes, policy.RequestOpen, 0},
-		{"while others are never granted", "[egress]\nnever = [\"*.example.net\"]", "example.com", form, yes, policy.RequestGranted, 1},
-		{"a page alone", "", "example.com", &mcp.ElicitationCapability{URL: &struct{}{}}, yes, policy.RequestOpen, 0},
-		{"a page that is known", "page = \"http://127.0.0.1:7467\"", "*.example.com", &mcp.ElicitationCapability{URL: &struct{}{}}, yes, policy.RequestOpen, 1},
+		}, ledger.RequestOpen, 1},
+		{"a wildcard", "", "*.example.com", form, yes, ledger.RequestOpen, 0},
+		{"switched off", "[egress]\nelicit = false", "example.com", form, yes, ledger.RequestOpen, 0},
+		{"where more proof is wanted", "approval = \"passphrase\"", "example.com", form, yes, ledger.RequestOpen, 0},
+		{"while others are never granted", "[egress]\nnever = [\"*.example.net\"]", "example.com", form, yes, ledger.RequestGranted, 1},
+		{"a page alone", "", "example.com", &mcp.ElicitationCapability{URL: &struct{}{}}, yes, ledger.RequestOpen, 0},
+		{"a page that is known", "page = \"http://127.0.0.1:7467\"", "*.example.com", &mcp.ElicitationCapability{URL: &struct{}{}}, yes, ledger.RequestOpen, 1},
 	} {
 		for _, version := range []string{before, mcp.LATEST_PROTOCOL_VERSION} {
 			t.Run(c.name+" "+version, func(t *testing.T) {
@@ -214,7 +215,7 @@ func TestOnlyAChoiceAtTheClientDecides(t *testing.T) {
 				if r.Count != 1 {
 					t.Errorf("it counts %d times", r.Count)
 				}
-				if c.state == policy.RequestGranted && ((r.Scope == policy.Once) != (c.name == "for this connection") || r.Scope == policy.ThisLineage || r.Until.IsZero() || !strings.Contains(r.DecidedBy, "elicitation")) {
+				if c.state == ledger.RequestGranted && ((r.Scope == policy.Once) != (c.name == "for this connection") || r.Scope == policy.ThisLineage || r.Until.IsZero() || !strings.Contains(r.DecidedBy, "elicitation")) {
 					t.Errorf("%+v", r)
 				}
 				if c.asked > 0 && !strings.Contains(e.message, `The agent says: "to try".`) {
@@ -238,14 +239,14 @@ func TestAnAnswerElsewhereEndsTheQuestion(t *testing.T) {
 	refused := make(chan error, 1)
 	go func() {
 		<-asked
-		list, err := e.m.Requests("tester", 0, policy.RequestOpen)
+		list, err := e.m.Requests("tester", 0, ledger.RequestOpen)
 		if err == nil {
 			_, err = e.m.AsHuman("test").Refuse(t.Context(), sandbox.Approval{ID: list[0].ID, By: "test", Answer: "no"})
 		}
 		refused <- err
 	}()
 	r, err := e.allow(t.Context(), "example.com")
-	if err != nil || <-refused != nil || r.State != policy.RequestDenied {
+	if err != nil || <-refused != nil || r.State != ledger.RequestDenied {
 		t.Errorf("%+v, %v", r, err)
 	}
 	close(decided)
@@ -253,7 +254,7 @@ func TestAnAnswerElsewhereEndsTheQuestion(t *testing.T) {
 	if _, err := e.c.ListTools(t.Context(), mcp.ListToolsRequest{}); err != nil { // which the server read before this
 		t.Fatal(err)
 	}
-	if r, err := e.m.Request(r.ID); err != nil || r.State != policy.RequestDenied {
+	if r, err := e.m.Request(r.ID); err != nil || r.State != ledger.RequestDenied {
 		t.Errorf("a late yes made it %+v, %v", r, err)
 	}
 }
@@ -268,7 +269,7 @@ func TestAClosedDialogStaysClosed(t *testing.T) {
 			t.Run(name+" "+version, func(t *testing.T) {
 				e := newElicited(t, version, "", &mcp.ElicitationCapability{}, answer)
 				for range 10 {
-					if r, err := e.allow(t.Context(), "example.com"); err != nil || r.State != policy.RequestOpen {
+					if r, err := e.allow(t.Context(), "example.com"); err != nil || r.State != ledger.RequestOpen {
 						t.Fatalf("%+v, %v", r, err)
 					}
 				}
@@ -283,7 +284,7 @@ func TestAClosedDialogStaysClosed(t *testing.T) {
 				if n := e.asked.Load(); n != mostInARow {
 					t.Errorf("%d dialogs were made", n)
 				}
-				list, err := e.m.Requests("tester", 0, policy.RequestOpen)
+				list, err := e.m.Requests("tester", 0, ledger.RequestOpen)
 				if err != nil || len(list) != 11 {
 					t.Errorf("%d are open, %v", len(list), err)
 				}
@@ -331,7 +332,7 @@ func TestAClientThatGivesUpGrantsNothing(t *testing.T) {
 		t.Error("it was answered")
 	}
 	list, err := e.m.Requests("tester", 0)
-	if err != nil || len(list) != 1 || list[0].State != policy.RequestOpen {
+	if err != nil || len(list) != 1 || list[0].State != ledger.RequestOpen {
 		t.Errorf("%+v, %v", list, err)
 	}
 }

@@ -15,7 +15,7 @@ import (
 	mcpserver "github.com/mark3labs/mcp-go/server"
 	"github.com/rs/zerolog"
 
-	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/tools"
 )
 
@@ -68,7 +68,7 @@ func (s *Server) handler(t tools.Tool, session tools.Session) mcpserver.ToolHand
 		mine.Progress = progress(ctx, request)
 		questions := newQuestions(ctx, &s.dialogs, request)
 		mine.Human = questions.human()
-		ctx = policy.WithCall(ctx)
+		ctx = ledger.WithCall(ctx)
 		r := t.Call(ctx, mine, arguments)
 		event := s.log.Info()
 		if r.Failed {
@@ -81,7 +81,7 @@ func (s *Server) handler(t tools.Tool, session tools.Session) mcpserver.ToolHand
 			// Only what we say of a call: beside a structured result the text is a command's output, which may hold secrets.
 			event = event.Str("error", r.Text)
 		}
-		event.Str("tool", t.Name).Str("call", policy.CallID(ctx)).Str("owner", session.Owner).Dur("took", time.Since(start)).Msg("call")
+		event.Str("tool", t.Name).Str("call", ledger.CallID(ctx)).Str("owner", session.Owner).Dur("took", time.Since(start)).Msg("call")
 		if questions.asked {
 			return questions.ask.ToolResult(), nil
 		}

@@ -14,6 +14,7 @@ import (
 
 	"pixels/egress"
 	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 	"pixels/sandbox/sandboxtest"
 	"pixels/tools"
@@ -24,7 +25,7 @@ const serving = "PIXELS_TEST_SERVES"
 
 func serveMemory(dir string) error {
 	ctx := context.Background()
-	store, err := policy.OpenStore(filepath.Join(dir, "pixels.db"), func(error) {})
+	store, err := ledger.Open(filepath.Join(dir, "pixels.db"), func(error) {})
 	if err != nil {
 		return err
 	}
@@ -51,15 +52,15 @@ func TestTheTypeScriptClientAnswers(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer  string
 		calls   string
-		state   policy.RequestState
+		state   ledger.RequestState
 		dialogs int
 	}{
-		"a yes":              {`{"action": "accept", "content": {"choice": "1 hour"}}`, "1", policy.RequestGranted, 1},
-		"for the connection": {`{"action": "accept", "content": {"choice": "this connection"}}`, "1", policy.RequestGranted, 1},
-		"a no":               {`{"action": "accept", "content": {"choice": "deny"}}`, "1", policy.RequestDenied, 1},
-		"defaults filled in": {"defaults", "3", policy.RequestOpen, 1},
-		"declined":           {`{"action": "decline"}`, "30", policy.RequestOpen, 1},
-		"cancelled":          {`{"action": "cancel"}`, "3", policy.RequestOpen, 1},
+		"a yes":              {`{"action": "accept", "content": {"choice": "1 hour"}}`, "1", ledger.RequestGranted, 1},
+		"for the connection": {`{"action": "accept", "content": {"choice": "this connection"}}`, "1", ledger.RequestGranted, 1},
+		"a no":               {`{"action": "accept", "content": {"choice": "deny"}}`, "1", ledger.RequestDenied, 1},
+		"defaults filled in": {"defaults", "3", ledger.RequestOpen, 1},
+		"declined":           {`{"action": "decline"}`, "30", ledger.RequestOpen, 1},
+		"cancelled":          {`{"action": "cancel"}`, "3", ledger.RequestOpen, 1},
 	} {
 		for _, era := range []string{"legacy", "2026-07-28"} {
 			t.Run(name+" "+era, func(t *testing.T) {
@@ -90,7 +91,7 @@ func TestTheTypeScriptClientAnswers(t *testing.T) {
 				if _, has := choice["default"]; has || len(got.Schema.Required) != 1 || len(got.Schema.Properties) != 1 || len(choice["enum"].([]any)) != 4 {
 					t.Errorf("the form is %+v", got.Schema)
 				}
-				store, err := policy.OpenStore(filepath.Join(dir, "pixels.db"), func(err error) { t.Error(err) })
+				store, err := ledger.Open(filepath.Join(dir, "pixels.db"), func(err error) { t.Error(err) })
 				if err != nil {
 					t.Fatal(err)
 				}

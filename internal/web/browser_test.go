@@ -17,6 +17,7 @@ import (
 
 	"pixels/egress"
 	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 )
 
@@ -136,20 +137,20 @@ func TestTheBrowser(t *testing.T) {
 	shoot(t, ctx, "cards")
 	run(t, ctx, chromedp.KeyEvent("j"), comes(`document.activeElement.id === "`+first.ID+`"`), calm, chromedp.KeyEvent("a"), comes(`document.querySelectorAll("[data-card]").length === 2`),
 		comes(`document.querySelector("[data-said]").textContent.includes("docs.example.com is in reach of box")`))
-	if r, err := s.store.Request(first.ID); err != nil || r.State != policy.RequestGranted || r.Scope != policy.Askers || r.DecidedBy != "web, from 127.0.0.1" {
+	if r, err := s.store.Request(first.ID); err != nil || r.State != ledger.RequestGranted || r.Scope != policy.Askers || r.DecidedBy != "web, from 127.0.0.1" {
 		t.Errorf("%+v, %v", r, err)
 	}
 	// The focus goes to no other card by itself. Typing in a field decides nothing.
 	run(t, ctx, comes(`document.activeElement.id === "main"`),
 		chromedp.SendKeys("#"+cssID(second.ID)+" .answer", "not that, adjust", chromedp.ByQuery), chromedp.Sleep(300*time.Millisecond))
-	if s.state(t, second.ID) != policy.RequestOpen {
+	if s.state(t, second.ID) != ledger.RequestOpen {
 		t.Error("typing decided")
 	}
 	s.ask(t, "*.tracker.example.org", "again") // the card is renewed, and what was typed stays
 	run(t, ctx, comes(`document.querySelector("#`+cssID(second.ID)+` header").textContent.includes("2 times")`),
 		comes(`document.querySelector("#`+cssID(second.ID)+` .answer").value === "not that, adjust"`),
 		calm, chromedp.Click("#"+cssID(second.ID)+" [data-deny]", chromedp.ByQuery), comes(`document.querySelectorAll("[data-card]").length === 1`))
-	if r, err := s.store.Request(second.ID); err != nil || r.State != policy.RequestDenied || r.Answer != "not that, adjust" {
+	if r, err := s.store.Request(second.ID); err != nil || r.State != ledger.RequestDenied || r.Answer != "not that, adjust" {
 		t.Errorf("%+v, %v", r, err)
 	}
 	// By mouse: another scope, another end.
@@ -168,12 +169,12 @@ func TestTheBrowser(t *testing.T) {
 	shoot(t, ctx, "decided")
 
 	// What was granted stands on a page of its own, and is taken back there.
-	s.store.Add(policy.Record{Kind: policy.Connected, Owner: "alice", Sandbox: "box", Verdict: "allowed", Target: "docs.example.com", Count: 7})
+	s.store.Add(ledger.Record{Kind: ledger.Connected, Owner: "alice", Sandbox: "box", Verdict: "allowed", Target: "docs.example.com", Count: 7})
 	run(t, ctx, chromedp.Navigate(s.url+"/grants"), chromedp.WaitVisible("table", chromedp.ByQuery), comes(`document.querySelector("table").textContent.includes("7 times")`))
 	shoot(t, ctx, "grants")
 	run(t, ctx, chromedp.Click(`button[aria-label="Revoke docs.example.com of box"]`, chromedp.ByQuery), comes(`document.querySelector("[data-said]").textContent.includes("docs.example.com is taken back from box")`),
 		comes(`!document.querySelector("table").textContent.includes("docs.example.com")`))
-	if r, err := s.store.Request(first.ID); err != nil || r.State != policy.RequestRevoked {
+	if r, err := s.store.Request(first.ID); err != nil || r.State != ledger.RequestRevoked {
 		t.Errorf("%+v, %v", r, err)
 	}
 

@@ -12,7 +12,7 @@ import (
 
 	"pixels/internal/units"
 	"pixels/internal/view"
-	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 )
 
@@ -55,7 +55,7 @@ func (s *Server) showSandboxes(w http.ResponseWriter, r *http.Request, _ *sessio
 
 // open counts the requests that wait.
 func (s *Server) open() int {
-	list, err := s.manager.Requests("", 0, policy.RequestOpen, policy.RequestGranting)
+	list, err := s.manager.Requests("", 0, ledger.RequestOpen, ledger.RequestGranting)
 	if err != nil {
 		return 0
 	}
@@ -69,22 +69,22 @@ func (s *Server) panic(w http.ResponseWriter, r *http.Request, _ *session) {
 
 type auditPage struct {
 	page
-	Query    policy.Query
+	Query    ledger.Query
 	Since    string
 	Limit    int
-	Kinds    []policy.Kind
+	Kinds    []ledger.Kind
 	Verdicts []string
-	Records  []policy.Record
+	Records  []ledger.Record
 }
 
 // shownRecords is how many lines of the record are shown.
 const shownRecords = 300
 
 func (s *Server) showAudit(w http.ResponseWriter, r *http.Request, _ *session) {
-	p := auditPage{page: page{Title: "Record"}, Kinds: policy.Kinds, Verdicts: policy.Verdicts, Since: r.FormValue("since"), Limit: shownRecords}
+	p := auditPage{page: page{Title: "Record"}, Kinds: ledger.Kinds, Verdicts: ledger.Verdicts, Since: r.FormValue("since"), Limit: shownRecords}
 	p.Open = s.open()
-	p.Query = policy.Query{
-		Kind: policy.Kind(r.FormValue("kind")), Owner: r.FormValue("owner"), Sandbox: r.FormValue("sandbox"), Verdict: r.FormValue("verdict"),
+	p.Query = ledger.Query{
+		Kind: ledger.Kind(r.FormValue("kind")), Owner: r.FormValue("owner"), Sandbox: r.FormValue("sandbox"), Verdict: r.FormValue("verdict"),
 		Call: r.FormValue("call"), Text: r.FormValue("text"), Limit: shownRecords,
 	}
 	if p.Since != "" {
@@ -94,7 +94,7 @@ func (s *Server) showAudit(w http.ResponseWriter, r *http.Request, _ *session) {
 		}
 		p.Query.Since = time.Now().Add(-d)
 	}
-	if p.Query.Verdict != "" && !slices.Contains(policy.Verdicts, p.Query.Verdict) {
+	if p.Query.Verdict != "" && !slices.Contains(ledger.Verdicts, p.Query.Verdict) {
 		p.Wrong = fmt.Sprintf("The verdict %q is unknown.", p.Query.Verdict)
 	}
 	var err error

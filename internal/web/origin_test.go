@@ -12,7 +12,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
-	"pixels/policy"
+	"pixels/policy/ledger"
 )
 
 // A program on another port of this machine gets from a real browser all that one sends there, and tries to approve its
@@ -81,7 +81,7 @@ func TestAnotherPortGetsNothingFromTheBrowser(t *testing.T) {
 			}
 		}
 	}
-	if state := s.state(t, r.ID); state != policy.RequestOpen {
+	if state := s.state(t, r.ID); state != ledger.RequestOpen {
 		t.Errorf("it is %s", state)
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"pixels/internal/units"
 	"pixels/internal/view"
 	"pixels/policy"
+	"pixels/policy/approver"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 )
 
@@ -40,7 +42,7 @@ type choice struct {
 type requestsPage struct {
 	page
 	Cards   []card
-	Decided []policy.Request
+	Decided []ledger.Request
 	Only    bool // one request, by a link to it
 }
 
@@ -52,13 +54,13 @@ const (
 
 func (s *Server) showRequests(w http.ResponseWriter, r *http.Request, _ *session) {
 	p := requestsPage{page: page{Title: "Requests"}}
-	open, err := s.manager.Requests("", shownRequests, policy.RequestOpen, policy.RequestGranting)
+	open, err := s.manager.Requests("", shownRequests, ledger.RequestOpen, ledger.RequestGranting)
 	if err == nil {
 		p.Open = len(open)
 		p.Cards, err = s.cards(r, open)
 	}
 	if err == nil {
-		p.Decided, err = s.manager.Requests("", shownDecided, policy.RequestGranted, policy.RequestDenied, policy.RequestExpired, policy.RequestWithdrawn, policy.RequestRevoked)
+		p.Decided, err = s.manager.Requests("", shownDecided, ledger.RequestGranted, ledger.RequestDenied, ledger.RequestExpired, ledger.RequestWithdrawn, ledger.RequestRevoked)
 	}
 	if err != nil {
 		s.failed(w, &p.page, err)
@@ -75,16 +77,16 @@ func (s *Server) showRequests(w http.ResponseWriter, r *http.Request, _ *session
 func (s *Server) showRequest(w http.ResponseWriter, r *http.Request, _ *session) {
 	p := requestsPage{page: page{Title: "Request", Open: s.open()}, Only: true}
 	one, err := s.manager.Request(r.PathValue("id"))
-	if errors.Is(err, policy.ErrNoRequest) {
+	if errors.Is(err, ledger.ErrNoRequest) {
 		p.Wrong = "There is no such request, or its record was pruned."
 		s.render(w, http.StatusNotFound, "requests.html", p)
 		return
 	}
 	if err == nil {
 		if one.State.Ended() {
-			p.Decided = []policy.Request{one}
+			p.Decided = []ledger.Request{one}
 		} else {
-			p.Cards, err = s.cards(r, []policy.Request{one})
+			p.Cards, err = s.cards(r, []ledger.Request{one})
 		}
 	}
 	if err != nil {
@@ -95,7 +97,7 @@ func (s *Server) showRequest(w http.ResponseWriter, r *http.Request, _ *session)
 }
 
 // cards are requests as they are shown.
-func (s *Server) cards(r *http.Request, open []policy.Request) ([]card, error) {
+func (s *Server) cards(r *http.Request, open []ledger.Request) ([]card, error) {
 	looks, err := s.manager.Looks(r.Context(), open)
 	if err != nil {
 		return nil, err
@@ -107,14 +109,14 @@ func (s *Server) cards(r *http.Request, open []policy.Request) ([]card, error) {
 		if lasts[key] == nil {
 			lasts[key] = s.lasts(each.Request)
 		}
-		_, seen := policy.ParseHandle(each.Handle)
+		_, seen := ledger.ParseHandle(each.Handle)
 		out = append(out, card{Look: each, Level: s.manager.Approval(), Lasts: lasts[key], Seen: seen})
 	}
 	return out, nil
 }
 
 // lasts are the lengths that a grant may have, the usual one or the one that the agent wants chosen.
-func (s *Server) lasts(r policy.Request) (out []choice) {
+func (s *Server) lasts(r ledger.Request) (out []choice) {
 	chosen, longest := s.manager.GrantFor(r)
 	all := []time.Duration{15 * time.Minute, time.Hour, 8 * time.Hour, 24 * time.Hour, 7 * 24 * time.Hour, 30 * 24 * time.Hour}
 	there := false
@@ -232,11 +234,11 @@ func statusOf(err error) int {
 	switch {
 	case is(errHeavy):
 		return http.StatusPreconditionRequired
-	case is(policy.ErrDecided, policy.ErrChanged):
+	case is(ledger.ErrDecided, ledger.ErrChanged):
 		return http.StatusConflict
-	case is(policy.ErrProof, policy.ErrNoProofYet, policy.ErrProofLost):
+	case is(approver.ErrProof, approver.ErrNoProofYet, approver.ErrProofLost):
 		return http.StatusForbidden
-	case is(policy.ErrNoRequest, sandbox.ErrNotFound):
+	case is(ledger.ErrNoRequest, sandbox.ErrNotFound):
 		return http.StatusNotFound
 	case is(sandbox.ErrInvalid, sandbox.ErrDenied, sandbox.ErrState):
 		return http.StatusUnprocessableEntity
@@ -274,7 +276,7 @@ var functions = template.FuncMap{
 	"brief":   func(text string) string { return text[:min(len(text), 6)] },
 	"age":     func(t time.Time) string { return units.Duration(max(time.Since(t).Truncate(time.Second), time.Second)) },
 	"unix":    func(t time.Time) int64 { return t.UnixMilli() },
-	"lasting": func(s policy.Seconds) string { return units.Duration(s.Duration()) },
+	"lasting": func(s ledger.Seconds) string { return units.Duration(s.Duration()) },
 	"join":    func(list []string) string { return strings.Join(list, ", ") },
 	"took":    func(d time.Duration) string { return d.String() },
 }

@@ -15,6 +15,7 @@ import (
 
 	"pixels/internal/view"
 	"pixels/policy"
+	"pixels/policy/approver"
 	"pixels/sandbox"
 )
 
@@ -55,7 +56,7 @@ func relyingParty(r *http.Request) (*webauthn.WebAuthn, error) {
 }
 
 // parties are both sides of a ceremony: the page, and the human.
-func (s *Server) parties(r *http.Request) (*webauthn.WebAuthn, *policy.User, error) {
+func (s *Server) parties(r *http.Request) (*webauthn.WebAuthn, *approver.User, error) {
 	party, err := relyingParty(r)
 	if err != nil {
 		return nil, nil, err
@@ -99,7 +100,7 @@ func (s *Server) beginPasskey(w http.ResponseWriter, r *http.Request, mine *sess
 				return nil, err
 			}
 		case keys > 0:
-			return nil, fmt.Errorf("%w: to add another passkey, set a passphrase first (`pixels-mcp approval passphrase`)", policy.ErrProof)
+			return nil, fmt.Errorf("%w: to add another passkey, set a passphrase first (`pixels-mcp approval passphrase`)", approver.ErrProof)
 		}
 		party, err := relyingParty(r)
 		if err != nil {
@@ -128,7 +129,7 @@ func (s *Server) finishPasskey(w http.ResponseWriter, r *http.Request, mine *ses
 	err := func() error {
 		c := s.sessions.take(mine)
 		if c == nil {
-			return fmt.Errorf("%w: it took too long, or was begun elsewhere; begin again", policy.ErrProof)
+			return fmt.Errorf("%w: it took too long, or was begun elsewhere; begin again", approver.ErrProof)
 		}
 		party, user, err := s.parties(r)
 		if err != nil {
@@ -136,11 +137,11 @@ func (s *Server) finishPasskey(w http.ResponseWriter, r *http.Request, mine *ses
 		}
 		parsed, err := protocol.ParseCredentialCreationResponseBytes([]byte(r.PostFormValue("credential")))
 		if err != nil {
-			return fmt.Errorf("%w: %w", policy.ErrProof, err)
+			return fmt.Errorf("%w: %w", approver.ErrProof, err)
 		}
 		made, err := party.CreateCredential(user, c.data, parsed)
 		if err != nil {
-			return fmt.Errorf("%w: %w", policy.ErrProof, err)
+			return fmt.Errorf("%w: %w", approver.ErrProof, err)
 		}
 		return s.manager.Approver().AddPasskey(*made, c.proven)
 	}()
@@ -162,7 +163,7 @@ func (s *Server) challenge(w http.ResponseWriter, r *http.Request, mine *session
 			return nil, err
 		}
 		if len(user.WebAuthnCredentials()) == 0 {
-			return nil, fmt.Errorf("%w: add a passkey on the page Passkeys", policy.ErrNoProofYet)
+			return nil, fmt.Errorf("%w: add a passkey on the page Passkeys", approver.ErrNoProofYet)
 		}
 		what := digest(a, rule)
 		nonce := make([]byte, 32)
@@ -182,7 +183,7 @@ func (s *Server) challenge(w http.ResponseWriter, r *http.Request, mine *session
 func (s *Server) signed(r *http.Request, mine *session, a sandbox.Approval, rule string) error {
 	c := s.sessions.take(mine)
 	if c == nil || c.digest != digest(a, rule) {
-		return fmt.Errorf("%w: what was signed is not what is approved, or it took too long; approve again", policy.ErrProof)
+		return fmt.Errorf("%w: what was signed is not what is approved, or it took too long; approve again", approver.ErrProof)
 	}
 	party, user, err := s.parties(r)
 	if err != nil {
@@ -190,14 +191,14 @@ func (s *Server) signed(r *http.Request, mine *session, a sandbox.Approval, rule
 	}
 	parsed, err := protocol.ParseCredentialRequestResponseBytes([]byte(r.PostFormValue("assertion")))
 	if err != nil {
-		return fmt.Errorf("%w: %w", policy.ErrProof, err)
+		return fmt.Errorf("%w: %w", approver.ErrProof, err)
 	}
 	used, err := party.ValidateLogin(user, c.data, parsed)
 	if err != nil {
-		return fmt.Errorf("%w: %w", policy.ErrProof, err)
+		return fmt.Errorf("%w: %w", approver.ErrProof, err)
 	}
 	if used.Authenticator.CloneWarning {
-		return fmt.Errorf("%w: that passkey seems to be a copy, for its counter went back", policy.ErrProof)
+		return fmt.Errorf("%w: that passkey seems to be a copy, for its counter went back", approver.ErrProof)
 	}
 	return s.manager.Approver().UsedPasskey(*used)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 )
 
@@ -31,7 +32,7 @@ func holdDown(key string, times int) chromedp.Action {
 
 func (s *site) open(t *testing.T) int {
 	t.Helper()
-	list, err := s.store.Requests("", 0, policy.RequestOpen)
+	list, err := s.store.Requests("", 0, ledger.RequestOpen)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +54,7 @@ func TestOnePressIsOneDecision(t *testing.T) {
 	}
 	// A key that is held down decides once.
 	run(t, ctx, calm, holdDown("a", 60), comes(`document.querySelectorAll("[data-card]").length === 2`), chromedp.Sleep(300*time.Millisecond))
-	if s.state(t, first.ID) != policy.RequestGranted || s.open(t) != 2 {
+	if s.state(t, first.ID) != ledger.RequestGranted || s.open(t) != 2 {
 		t.Errorf("%d are open", s.open(t))
 	}
 	// A card that is decided elsewhere leaves its neighbour alone.
@@ -62,7 +63,7 @@ func TestOnePressIsOneDecision(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, ctx, comes(`document.querySelectorAll("[data-card]").length === 1`), chromedp.KeyEvent("a"), calm, chromedp.KeyEvent("a"), chromedp.Sleep(300*time.Millisecond))
-	if s.state(t, wide.ID) != policy.RequestOpen {
+	if s.state(t, wide.ID) != ledger.RequestOpen {
 		t.Error("the neighbour was granted")
 	}
 	// A wildcard wants a second press, on what names it; another choice takes that back.
@@ -70,12 +71,12 @@ func TestOnePressIsOneDecision(t *testing.T) {
 	run(t, ctx, chromedp.Click(card+" [data-approve]", chromedp.ByQuery), comes(`document.querySelector("`+card+` [data-approve]").textContent.includes("every name below example.net")`))
 	shoot(t, ctx, "second-press")
 	run(t, ctx, chromedp.Click(card+" [value=lineage]", chromedp.ByQuery), comes(`document.querySelector("`+card+` [data-approve]").textContent === "Approve"`))
-	if s.state(t, wide.ID) != policy.RequestOpen {
+	if s.state(t, wide.ID) != ledger.RequestOpen {
 		t.Error("one press granted a wildcard")
 	}
 	run(t, ctx, chromedp.SetValue(card+" select", "168h0m0s", chromedp.ByQuery), chromedp.Click(card+" [data-approve]", chromedp.ByQuery),
 		comes(`document.querySelector("`+card+` [data-approve]").textContent.includes("for 7d")`), chromedp.Click(card+" [data-approve]", chromedp.ByQuery), comes(`document.querySelector(".empty") !== null`))
-	if r, err := s.store.Request(wide.ID); err != nil || r.State != policy.RequestGranted || r.Scope != policy.ThisLineage {
+	if r, err := s.store.Request(wide.ID); err != nil || r.State != ledger.RequestGranted || r.Scope != policy.ThisLineage {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
@@ -83,7 +84,7 @@ func TestOnePressIsOneDecision(t *testing.T) {
 func TestMuchIsAskedForTwice(t *testing.T) {
 	s := newSite(t, "")
 	human := s.agent.AsHuman("test")
-	weight := func(r policy.Request, a sandbox.Approval) string {
+	weight := func(r ledger.Request, a sandbox.Approval) string {
 		t.Helper()
 		a.ID = r.ID
 		text, err := human.Weight(t.Context(), a)
@@ -126,7 +127,7 @@ func TestACardShowsWhatMatters(t *testing.T) {
 	if _, err := s.agent.AsHuman("cli").Allow(t.Context(), "alice", sandbox.AllowRequest{Name: "box-1", Domains: []string{"docs.example.org"}}); err != nil {
 		t.Fatal(err)
 	}
-	held := policy.Request{Owner: "alice", Sandbox: "box-1", Born: box.CreatedAt, Lineage: box.Lineage, Rule: "*." + no.Rule, Source: policy.ByConnection, Process: "7 curl", Held: time.Now().Add(4 * time.Second)}
+	held := ledger.Request{Owner: "alice", Sandbox: "box-1", Born: box.CreatedAt, Lineage: box.Lineage, Rule: "*." + no.Rule, Source: ledger.ByConnection, Process: "7 curl", Held: time.Now().Add(4 * time.Second)}
 	if _, _, err := s.store.Raise(held); err != nil {
 		t.Fatal(err)
 	}

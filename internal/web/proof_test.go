@@ -15,6 +15,8 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"pixels/policy"
+	"pixels/policy/approver"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 )
 
@@ -34,7 +36,7 @@ func TestApprovingWantsThePassphrase(t *testing.T) {
 	if status, body := approve(passphrase); status != http.StatusForbidden || !strings.Contains(body, "approval passphrase") {
 		t.Errorf("before there is one: %d %s", status, body)
 	}
-	if err := s.store.Approver().SetPassphrase("", passphrase); err != nil {
+	if err := approver.Beside(s.store.Path()).SetPassphrase("", passphrase); err != nil {
 		t.Fatal(err)
 	}
 	for _, wrong := range []string{"", "wrong"} {
@@ -56,10 +58,10 @@ func TestApprovingWantsThePassphrase(t *testing.T) {
 	if _, err := human.Panic(t.Context(), "alice", "box-2", false); err != nil {
 		t.Errorf("taking away needs none: %v", err)
 	}
-	if s.state(t, r.ID) != policy.RequestOpen {
+	if s.state(t, r.ID) != ledger.RequestOpen {
 		t.Fatal("it is decided")
 	}
-	if status, body := approve(passphrase); status != http.StatusOK || s.state(t, r.ID) != policy.RequestGranted {
+	if status, body := approve(passphrase); status != http.StatusOK || s.state(t, r.ID) != ledger.RequestGranted {
 		t.Errorf("%d %s", status, body)
 	}
 	// Wrong ones, also for a new key, cost time, one after another: and lock nobody out.
@@ -98,7 +100,7 @@ func TestApprovingWantsThePasskey(t *testing.T) {
 		chromedp.Navigate(name+"/passkeys"), chromedp.WaitVisible("[data-enrol]", chromedp.ByQuery))
 	shoot(t, ctx, "passkeys")
 	run(t, ctx, chromedp.Click("[data-enrol] button", chromedp.ByQuery), said("The passkey is kept"))
-	if _, keys, err := s.store.Approver().Set(); err != nil || keys != 1 {
+	if _, keys, err := approver.Beside(s.store.Path()).Set(); err != nil || keys != 1 {
 		t.Fatalf("%d keys, %v", keys, err)
 	}
 
@@ -133,15 +135,15 @@ func TestApprovingWantsThePasskey(t *testing.T) {
 	})`
 	var answer string
 	run(t, ctx, chromedp.Navigate(name), chromedp.WaitVisible("[data-card]", chromedp.ByQuery), chromedp.Evaluate(sign+`("once")`, &answer, awaited))
-	if !strings.HasPrefix(answer, "403") || s.state(t, r.ID) != policy.RequestOpen {
+	if !strings.HasPrefix(answer, "403") || s.state(t, r.ID) != ledger.RequestOpen {
 		t.Errorf("signed for those that asked, sent for once: %s", answer)
 	}
 	run(t, ctx, chromedp.Evaluate(`post(document.querySelector("[data-card] form").getAttribute("action"), (kept.set("scope", "asked"), kept)).then((a) => a.status + "")`, &answer, awaited))
-	if answer != "403" || s.state(t, r.ID) != policy.RequestOpen {
+	if answer != "403" || s.state(t, r.ID) != ledger.RequestOpen {
 		t.Errorf("a second time: %s", answer)
 	}
 	run(t, ctx, calm, chromedp.Click("[data-approve]", chromedp.ByQuery), said("example.com is in reach of box"))
-	if r, err := s.store.Request(r.ID); err != nil || r.State != policy.RequestGranted {
+	if r, err := s.store.Request(r.ID); err != nil || r.State != ledger.RequestGranted {
 		t.Errorf("%+v, %v", r, err)
 	}
 }

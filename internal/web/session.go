@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"pixels/internal/view"
-	"pixels/policy"
+	"pixels/policy/approver"
 )
 
 // sessionHeader carries the secret of a session. The browser keeps it in sessionStorage, which belongs to one origin: a
@@ -101,12 +101,12 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 	}
 	err := s.tries.check(r, nil, func() error {
 		if !s.right(r.PostFormValue("token")) {
-			return fmt.Errorf("%w: that is not the token", policy.ErrProof)
+			return fmt.Errorf("%w: that is not the token", approver.ErrProof)
 		}
 		return nil
 	})
 	switch {
-	case errors.Is(err, policy.ErrProof):
+	case errors.Is(err, approver.ErrProof):
 		http.Error(w, "That is not the token. “pixels-mcp web --token” shows it.", http.StatusForbidden)
 		return
 	case err != nil:

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"pixels/policy"
+	"pixels/policy/approver"
 )
 
 // How many wrong proofs of one browser, or one address, cost no time; the longest that a further one waits; and how long
@@ -49,7 +49,7 @@ func (t *tries) check(r *http.Request, mine *session, proof func() error) error 
 		return err
 	}
 	err := proof()
-	if errors.Is(err, policy.ErrProof) {
+	if errors.Is(err, approver.ErrProof) {
 		t.count(keys)
 	}
 	return err

@@ -15,7 +15,8 @@ import (
 	"time"
 
 	"pixels/egress"
-	"pixels/policy"
+	"pixels/policy/approver"
+	"pixels/policy/ledger"
 	"pixels/sandbox"
 	"pixels/sandbox/sandboxtest"
 )
@@ -26,13 +27,13 @@ const token = "a-token-that-nobody-guesses"
 type site struct {
 	*sandboxtest.Memory
 	agent *sandbox.Manager
-	store *policy.Store
+	store *ledger.Store
 	url   string
 }
 
 func newSite(t testing.TB, rules string) *site {
 	t.Helper()
-	store, err := policy.OpenStore(filepath.Join(t.TempDir(), "pixels.db"), func(err error) { t.Error(err) })
+	store, err := ledger.Open(filepath.Join(t.TempDir(), "pixels.db"), func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +83,7 @@ func newSite(t testing.TB, rules string) *site {
 }
 
 // ask raises a request as an agent does.
-func (s *site) ask(t testing.TB, domain, reason string) policy.Request {
+func (s *site) ask(t testing.TB, domain, reason string) ledger.Request {
 	t.Helper()
 	got, err := s.agent.Allow(context.Background(), "alice", sandbox.AllowRequest{Name: "box", Domains: []string{domain}, Reason: reason})
 	if err != nil {
@@ -91,7 +92,7 @@ func (s *site) ask(t testing.TB, domain, reason string) policy.Request {
 	return got.Requests[0]
 }
 
-func (s *site) state(t testing.TB, id string) policy.RequestState {
+func (s *site) state(t testing.TB, id string) ledger.RequestState {
 	t.Helper()
 	r, err := s.store.Request(id)
 	if err != nil {
@@ -190,14 +191,14 @@ func TestOnlyWhoSignedInSeesAndDecides(t *testing.T) {
 			t.Errorf("%s: %d %s", what, status, body)
 		}
 	}
-	if state := s.state(t, r.ID); state != policy.RequestOpen {
+	if state := s.state(t, r.ID); state != ledger.RequestOpen {
 		t.Fatalf("it is %s", state)
 	}
 	// What was shown before another sandbox asked is not what is answered now.
 	if _, err := s.agent.Allow(t.Context(), "alice", sandbox.AllowRequest{Name: "box-1", Domains: []string{"example.com"}, Reason: "me too"}); err != nil {
 		t.Fatal(err)
 	}
-	if status, body := v.do(t, "POST", "/requests/"+r.ID+"/approve", approve); status != http.StatusConflict || !strings.Contains(body, "has changed since it was shown") || s.state(t, r.ID) != policy.RequestOpen {
+	if status, body := v.do(t, "POST", "/requests/"+r.ID+"/approve", approve); status != http.StatusConflict || !strings.Contains(body, "has changed since it was shown") || s.state(t, r.ID) != ledger.RequestOpen {
 		t.Errorf("an answer to what was shown before: %d %s", status, body)
 	}
 	now, err := s.store.Request(r.ID)
@@ -206,14 +207,14 @@ func TestOnlyWhoSignedInSeesAndDecides(t *testing.T) {
 	}
 	approve.Set("seen", s.agent.Digest(now))
 	status, body := v.do(t, "POST", "/requests/"+r.ID+"/approve", approve)
-	if status != http.StatusOK || s.state(t, r.ID) != policy.RequestGranted || !strings.Contains(body, "example.com is in reach of 3 sandboxes") {
+	if status != http.StatusOK || s.state(t, r.ID) != ledger.RequestGranted || !strings.Contains(body, "example.com is in reach of 3 sandboxes") {
 		t.Errorf("%d %s", status, body)
 	}
 	if status, body := v.do(t, "POST", "/requests/"+r.ID+"/approve", approve); status != http.StatusConflict || !strings.Contains(body, "decided already") {
 		t.Errorf("twice: %d %s", status, body)
 	}
 	no := s.ask(t, "other.example.com", "")
-	if status, _ := v.do(t, "POST", "/requests/"+no.ID+"/deny", url.Values{"answer": {"no"}}); status != http.StatusOK || s.state(t, no.ID) != policy.RequestDenied {
+	if status, _ := v.do(t, "POST", "/requests/"+no.ID+"/deny", url.Values{"answer": {"no"}}); status != http.StatusOK || s.state(t, no.ID) != ledger.RequestDenied {
 		t.Errorf("deny: %d", status)
 	}
 	if status, body := v.do(t, "POST", "/requests/"+no.ID+"/approve", url.Values{"for": {"9000h"}, "seen": {s.agent.Digest(no)}}); status != http.StatusUnprocessableEntity {
@@ -251,7 +252,7 @@ func TestWrongTokensKeepNobodyOut(t *testing.T) {
 	other := httptest.NewRequest("POST", "/login", nil)
 	other.RemoteAddr = "198.51.100.7:1234"
 	var tries tries
-	wrong := func() error { return policy.ErrProof }
+	wrong := func() error { return approver.ErrProof }
 	for range 20 {
 		tries.count([]any{"198.51.100.8"})
 	}
@@ -348,8 +349,8 @@ func TestPanicCutsALineageOff(t *testing.T) {
 func (s *site) thousand(t testing.TB) {
 	t.Helper()
 	for i := range 1000 {
-		_, _, err := s.store.Raise(policy.Request{
-			Owner: fmt.Sprint("owner", i/40), Sandbox: "box", Lineage: fmt.Sprint("lineage", i/20), Rule: fmt.Sprintf("h%d.example.com", i), Source: policy.ByAgent, Reason: "one of many",
+		_, _, err := s.store.Raise(ledger.Request{
+			Owner: fmt.Sprint("owner", i/40), Sandbox: "box", Lineage: fmt.Sprint("lineage", i/20), Rule: fmt.Sprintf("h%d.example.com", i), Source: ledger.ByAgent, Reason: "one of many",
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -1,4 +1,4 @@
-package policy
+package ledger
 
 import (
 	"database/sql"
@@ -10,6 +10,7 @@ import (
 
 	"pixels/internal/fault"
 	"pixels/internal/plain"
+	"pixels/policy"
 )
 
 // Request is a question to a human: may the sandboxes of a lineage reach a domain?
@@ -33,11 +34,11 @@ type Request struct {
 	Count   int          `json:"count"`            // how often it was asked
 	Expires time.Time    `json:"expires"`          // when nobody needs to answer any more
 
-	DecidedAt time.Time `json:"decided_at,omitzero"`
-	DecidedBy string    `json:"decided_by,omitempty"`
-	Scope     Scope     `json:"scope,omitempty"`
-	Until     time.Time `json:"until,omitzero"`   // end of the grant
-	Answer    string    `json:"answer,omitempty"` // the human's words
+	DecidedAt time.Time    `json:"decided_at,omitzero"`
+	DecidedBy string       `json:"decided_by,omitempty"`
+	Scope     policy.Scope `json:"scope,omitempty"`
+	Until     time.Time    `json:"until,omitzero"`   // end of the grant
+	Answer    string       `json:"answer,omitempty"` // the human's words
 }
 
 // IsRequest tells whether an ID has the form of a request's.
@@ -74,20 +75,6 @@ const (
 	ByAgent      Source = "agent"
 	ByConnection Source = "connection"
 )
-
-// Scope is what a grant is for.
-type Scope string
-
-// The scopes. Once is for one connection, of the sandbox that asked first; Askers for those that asked, and not for what is
-// cloned from them.
-const (
-	Once        Scope = "once"
-	Askers      Scope = "asked"
-	ThisLineage Scope = "lineage"
-)
-
-// Scopes are all of them.
-var Scopes = []Scope{Once, Askers, ThisLineage}
 
 // Bounds of what agents and their sandboxes may ask.
 const (

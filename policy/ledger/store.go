@@ -1,4 +1,6 @@
-package policy
+// Package ledger keeps, in one SQLite file that all local processes share, what was decided and done, and the requests that
+// wait for a human.
+package ledger
 
 import (
 	"context"
@@ -125,9 +127,9 @@ func OpenRequests(path string) (n int, err error) {
 	return n, err
 }
 
-// OpenStore opens the store at a path, and makes it where there is none. A file that is no database any more is kept
+// Open opens the store at a path, and makes it where there is none. A file that is no database any more is kept
 // aside, under a name that say is told, and a new one is begun.
-func OpenStore(path string, say func(error)) (*Store, error) {
+func Open(path string, say func(error)) (*Store, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("keep records: %w", err)
 	}
@@ -262,6 +264,14 @@ func (s *Store) with(do func(*sql.DB) error) error {
 			return err
 		}
 	}
+}
+
+// Path is where the file is; empty where there is none.
+func (s *Store) Path() string {
+	if s == nil {
+		return ""
+	}
+	return s.path
 }
 
 // Close writes what is still to be written.

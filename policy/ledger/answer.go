@@ -1,4 +1,4 @@
-package policy
+package ledger
 
 import (
 	"database/sql"
@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pixels/internal/plain"
+	"pixels/policy"
 )
 
 // Version changes whenever any request does. It costs little.
@@ -30,7 +31,7 @@ func (s *Store) Unclaim(id string) error {
 }
 
 // Grant ends a request that was claimed.
-func (s *Store) Grant(id, by string, scope Scope, until time.Time, answer string) (Request, error) {
+func (s *Store) Grant(id, by string, scope policy.Scope, until time.Time, answer string) (Request, error) {
 	return s.move(id, RequestGranting, Request{State: RequestGranted, DecidedBy: by, Scope: scope, Until: until, Answer: answer}, nil)
 }
 
@@ -74,7 +75,7 @@ func (s *Store) Refusals() (out map[[3]string]int, err error) {
 // Settle ends an open request as it was read, for its sandboxes may reach what they asked for. One that has changed since
 // stays open.
 func (s *Store) Settle(r Request, why string, until time.Time) error {
-	_, err := s.move(r.ID, RequestOpen, Request{State: RequestGranted, Scope: Askers, Until: until, Answer: why}, Seen(r.Digest(0), func(Request) time.Duration { return 0 }))
+	_, err := s.move(r.ID, RequestOpen, Request{State: RequestGranted, Scope: policy.Askers, Until: until, Answer: why}, Seen(r.Digest(0), func(Request) time.Duration { return 0 }))
 	return err
 }
 
@@ -149,7 +150,7 @@ func who(by string) string {
 func (r Request) terms() string {
 	var what []string
 	if r.State == RequestGranted {
-		names := map[Scope]string{Once: "one connection of " + r.Sandbox, Askers: "those that asked: " + strings.Join(r.Names(), " "), ThisLineage: "the whole lineage of " + r.Lineage}
+		names := map[policy.Scope]string{policy.Once: "one connection of " + r.Sandbox, policy.Askers: "those that asked: " + strings.Join(r.Names(), " "), policy.ThisLineage: "the whole lineage of " + r.Lineage}
 		what = append(what, "for "+names[r.Scope])
 	}
 	if !r.Until.IsZero() {

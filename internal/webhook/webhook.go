@@ -1,4 +1,5 @@
-package policy
+// Package webhook tells a program of the human's, such as a chat service, of the requests that wait for an answer.
+package webhook
 
 import (
 	"bytes"
@@ -9,22 +10,24 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
+
+	"pixels/policy"
+	"pixels/policy/ledger"
 )
 
 // Notice is what a webhook is told of a request. The link has no token in it.
 type Notice struct {
-	ID      string    `json:"id"`
-	At      time.Time `json:"at"`
-	Owner   string    `json:"owner"`
-	Sandbox string    `json:"sandbox"`
-	Domain  string    `json:"domain"`
-	Source  Source    `json:"source"`
-	Reason  string    `json:"reason,omitempty"`  // the agent's words
-	Process string    `json:"process,omitempty"` // as the sandbox claims
-	Link    string    `json:"link,omitempty"`    // to the page's request, where the policy says where the page is
-	Text    string    `json:"text"`              // the same in a sentence, as chat services want it
+	ID      string        `json:"id"`
+	At      time.Time     `json:"at"`
+	Owner   string        `json:"owner"`
+	Sandbox string        `json:"sandbox"`
+	Domain  string        `json:"domain"`
+	Source  ledger.Source `json:"source"`
+	Reason  string        `json:"reason,omitempty"`  // the agent's words
+	Process string        `json:"process,omitempty"` // as the sandbox claims
+	Link    string        `json:"link,omitempty"`    // to the page's request, where the policy says where the page is
+	Text    string        `json:"text"`              // the same in a sentence, as chat services want it
 }
 
 // Bounds of telling a webhook.
@@ -36,29 +39,10 @@ const (
 // hookPause is the pause before the second try; before the third it is twice as long. Tests shorten it.
 var hookPause = time.Second
 
-// address is one of HTTP or HTTPS.
-type address struct{ string }
-
-func (a *address) UnmarshalText(b []byte) error {
-	a.string = strings.TrimRight(string(b), "/")
-	u, err := url.Parse(a.string)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
-		return fmt.Errorf("%q is no address: write it as https://HOST/PATH", b)
-	}
-	return nil
-}
-
-// Link is where the page shows a request; empty where the policy doesn't say where the page is.
-func (s *Set) Link(id string) string {
-	if s.page == "" {
-		return ""
-	}
-	return s.page + "/requests/" + url.PathEscape(id)
-}
-
 // Notify tells the policy's webhook, if there is one, of a request. It tries a few times.
-func (s *Set) Notify(ctx context.Context, r Request) error {
-	if s.webhook == "" {
+func Notify(ctx context.Context, s *policy.Set, r ledger.Request) error {
+	to := s.Webhook()
+	if to == "" {
 		return nil
 	}
 	n := Notice{ID: r.ID, At: r.At, Owner: r.Owner, Sandbox: r.Sandbox, Domain: r.Rule, Source: r.Source, Reason: r.Reason, Process: r.Process, Link: s.Link(r.ID)}
@@ -74,7 +58,7 @@ func (s *Set) Notify(ctx context.Context, r Request) error {
 		return err
 	}
 	for try := 1; ; try++ {
-		if err = post(ctx, s.webhook, body); err == nil || try == hookTries || ctx.Err() != nil {
+		if err = post(ctx, to, body); err == nil || try == hookTries || ctx.Err() != nil {
 			break
 		}
 		select {

@@ -1,4 +1,4 @@
-package policy
+package ledger
 
 import (
 	"context"
@@ -13,12 +13,12 @@ import (
 func TestWhoWaitsWritesNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
 	say := func(err error) { t.Error(err) }
-	here, err := OpenStore(path, say)
+	here, err := Open(path, say)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer here.Close()
-	there, err := OpenStore(path, say)
+	there, err := Open(path, say)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestWhoWaitsWritesNothing(t *testing.T) {
 // Reading waits for nobody who writes, and sees what is over before that is written down.
 func TestReadingWaitsForNobody(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store.db")
-	s, err := OpenStore(path, func(err error) { t.Error(err) })
+	s, err := Open(path, func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}

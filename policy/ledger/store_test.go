@@ -1,4 +1,4 @@
-package policy
+package ledger
 
 import (
 	"bytes"
@@ -30,7 +30,7 @@ func (s *said) all() string { s.mu.Lock(); defer s.mu.Unlock(); return fmt.Sprin
 func openStore(t testing.TB, path string) (*Store, *said) {
 	t.Helper()
 	heard := &said{}
-	s, err := OpenStore(path, heard.say)
+	s, err := Open(path, heard.say)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func TestANewerFileIsNotTouched(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := OpenStore(path, func(error) {}); err == nil || !strings.Contains(err.Error(), "newer") {
+	if s, err := Open(path, func(error) {}); err == nil || !strings.Contains(err.Error(), "newer") {
 		t.Fatalf("%v, %v", s, err)
 	}
 }

@@ -1,4 +1,5 @@
-package policy
+// Package approver keeps what proves that a human approves: a passphrase and passkeys.
+package approver
 
 import (
 	"bytes"
@@ -47,12 +48,13 @@ const shortest = 12
 // hashing is what one try of a passphrase costs: some 0.1 s and 64 MiB (RFC 9106, second recommendation).
 var hashing = &argon2id.Params{Memory: 64 * 1024, Iterations: 3, Parallelism: uint8(min(runtime.NumCPU(), 4)), SaltLength: 16, KeyLength: 32}
 
-// Approver returns what proves an approval for this store: a file beside it.
-func (s *Store) Approver() *Approver {
-	if s == nil {
-		return &Approver{} // there is nothing to prove it by
+// Beside returns what proves an approval for a ledger at a path: a file beside it. For an empty path, that of no ledger,
+// there is nothing that proves one.
+func Beside(path string) *Approver {
+	if path == "" {
+		return &Approver{}
 	}
-	return &Approver{path: filepath.Join(filepath.Dir(s.path), "approver.json")}
+	return &Approver{path: filepath.Join(filepath.Dir(path), "approver.json")}
 }
 
 func (a *Approver) marker() string { return a.path + ".set-up" }

@@ -1,4 +1,4 @@
-package policy
+package ledger
 
 import (
 	"database/sql"
@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"pixels/policy"
 	"strings"
 	"sync"
 	"testing"
@@ -139,7 +140,7 @@ func TestOfManyWhoDecideOneDoes(t *testing.T) {
 				if i%3 == 0 {
 					_, err = mine.Refuse(r.ID, fmt.Sprint("channel ", i), "no", nil)
 				} else if _, err = mine.Claim(r.ID, fmt.Sprint("channel ", i), nil); err == nil {
-					_, err = mine.Grant(r.ID, fmt.Sprint("channel ", i), ThisLineage, time.Now().Add(time.Hour), "")
+					_, err = mine.Grant(r.ID, fmt.Sprint("channel ", i), policy.ThisLineage, time.Now().Add(time.Hour), "")
 				}
 				mu.Lock()
 				defer mu.Unlock()
@@ -205,7 +206,7 @@ func TestRequestsExpireAndHalfGrantedOnesOpenAgain(t *testing.T) {
 	if got, err := s.Request(r.ID); err != nil || got.State != RequestOpen || got.DecidedBy != "" {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if _, err := s.Grant(r.ID, "late", ThisLineage, time.Now(), ""); !errors.Is(err, ErrDecided) {
+	if _, err := s.Grant(r.ID, "late", policy.ThisLineage, time.Now(), ""); !errors.Is(err, ErrDecided) {
 		t.Errorf("who was given up grants: %v", err)
 	}
 }

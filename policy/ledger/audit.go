@@ -1,4 +1,4 @@
-package policy
+package ledger
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"pixels/internal/plain"
+	"pixels/policy"
 )
 
 // Record is one line of the record. What does not apply is empty.
@@ -54,7 +55,7 @@ var Kinds = []Kind{Decided, Executed, Connected, Asked, Answered, Changed, Lost}
 
 // Verdicts are what records can have as one.
 var Verdicts = []string{
-	string(Allow), string(Deny), string(Ask), "error",
+	string(policy.Allow), string(policy.Deny), string(policy.Ask), "error",
 	"allowed", "denied", "held", "cut", "failed", // of connections
 	string(RequestGranted), string(RequestExpired), string(RequestWithdrawn), string(RequestRevoked), // of requests, which can be denied, too
 }

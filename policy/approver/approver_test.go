@@ -1,9 +1,10 @@
-package policy
+package approver
 
 import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -12,8 +13,10 @@ import (
 	"github.com/go-webauthn/webauthn/webauthn"
 )
 
+func newApprover(t testing.TB) *Approver { return Beside(filepath.Join(t.TempDir(), "pixels.db")) }
+
 func TestThePassphrase(t *testing.T) {
-	a := newStore(t).Approver()
+	a := newApprover(t)
 	if err := a.CheckPassphrase(""); !errors.Is(err, ErrNoProofYet) {
 		t.Errorf("before there is one: %v", err)
 	}
@@ -51,60 +54,60 @@ func TestThePassphrase(t *testing.T) {
 }
 
 func TestALostProofApprovesNothing(t *testing.T) {
-	s := newStore(t)
-	if err := s.Approver().SetPassphrase("", "correct horse battery"); err != nil {
+	a := newApprover(t)
+	if err := a.SetPassphrase("", "correct horse battery"); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(s.Approver().path); err != nil {
+	if err := os.Remove(a.path); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Approver().CheckPassphrase("correct horse battery"); !errors.Is(err, ErrProofLost) {
+	if err := a.CheckPassphrase("correct horse battery"); !errors.Is(err, ErrProofLost) {
 		t.Errorf("it is checked: %v", err)
 	}
-	if err := s.Approver().AddPasskey(webauthn.Credential{ID: []byte("a")}, true); !errors.Is(err, ErrProofLost) {
+	if err := a.AddPasskey(webauthn.Credential{ID: []byte("a")}, true); !errors.Is(err, ErrProofLost) {
 		t.Errorf("a passkey is added: %v", err)
 	}
-	if err := s.Approver().Enrol([]byte("me")); !errors.Is(err, ErrProofLost) {
+	if err := a.Enrol([]byte("me")); !errors.Is(err, ErrProofLost) {
 		t.Errorf("somebody is enrolled: %v", err)
 	}
-	if err := s.Approver().SetPassphrase("", "another passphrase"); err != nil || s.Approver().CheckPassphrase("another passphrase") != nil {
+	if err := a.SetPassphrase("", "another passphrase"); err != nil || a.CheckPassphrase("another passphrase") != nil {
 		t.Errorf("its owner can't set it up anew: %v", err)
 	}
 }
 
 func TestNoPasskeyIsLost(t *testing.T) {
-	s := newStore(t)
+	a := newApprover(t)
 	var all sync.WaitGroup
 	for i := range 30 {
 		all.Go(func() {
-			if err := s.Approver().AddPasskey(webauthn.Credential{ID: fmt.Append(nil, i)}, true); err != nil {
+			if err := a.AddPasskey(webauthn.Credential{ID: fmt.Append(nil, i)}, true); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	all.Wait()
-	if _, n, err := s.Approver().Set(); err != nil || n != 30 {
+	if _, n, err := a.Set(); err != nil || n != 30 {
 		t.Errorf("%d, %v", n, err)
 	}
-	if err := s.Approver().AddPasskey(webauthn.Credential{ID: []byte("late")}, false); !errors.Is(err, ErrProof) {
+	if err := a.AddPasskey(webauthn.Credential{ID: []byte("late")}, false); !errors.Is(err, ErrProof) {
 		t.Errorf("one more without a proof: %v", err)
 	}
-	if err := s.Approver().UsedPasskey(webauthn.Credential{ID: []byte("late")}); !errors.Is(err, ErrProof) {
+	if err := a.UsedPasskey(webauthn.Credential{ID: []byte("late")}); !errors.Is(err, ErrProof) {
 		t.Errorf("one that is not there was used: %v", err)
 	}
 	used := webauthn.Credential{ID: []byte("7"), Authenticator: webauthn.Authenticator{SignCount: 5}}
-	if err := s.Approver().UsedPasskey(used); err != nil {
+	if err := a.UsedPasskey(used); err != nil {
 		t.Error(err)
 	}
-	if err := s.Approver().UsedPasskey(used); !errors.Is(err, ErrProof) {
+	if err := a.UsedPasskey(used); !errors.Is(err, ErrProof) {
 		t.Errorf("the same use twice: %v", err)
 	}
 }
 
 // Each try takes 64 MiB: however many come at once, by however many callers, one is under way.
 func TestPassphrasesAreTriedOneAtATime(t *testing.T) {
-	s := newStore(t)
-	if err := s.Approver().SetPassphrase("", "correct horse battery"); err != nil {
+	a := newApprover(t)
+	if err := a.SetPassphrase("", "correct horse battery"); err != nil {
 		t.Fatal(err)
 	}
 	var before, after runtime.MemStats
@@ -113,7 +116,7 @@ func TestPassphrasesAreTriedOneAtATime(t *testing.T) {
 	var all sync.WaitGroup
 	for range 12 {
 		all.Go(func() {
-			if err := s.Approver().CheckPassphrase("wrong"); !errors.Is(err, ErrProof) {
+			if err := a.CheckPassphrase("wrong"); !errors.Is(err, ErrProof) {
 				t.Error(err)
 			}
 		})

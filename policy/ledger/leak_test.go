@@ -1,0 +1,11 @@
+package ledger
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m) // no goroutine outlives the tests
+}
