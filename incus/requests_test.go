@@ -85,7 +85,7 @@ func (a *asking) asked(t *testing.T, domain string) (r ledger.Request) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if i := slices.IndexFunc(list, func(r ledger.Request) bool { return r.Rule == domain }); i >= 0 {
+		if i := slices.IndexFunc(list, func(r ledger.Request) bool { return r.Subject == domain }); i >= 0 {
 			return list[i]
 		}
 		if time.Now().After(end) {

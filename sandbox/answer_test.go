@@ -110,7 +110,7 @@ func TestTheAgentsFirstWordsAreShown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bare, _, err := a.store.Raise(ledger.Request{Owner: "me", Sandbox: "c1", Born: box.CreatedAt, Lineage: box.Lineage, Rule: "x.example.com", Source: ledger.ByConnection, Process: "7 curl"})
+	bare, _, err := a.store.Raise(ledger.Request{Owner: "me", Sandbox: "c1", Born: box.CreatedAt, Lineage: box.Lineage, Subject: "x.example.com", Source: ledger.ByConnection, Process: "7 curl"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func TestOneConnectionIsTheOneThatWaits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, _, err = a.store.Raise(ledger.Request{Owner: "me", Sandbox: "c2", Born: box.CreatedAt, Lineage: box.Lineage, Rule: r.Rule, Source: ledger.ByConnection, Held: time.Now().Add(time.Minute)})
+	_, _, err = a.store.Raise(ledger.Request{Owner: "me", Sandbox: "c2", Born: box.CreatedAt, Lineage: box.Lineage, Subject: r.Subject, Source: ledger.ByConnection, Held: time.Now().Add(time.Minute)})
 	if err != nil {
 		t.Fatal(err)
 	}

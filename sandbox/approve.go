@@ -107,7 +107,7 @@ func (m *Manager) Approve(ctx context.Context, a Approval) (Approved, error) {
 	if a.For < time.Second || a.For > longest {
 		return Approved{Request: r}, fmt.Errorf("%s is %w: a grant may last 1s to %s here (egress.max_grant of the policy)", units.Duration(a.For), ErrInvalid, units.Duration(longest))
 	}
-	rule, err := egress.ParseDomainRule(r.Rule)
+	rule, err := egress.ParseDomainRule(r.Subject)
 	if err != nil {
 		return Approved{Request: r}, err
 	}
@@ -145,7 +145,7 @@ func (m *Manager) Approve(ctx context.Context, a Approval) (Approved, error) {
 		out.Names = append(out.Names, s.Name)
 	}
 	if a.Scope != policy.Once {
-		m.settle(ctx, r.Owner, r.Lineage, fmt.Sprintf("granted by %s (%s)", r.Rule, r.ID))
+		m.settle(ctx, r.Owner, r.Lineage, fmt.Sprintf("granted by %s (%s)", r.Subject, r.ID))
 		if now, err := m.gate.backend.Egress(ctx, boxes[0].ID); err == nil {
 			out.Standing = egress.Standing(now.Rules, rule)
 		}
@@ -205,7 +205,7 @@ func (m *Manager) settle(ctx context.Context, owner, lineage, why string) {
 		return
 	}
 	for _, r := range open {
-		rule, err := egress.ParseDomainRule(r.Rule)
+		rule, err := egress.ParseDomainRule(r.Subject)
 		if err != nil {
 			continue
 		}

@@ -109,7 +109,7 @@ func (m *Manager) divide(v policy.Verdict, s Sandbox, rules []egress.Rule) (give
 func (m *Manager) raise(s Sandbox, reason string, wanted time.Duration, rules []egress.Rule, again bool) (out []ledger.Request, err error) {
 	for _, rule := range rules {
 		ask := ledger.Request{
-			Owner: s.Owner, Sandbox: s.Name, Born: s.CreatedAt, Lineage: s.Lineage, Rule: rule.String(), Reason: reason, Source: ledger.ByAgent, Wanted: ledger.Seconds(wanted / time.Second), Again: again,
+			Owner: s.Owner, Sandbox: s.Name, Born: s.CreatedAt, Lineage: s.Lineage, Subject: rule.String(), Reason: reason, Source: ledger.ByAgent, Wanted: ledger.Seconds(wanted / time.Second), Again: again,
 		}
 		r, _, err := m.gate.store.Raise(ask)
 		// One that is just being granted is for those that asked before: this one asks when that is over.

@@ -235,7 +235,7 @@ func (m *Manager) Destroy(ctx context.Context, owner string, names []string) (De
 	})
 	slices.Sort(d.Gone)
 	slices.Sort(d.Missing)
-	if len(d.Gone) > 0 && m.gate.store != nil {
+	if len(d.Gone) > 0 {
 		_ = m.withdraw(ctx, owner) // a request that stays open is found to be of nobody when it is approved
 	}
 	return d, nil

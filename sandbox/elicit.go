@@ -44,11 +44,11 @@ type Question struct {
 func (m *Manager) Question(ctx context.Context, r ledger.Request) Question {
 	q := Question{ID: m.Handle(r), Link: m.gate.policy.Now().Link(r.ID)}
 	names := r.Names()
-	q.Text = fmt.Sprintf("Sandbox %s wants to reach %s.", names[0], r.Rule)
+	q.Text = fmt.Sprintf("Sandbox %s wants to reach %s.", names[0], r.Subject)
 	if len(names) > 1 {
-		q.Text = fmt.Sprintf("Sandboxes %s want to reach %s.", strings.Join(names, ", "), r.Rule)
+		q.Text = fmt.Sprintf("Sandboxes %s want to reach %s.", strings.Join(names, ", "), r.Subject)
 	}
-	rule, err := egress.ParseDomainRule(r.Rule)
+	rule, err := egress.ParseDomainRule(r.Subject)
 	if err == nil && egress.Alike(rule.Domain) != "" {
 		q.Text += " Careful: " + egress.Alike(rule.Domain) + "."
 	}

@@ -62,7 +62,7 @@ func TestWhatWasGrantedIsSeenAndTakenBack(t *testing.T) {
 
 	for _, r := range []ledger.Request{one, wide, once} {
 		if _, names, err := a.human.RevokeRequest(t.Context(), r.ID, "test"); err != nil || len(names) == 0 {
-			t.Errorf("%s: %v, %v", r.Rule, names, err)
+			t.Errorf("%s: %v, %v", r.Subject, names, err)
 		}
 		if r, err := a.agent.WaitRequest(t.Context(), "me", r.ID, 0); err != nil || r.State != ledger.RequestRevoked {
 			t.Errorf("who asks about it hears %+v, %v", r, err)

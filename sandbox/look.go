@@ -59,11 +59,11 @@ func (m *Manager) Looks(ctx context.Context, requests []ledger.Request) ([]Look,
 	out := make([]Look, 0, len(requests))
 	for _, r := range requests {
 		relatives := of[[2]string{r.Owner, r.Lineage}]
-		look := Look{Request: r, Usual: m.usual(r), Handle: m.Handle(r), Refused: refused[[3]string{r.Owner, r.Lineage, r.Rule}], Lineage: len(relatives)}
-		if rule, err := egress.ParseDomainRule(r.Rule); err == nil {
+		look := Look{Request: r, Usual: m.usual(r), Handle: m.Handle(r), Refused: refused[[3]string{r.Owner, r.Lineage, r.Subject}], Lineage: len(relatives)}
+		if rule, err := egress.ParseDomainRule(r.Subject); err == nil {
 			look.Alike, look.Opens = egress.Alike(rule.Domain), rule.Opens()
 			if shown := egress.Display(rule.Domain); shown != rule.Domain {
-				look.Display = strings.Replace(r.Rule, rule.Domain, shown, 1)
+				look.Display = strings.Replace(r.Subject, rule.Domain, shown, 1)
 			}
 		}
 		for _, a := range r.Asked {
@@ -118,7 +118,7 @@ func (m *Manager) Weight(ctx context.Context, a Approval) (string, error) {
 		return "", err
 	}
 	var what []string
-	if rule, err := egress.ParseDomainRule(r.Rule); err == nil && rule.Wide() != "" {
+	if rule, err := egress.ParseDomainRule(r.Subject); err == nil && rule.Wide() != "" {
 		what = append(what, rule.Wide())
 	}
 	if a.Scope != policy.Once {

@@ -60,6 +60,9 @@ func NewManager(b Backend, d Defaults) *Manager {
 	if d.Policy == nil {
 		d.Policy = policy.Shipped()
 	}
+	if d.Store == nil {
+		d.Store = ledger.Noop()
+	}
 	return &Manager{read: b, gate: &gate{backend: b, policy: d.Policy, store: d.Store}, defaults: d, channel: "mcp"}
 }
 

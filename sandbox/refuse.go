@@ -34,7 +34,7 @@ func (m *Manager) Refuse(ctx context.Context, a Approval) (ledger.Request, error
 
 // takeRefused takes from the sandboxes of a lineage what was refused, where a grant allows it.
 func (m *Manager) takeRefused(ctx context.Context, r ledger.Request, by string) error {
-	rule, err := egress.ParseDomainRule(r.Rule)
+	rule, err := egress.ParseDomainRule(r.Subject)
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func (m *Manager) takeRefused(ctx context.Context, r ledger.Request, by string) 
 
 // release denies the connections that wait for the answer to a request.
 func (m *Manager) release(ctx context.Context, r ledger.Request) error {
-	rule, err := egress.ParseDomainRule(r.Rule)
+	rule, err := egress.ParseDomainRule(r.Subject)
 	if err != nil {
 		return err
 	}

@@ -310,7 +310,7 @@ func blockedConnectionsAreHeldAndAsked(t *testing.T) {
 	for end := time.Now().Add(10 * time.Second); (len(open()) == 0 || open()[0].Count < 2) && time.Now().Before(end); {
 		time.Sleep(5 * time.Millisecond)
 	}
-	want := []ledger.Request{{State: ledger.RequestOpen, Owner: "me", Sandbox: "c1", Rule: "asked.example.com", Process: "7 curl", Source: ledger.ByConnection, Count: 2}}
+	want := []ledger.Request{{State: ledger.RequestOpen, Owner: "me", Sandbox: "c1", Kind: ledger.ForDomain, Subject: "asked.example.com", Process: "7 curl", Source: ledger.ByConnection, Count: 2}}
 	if diff := cmp.Diff(want, open(), cmpopts.IgnoreFields(ledger.Request{}, "ID", "At", "Last", "Lineage", "Expires", "Asked", "Held")); diff != "" {
 		t.Errorf("the requests (-want +got):\n%s", diff)
 	}

@@ -18,16 +18,14 @@ func (m *Manager) KeepSwept(ctx context.Context, every time.Duration, report fun
 	defer tick.Stop()
 	var pruned time.Time
 	for {
-		if now := time.Now(); now.Sub(pruned).Abs() > pruneEvery && m.gate.store != nil {
+		if now := time.Now(); now.Sub(pruned).Abs() > pruneEvery {
 			pruned = now
 			if err := m.gate.store.Prune(m.gate.policy.Now().Keep()); err != nil {
 				report(nil, err)
 			}
 		}
-		if m.gate.store != nil {
-			if err := m.gate.store.Tidy(); err != nil {
-				report(nil, err)
-			}
+		if err := m.gate.store.Tidy(); err != nil {
+			report(nil, err)
 		}
 		expired, err := m.gate.backend.Sweep(ctx)
 		if ctx.Err() != nil {

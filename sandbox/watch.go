@@ -64,9 +64,6 @@ const PresenceLease = "human:"
 // KeepWatched raises requests for connections that no rule allows, holds them for the answer, and puts connections on
 // record, until ctx ends. say hears of what failed.
 func (m *Manager) KeepWatched(ctx context.Context, say func(error)) {
-	if m.gate.store == nil {
-		return
-	}
 	whose := rand.Text()
 	name := "watch:" + m.gate.backend.Gateway()
 	defer func() {
@@ -174,7 +171,7 @@ func (m *Manager) held(ctx context.Context, counts *counts, c Connection) error 
 		err = m.gate.backend.Hold(ctx, c.ID, c.Domain, c.Port, hold)
 	}
 	until := time.Now().Add(hold)
-	ask := ledger.Request{Owner: c.Owner, Sandbox: c.Sandbox, Born: s.CreatedAt, Lineage: c.Lineage, Rule: rule.String(), Source: ledger.ByConnection}
+	ask := ledger.Request{Owner: c.Owner, Sandbox: c.Sandbox, Born: s.CreatedAt, Lineage: c.Lineage, Subject: rule.String(), Source: ledger.ByConnection}
 	var call string
 	ask.Process, call = m.process(ctx, c)
 	if present {

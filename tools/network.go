@@ -108,7 +108,7 @@ var allowDomain = define(Tool{
 	var lines []string
 	for _, r := range got.Requests {
 		if r.State == ledger.RequestGranted {
-			out.Granted = append(out.Granted, r.Rule)
+			out.Granted = append(out.Granted, r.Subject)
 		}
 		out.Requests = append(out.Requests, requestOf(r))
 		lines = append(lines, requestText(r))
@@ -126,7 +126,7 @@ var allowDomain = define(Tool{
 })
 
 func requestOf(r ledger.Request) requestFor {
-	out := requestFor{ID: r.ID, Domain: r.Rule, State: r.State, Answer: r.Answer}
+	out := requestFor{ID: r.ID, Domain: r.Subject, State: r.State, Answer: r.Answer}
 	if r.State == ledger.RequestGranting {
 		out.State = ledger.RequestOpen // to whom waits it is the same
 	}
@@ -145,20 +145,20 @@ func requestText(r ledger.Request) string {
 	switch r.State {
 	case ledger.RequestGranted:
 		if !r.Until.IsZero() && time.Now().After(r.Until) {
-			return fmt.Sprintf("%s: %s was granted until %s, which is over%s; ask again if you need it", r.ID, r.Rule, clock(r.Until), answer)
+			return fmt.Sprintf("%s: %s was granted until %s, which is over%s; ask again if you need it", r.ID, r.Subject, clock(r.Until), answer)
 		}
 		if r.Until.IsZero() {
-			return fmt.Sprintf("%s: %s is granted%s", r.ID, r.Rule, answer)
+			return fmt.Sprintf("%s: %s is granted%s", r.ID, r.Subject, answer)
 		}
-		return fmt.Sprintf("%s: %s is granted until %s%s", r.ID, r.Rule, clock(r.Until), answer)
+		return fmt.Sprintf("%s: %s is granted until %s%s", r.ID, r.Subject, clock(r.Until), answer)
 	case ledger.RequestDenied:
-		return fmt.Sprintf("%s: %s was denied by a human%s; do without it", r.ID, r.Rule, answer)
+		return fmt.Sprintf("%s: %s was denied by a human%s; do without it", r.ID, r.Subject, answer)
 	case ledger.RequestRevoked:
-		return fmt.Sprintf("%s: %s was granted, and a human took that back; do without it, or ask again", r.ID, r.Rule)
+		return fmt.Sprintf("%s: %s was granted, and a human took that back; do without it, or ask again", r.ID, r.Subject)
 	case ledger.RequestExpired, ledger.RequestWithdrawn:
-		return fmt.Sprintf("%s: the request for %s is %s%s", r.ID, r.Rule, r.State, answer)
+		return fmt.Sprintf("%s: the request for %s is %s%s", r.ID, r.Subject, r.State, answer)
 	}
-	return fmt.Sprintf("%s: a human is asked about %s; call wait with this id for the answer, and go on with other work meanwhile", r.ID, r.Rule)
+	return fmt.Sprintf("%s: a human is asked about %s; call wait with this id for the answer, and go on with other work meanwhile", r.ID, r.Subject)
 }
 
 var denyDomain = define(Tool{
@@ -206,7 +206,7 @@ func EgressOf(c sandbox.EgressChange, to view.Audience) egressOutput {
 		out.Rules = append(out.Rules, rule)
 	}
 	for _, r := range c.Requests {
-		out.Requests = append(out.Requests, r.ID+" "+r.Rule)
+		out.Requests = append(out.Requests, r.ID+" "+r.Subject)
 	}
 	for _, d := range c.Denials {
 		out.Denials = append(out.Denials, egressDenial{d.Where(), d.Reason, d.Count, d.At})

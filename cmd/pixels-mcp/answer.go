@@ -71,7 +71,7 @@ func (a *app) approve(ctx context.Context, m *sandbox.Manager, answer sandbox.Ap
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.out, "%s: %s is in reach of %s until %s\n", got.ID, got.Rule, reached(got), moment(got.Until))
+	fmt.Fprintf(a.out, "%s: %s is in reach of %s until %s\n", got.ID, got.Subject, reached(got), moment(got.Until))
 	for _, d := range got.Standing {
 		fmt.Fprintf(a.out, "  but not %s, which stays denied (by %s)\n", d.Rule, d.From)
 	}
@@ -151,7 +151,7 @@ func (a *app) requestsDeny() *cobra.Command {
 						all = append(all, err)
 						continue
 					}
-					fmt.Fprintf(a.out, "%s: %s is denied to %s, and to all that is made of the same\n", r.ID, r.Rule, strings.Join(r.Names(), ", "))
+					fmt.Fprintf(a.out, "%s: %s is denied to %s, and to all that is made of the same\n", r.ID, r.Subject, strings.Join(r.Names(), ", "))
 				}
 				return errors.Join(all...)
 			})

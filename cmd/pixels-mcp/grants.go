@@ -105,9 +105,9 @@ func (a *app) requestsRevoke() *cobra.Command {
 					case err != nil:
 						all = append(all, err)
 					case len(names) == 0:
-						fmt.Fprintf(a.out, "%s: %s had ended in all sandboxes already\n", r.ID, r.Rule)
+						fmt.Fprintf(a.out, "%s: %s had ended in all sandboxes already\n", r.ID, r.Subject)
 					default:
-						fmt.Fprintf(a.out, "%s: %s is taken back from %s\n", r.ID, r.Rule, plain.Some(names, someNames))
+						fmt.Fprintf(a.out, "%s: %s is taken back from %s\n", r.ID, r.Subject, plain.Some(names, someNames))
 					}
 				}
 				return errors.Join(all...)

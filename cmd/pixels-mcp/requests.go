@@ -80,7 +80,7 @@ func (a *app) requestsList() *cobra.Command {
 				w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 				fmt.Fprintln(w, "ID\tSTATE\tSANDBOX\tDOMAIN\tFOR\tASKED\tTIMES\tWHY")
 				for _, r := range list {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s ago\t%d\t%s\n", handle(m, r), r.State, whoAsks(r), r.Rule, lasting(m, r), ago(r.At), r.Count, why(r))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s ago\t%d\t%s\n", handle(m, r), r.State, whoAsks(r), r.Subject, lasting(m, r), ago(r.At), r.Count, why(r))
 				}
 				if err := w.Flush(); err != nil {
 					return err
@@ -204,7 +204,7 @@ func (a *app) requestsShow() *cobra.Command {
 func (a *app) showRequest(ctx context.Context, m *sandbox.Manager, r ledger.Request) error {
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	lines := [][2]string{
-		{"request", handle(m, r) + ", " + string(r.State)}, {"to reach", r.Rule}, {"asked by", fmt.Sprintf("%s of %s", strings.Join(r.Names(), ", "), r.Owner)},
+		{"request", handle(m, r) + ", " + string(r.State)}, {"to reach", r.Subject}, {"asked by", fmt.Sprintf("%s of %s", strings.Join(r.Names(), ", "), r.Owner)},
 		{"why", why(r)}, {"process", r.Process}, {"asked", fmt.Sprintf("%s, %d times, last %s", moment(r.At), r.Count, moment(r.Last))},
 	}
 	if !r.State.Ended() {
@@ -306,9 +306,9 @@ func (a *app) tell(m *sandbox.Manager, r ledger.Request, asJSON bool) error {
 	now := time.Now().Format("15:04:05")
 	var text string
 	if r.State.Ended() {
-		text = fmt.Sprintf("%s  %s  %s: %s, %s", now, r.ID, r.Rule, r.State, strings.TrimSpace(r.DecidedBy+" "+r.Answer))
+		text = fmt.Sprintf("%s  %s  %s: %s, %s", now, r.ID, r.Subject, r.State, strings.TrimSpace(r.DecidedBy+" "+r.Answer))
 	} else {
-		text = fmt.Sprintf("%s  %s  %s wants to reach %s for %s: %s", now, m.Handle(r), whoAsks(r), r.Rule, lasting(m, r), why(r))
+		text = fmt.Sprintf("%s  %s  %s wants to reach %s for %s: %s", now, m.Handle(r), whoAsks(r), r.Subject, lasting(m, r), why(r))
 	}
 	_, err := fmt.Fprintln(a.out, text)
 	return err

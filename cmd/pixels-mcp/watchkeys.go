@@ -156,7 +156,7 @@ func (w *watching) decide(yes, held bool, now time.Time) tea.Cmd {
 			if err != nil {
 				return answered(view.Error(err, view.Terminal))
 			}
-			return answered(r.Rule + " is denied")
+			return answered(r.Subject + " is denied")
 		}
 	}
 	if w.proof != policy.Terminal {
@@ -173,7 +173,7 @@ func (w *watching) decide(yes, held bool, now time.Time) tea.Cmd {
 		}
 	}
 	if !w.busy && heavy != "" {
-		w.said = fmt.Sprintf("press a again for %s: %s", look.Rule, heavy)
+		w.said = fmt.Sprintf("press a again for %s: %s", look.Subject, heavy)
 		return nil
 	}
 	w.busy, w.sure = true, ""
@@ -182,7 +182,7 @@ func (w *watching) decide(yes, held bool, now time.Time) tea.Cmd {
 		if err != nil {
 			return answered(view.Error(err, view.Terminal))
 		}
-		return answered(fmt.Sprintf("%s is in reach of %s until %s", got.Rule, reached(got), moment(got.Until)))
+		return answered(fmt.Sprintf("%s is in reach of %s until %s", got.Subject, reached(got), moment(got.Until)))
 	}
 }
 
@@ -203,7 +203,7 @@ func (w *watching) View() string {
 		if l.ID == w.at {
 			mark = "> "
 		}
-		line("%s%s   %s%s", mark, l.Rule, whoAsks(l.Request), heldFor(l))
+		line("%s%s   %s%s", mark, l.Subject, whoAsks(l.Request), heldFor(l))
 		if l.ID == w.at {
 			w.details(line, l)
 		}

@@ -27,7 +27,7 @@ func newWatched(t *testing.T, rules ...string) *watched {
 	w.watching = &watching{
 		proof: policy.Terminal,
 		heavy: func(a sandbox.Approval) (string, error) {
-			if strings.HasPrefix(w.looks[w.index()].Rule, "*") {
+			if strings.HasPrefix(w.looks[w.index()].Subject, "*") {
 				return "every name below", nil
 			}
 			return "", nil
@@ -49,7 +49,7 @@ func newWatched(t *testing.T, rules ...string) *watched {
 func (w *watched) has(rules ...string) {
 	var looks []sandbox.Look
 	for _, rule := range rules {
-		r := ledger.Request{ID: "req-" + strings.Trim(rule, "*."), Rule: rule, Asked: []ledger.Asker{{Sandbox: "box"}}}
+		r := ledger.Request{ID: "req-" + strings.Trim(rule, "*."), Subject: rule, Asked: []ledger.Asker{{Sandbox: "box"}}}
 		looks = append(looks, sandbox.Look{Request: r, Handle: r.Handle(time.Hour), Usual: time.Hour})
 	}
 	w.show(looks)
@@ -123,7 +123,7 @@ func TestWhatAWatchShows(t *testing.T) {
 	if !strings.Contains(w.View(), "nothing is asked") {
 		t.Error(w.View())
 	}
-	r := ledger.Request{ID: "req-a", Owner: "me", Rule: "x.example", Reason: "to try \x1b[2J", Held: time.Now().Add(9500 * time.Millisecond), Asked: []ledger.Asker{{Sandbox: "c1"}, {Sandbox: "c2"}}, Count: 3}
+	r := ledger.Request{ID: "req-a", Owner: "me", Subject: "x.example", Reason: "to try \x1b[2J", Held: time.Now().Add(9500 * time.Millisecond), Asked: []ledger.Asker{{Sandbox: "c1"}, {Sandbox: "c2"}}, Count: 3}
 	w.show([]sandbox.Look{{Request: r, Handle: "req-a-x", Usual: time.Hour, Alike: "it looks like another", Opens: "data", Lineage: 9, Refused: 2, Askers: []sandbox.LookAsker{{Asker: r.Asked[0], Reaches: "nothing yet"}, {Asker: r.Asked[1], Gone: true}}}})
 	w.keys("j")
 	text := w.View()

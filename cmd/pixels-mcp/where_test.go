@@ -34,7 +34,7 @@ func TestOneInstallationIsOnePlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	if _, _, err := other.Raise(ledger.Request{Owner: "me", Sandbox: "box", Lineage: "box", Rule: "example.com", Source: ledger.ByAgent}); err != nil {
+	if _, _, err := other.Raise(ledger.Request{Owner: "me", Sandbox: "box", Lineage: "box", Subject: "example.com", Source: ledger.ByAgent}); err != nil {
 		t.Fatal(err)
 	}
 	cmd := osexec.Command(self(t), "audit")

@@ -67,7 +67,11 @@ func (d *Demo) held(ctx context.Context, file *url.URL, get func() (exec, error)
 	var r request
 	for tries := 0; r.ID == ""; tries++ {
 		select {
-		case r = <-asked:
+		case next, open := <-asked:
+			if !open {
+				return "", false, fmt.Errorf("`requests watch` ended before it showed the request")
+			}
+			r = next
 		case <-time.After(3 * time.Second):
 			if tries == 5 {
 				return "", false, fmt.Errorf("the attempts before raised no request")

@@ -141,7 +141,7 @@ func (s *Server) approval(r *http.Request) (a sandbox.Approval, rule string, err
 		return a, "", fmt.Errorf("how long it is to last is %w", sandbox.ErrInvalid)
 	}
 	request, err := s.manager.Request(r.PathValue("id"))
-	return sandbox.Approval{ID: r.PathValue("id"), Seen: r.PostFormValue("seen"), By: by(r), Scope: policy.Scope(r.PostFormValue("scope")), For: lasting, Answer: r.PostFormValue("answer")}, request.Rule, err
+	return sandbox.Approval{ID: r.PathValue("id"), Seen: r.PostFormValue("seen"), By: by(r), Scope: policy.Scope(r.PostFormValue("scope")), For: lasting, Answer: r.PostFormValue("answer")}, request.Subject, err
 }
 
 // errHeavy means that an approval is for much, and must be asked for once more by that.
@@ -189,7 +189,7 @@ func (s *Server) approve(w http.ResponseWriter, r *http.Request, mine *session) 
 	}
 	said := ""
 	if err == nil {
-		said = fmt.Sprintf("%s is in reach of %s until %s.", got.Rule, reach(got), clock(got.Until))
+		said = fmt.Sprintf("%s is in reach of %s until %s.", got.Subject, reach(got), clock(got.Until))
 		for _, d := range got.Standing {
 			said += fmt.Sprintf(" Not %s: that stays denied (by %s).", d.Rule, d.From)
 		}
@@ -210,7 +210,7 @@ func reach(r sandbox.Approved) string {
 
 func (s *Server) deny(w http.ResponseWriter, r *http.Request, mine *session) {
 	got, err := s.manager.Refuse(r.Context(), sandbox.Approval{ID: r.PathValue("id"), Seen: r.PostFormValue("seen"), By: by(r), Answer: r.PostFormValue("answer")})
-	s.answer(w, fmt.Sprintf("%s is denied to %s.", got.Rule, got.Sandbox), err)
+	s.answer(w, fmt.Sprintf("%s is denied to %s.", got.Subject, got.Sandbox), err)
 }
 
 // answer says in a line what came of a form.

@@ -127,7 +127,7 @@ func TestACardShowsWhatMatters(t *testing.T) {
 	if _, err := s.agent.AsHuman("cli").Allow(t.Context(), "alice", sandbox.AllowRequest{Name: "box-1", Domains: []string{"docs.example.org"}}); err != nil {
 		t.Fatal(err)
 	}
-	held := ledger.Request{Owner: "alice", Sandbox: "box-1", Born: box.CreatedAt, Lineage: box.Lineage, Rule: "*." + no.Rule, Source: ledger.ByConnection, Process: "7 curl", Held: time.Now().Add(4 * time.Second)}
+	held := ledger.Request{Owner: "alice", Sandbox: "box-1", Born: box.CreatedAt, Lineage: box.Lineage, Subject: "*." + no.Subject, Source: ledger.ByConnection, Process: "7 curl", Held: time.Now().Add(4 * time.Second)}
 	if _, _, err := s.store.Raise(held); err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func TestACardShowsWhatMatters(t *testing.T) {
 	}
 	run(t, ctx, comes(`document.querySelector("[data-held]").textContent.includes("the agent must try again")`))
 	// The agent's words come to the card that is there.
-	if got, err := s.agent.Allow(t.Context(), "alice", sandbox.AllowRequest{Name: "box-2", Domains: []string{held.Rule}, Reason: "to pay"}); err != nil || len(got.Requests) != 1 {
+	if got, err := s.agent.Allow(t.Context(), "alice", sandbox.AllowRequest{Name: "box-2", Domains: []string{held.Subject}, Reason: "to pay"}); err != nil || len(got.Requests) != 1 {
 		t.Fatal(got, err)
 	}
 	run(t, ctx, comes(`document.querySelector("[data-card]").textContent.includes("to pay")`), comes(`document.querySelector("[data-card]").textContent.includes("the 2 that asked")`))

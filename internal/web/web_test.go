@@ -350,7 +350,7 @@ func (s *site) thousand(t testing.TB) {
 	t.Helper()
 	for i := range 1000 {
 		_, _, err := s.store.Raise(ledger.Request{
-			Owner: fmt.Sprint("owner", i/40), Sandbox: "box", Lineage: fmt.Sprint("lineage", i/20), Rule: fmt.Sprintf("h%d.example.com", i), Source: ledger.ByAgent, Reason: "one of many",
+			Owner: fmt.Sprint("owner", i/40), Sandbox: "box", Lineage: fmt.Sprint("lineage", i/20), Subject: fmt.Sprintf("h%d.example.com", i), Source: ledger.ByAgent, Reason: "one of many",
 		})
 		if err != nil {
 			t.Fatal(err)

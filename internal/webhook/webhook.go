@@ -45,8 +45,8 @@ func Notify(ctx context.Context, s *policy.Set, r ledger.Request) error {
 	if to == "" {
 		return nil
 	}
-	n := Notice{ID: r.ID, At: r.At, Owner: r.Owner, Sandbox: r.Sandbox, Domain: r.Rule, Source: r.Source, Reason: r.Reason, Process: r.Process, Link: s.Link(r.ID)}
-	n.Text = fmt.Sprintf("Sandbox %s of %s wants to reach %s.", r.Sandbox, r.Owner, r.Rule)
+	n := Notice{ID: r.ID, At: r.At, Owner: r.Owner, Sandbox: r.Sandbox, Domain: r.Subject, Source: r.Source, Reason: r.Reason, Process: r.Process, Link: s.Link(r.ID)}
+	n.Text = fmt.Sprintf("Sandbox %s of %s wants to reach %s.", r.Sandbox, r.Owner, r.Subject)
 	if r.Reason != "" {
 		n.Text += fmt.Sprintf(" The agent says: %q.", r.Reason)
 	}

@@ -51,7 +51,7 @@ func TestAWebhookHearsOnceOfEachRequest(t *testing.T) {
 			said = append(said, err)
 		}
 	}
-	first := ledger.Request{Owner: "alice", Sandbox: "base-1", Lineage: "base", Rule: "example.com", Source: ledger.ByAgent, Reason: "to read the docs"}
+	first := ledger.Request{Owner: "alice", Sandbox: "base-1", Lineage: "base", Subject: "example.com", Source: ledger.ByAgent, Reason: "to read the docs"}
 	r, _, err := s.Raise(first)
 	if err != nil {
 		t.Fatal(err)

@@ -50,11 +50,11 @@ func Seen(digest string, usual func(Request) time.Duration) func(Request) error 
 	}
 }
 
-// Refusals counts how often each question was answered with no, by owner, lineage and rule.
+// Refusals counts how often each question was answered with no, by owner, lineage and subject.
 func (s *Store) Refusals() (out map[[3]string]int, err error) {
 	err = s.with(func(db *sql.DB) error {
 		out = map[[3]string]int{}
-		rows, err := db.Query("SELECT owner, lineage, rule, count(*) FROM requests WHERE state = 'denied' GROUP BY owner, lineage, rule")
+		rows, err := db.Query("SELECT owner, lineage, subject, count(*) FROM requests WHERE state = 'denied' GROUP BY owner, lineage, kind, subject")
 		if err != nil {
 			return err
 		}
@@ -91,9 +91,6 @@ func (s *Store) Withdraw(id, why string) (Request, error) {
 
 // move brings a request from one state to another, with what to says of it. seen may refuse; nil never does.
 func (s *Store) move(id string, from RequestState, to Request, seen func(Request) error) (r Request, err error) {
-	if s == nil {
-		return r, errNoStore
-	}
 	now := s.now()
 	var until, decided int64
 	if !to.Until.IsZero() {
@@ -130,7 +127,7 @@ func (s *Store) move(id string, from RequestState, to Request, seen func(Request
 		return err
 	})
 	if err == nil && to.State.Ended() {
-		s.Add(Record{Kind: Answered, Owner: r.Owner, Sandbox: r.Sandbox, Lineage: r.Lineage, Target: r.Rule, Rule: r.ID, Verdict: string(r.State), Detail: r.terms(), Channel: channel(r.DecidedBy)})
+		s.Add(Record{Kind: Answered, Owner: r.Owner, Sandbox: r.Sandbox, Lineage: r.Lineage, Target: r.Subject, Rule: r.ID, Verdict: string(r.State), Detail: r.terms(), Channel: channel(r.DecidedBy)})
 	}
 	return r, err
 }

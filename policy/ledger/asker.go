@@ -94,7 +94,7 @@ func (r Request) Digest(usual time.Duration) string {
 		asked = append(asked, fmt.Sprint(a.Sandbox, " ", milliseconds(a.Born)))
 	}
 	slices.Sort(asked)
-	b, _ := json.Marshal([]any{r.ID, r.Owner, r.Lineage, r.Sandbox, r.Rule, r.Reason, r.Process, r.Source, r.Wanted, asked, usual}) // it can be written
+	b, _ := json.Marshal([]any{r.ID, r.Owner, r.Lineage, r.Sandbox, r.Subject, r.Reason, r.Process, r.Source, r.Wanted, asked, usual}) // it can be written
 	sum := sha256.Sum256(b)
 	return strings.ToLower(base32.StdEncoding.EncodeToString(sum[:])[:12])
 }
@@ -112,5 +112,5 @@ func ParseHandle(handle string) (id, digest string) {
 
 // changed is the error of an answer to what was shown earlier.
 func (r Request) changed(usual time.Duration) error {
-	return fmt.Errorf("%w: %s is for %s, asked by %s, for %s; look at it, and answer %s", ErrChanged, r.ID, r.Rule, strings.Join(r.Names(), ", "), units.Duration(usual), r.Handle(usual))
+	return fmt.Errorf("%w: %s is for %s, asked by %s, for %s; look at it, and answer %s", ErrChanged, r.ID, r.Subject, strings.Join(r.Names(), ", "), units.Duration(usual), r.Handle(usual))
 }

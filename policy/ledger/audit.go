@@ -86,7 +86,7 @@ const (
 
 // Add puts a record down. It doesn't wait for the disk; one that can't be kept is said to whoever looks after the store.
 func (s *Store) Add(r Record) {
-	if s == nil {
+	if s.none {
 		return
 	}
 	if r.At.IsZero() {
@@ -280,7 +280,7 @@ func (s *Store) Has(sandbox string) (has bool, err error) {
 // Prune removes what is older than keep, and records above a number, but no request that is open.
 func (s *Store) Prune(keep time.Duration) error {
 	before := s.now().Add(-keep).UnixMilli()
-	return s.tx(func(tx *sql.Tx) error {
+	return unlessNone(s.tx(func(tx *sql.Tx) error {
 		// Records go from the first on, so that the chain of the others holds; the last one that goes is its anchor.
 		var to int64
 		err := tx.QueryRow("SELECT max(coalesce((SELECT min(id) - 1 FROM audit WHERE at >= ?1), (SELECT max(id) FROM audit), 0), coalesce((SELECT max(id) FROM audit), 0) - ?2)", before, mostRecords).Scan(&to)
@@ -304,7 +304,7 @@ func (s *Store) Prune(keep time.Duration) error {
 			_, err = tx.Exec("DELETE FROM askers WHERE request NOT IN (SELECT id FROM requests)")
 		}
 		return err
-	})
+	}))
 }
 
 // Use is how often connections of a sandbox to one place were let out.

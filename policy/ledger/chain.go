@@ -14,17 +14,8 @@ import (
 // Records are chained: each has a hash of itself and of the hash before it. So a record that was changed, added or taken out
 // afterwards shows, unless whoever did it computed all that follows anew: who can write the file can do that.
 
-// chained tables: anchors has the record before the first one that is there, with its hash, and the last one that was
-// written, so that a missing end shows, too.
-const chainTables = `
-CREATE TABLE IF NOT EXISTS anchors (
-	name TEXT PRIMARY KEY, -- first or last
-	id   INTEGER NOT NULL,
-	hash BLOB NOT NULL,
-	at   INTEGER NOT NULL
-);
-`
-
+// The anchors: the record before the first one that is there, with its hash, and the last one that was written, so that a
+// missing end shows, too.
 const (
 	anchorFirst = "first" // what was pruned ends here
 	anchorLast  = "last"

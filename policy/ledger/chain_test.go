@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"database/sql"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -115,7 +116,14 @@ func TestAFileOfAnOlderVersionIsChainedFromNowOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.Exec(tables + "PRAGMA user_version = 1; INSERT INTO audit (at, kind) VALUES (1000, 'exec'), (2000, 'exec')"); err != nil {
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(migrations[0](tx), tx.Commit()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec("PRAGMA user_version = 1; INSERT INTO audit (at, kind) VALUES (1000, 'exec'), (2000, 'exec')"); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.Close(); err != nil {

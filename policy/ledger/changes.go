@@ -21,7 +21,7 @@ type changes struct {
 // Changes returns what gives a channel that is closed at the next change of the file, by this process or another one. A
 // change may be one of the records as well. done must be called at the end.
 func (s *Store) Changes() (next func() <-chan struct{}, done func()) {
-	if s == nil {
+	if s.none {
 		return func() <-chan struct{} { return nil }, func() {}
 	}
 	c := &s.changes

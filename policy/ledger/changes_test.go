@@ -37,7 +37,7 @@ func TestWhoWaitsWritesNothing(t *testing.T) {
 		return n
 	}
 	for _, answering := range []*Store{here, there} {
-		r, _, err := here.Raise(Request{Owner: "me", Sandbox: "box", Lineage: "l", Rule: map[bool]string{true: "a.example.com", false: "b.example.com"}[answering == here], Source: ByAgent})
+		r, _, err := here.Raise(Request{Owner: "me", Sandbox: "box", Lineage: "l", Subject: map[bool]string{true: "a.example.com", false: "b.example.com"}[answering == here], Source: ByAgent})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +87,7 @@ func TestReadingWaitsForNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	r, _, err := s.Raise(Request{Owner: "me", Sandbox: "box", Lineage: "l", Rule: "a.example.com", Source: ByAgent})
+	r, _, err := s.Raise(Request{Owner: "me", Sandbox: "box", Lineage: "l", Subject: "a.example.com", Source: ByAgent})
 	if err != nil {
 		t.Fatal(err)
 	}

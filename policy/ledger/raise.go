@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"crypto/rand"
 	"database/sql"
 	"errors"
@@ -13,13 +14,11 @@ import (
 )
 
 // Raise puts a question to a human, or adds who asks to one that is open, which stays as an agent asked it first: the same
-// rule for the same lineage is one question. One that was answered with no a short time ago is not put again: it is returned
+// subject for the same lineage is one question. One that was answered with no a short time ago is not put again: it is returned
 // as it was answered. fresh tells that it is new.
 func (s *Store) Raise(ask Request) (r Request, fresh bool, err error) {
-	if s == nil {
-		return r, false, errNoStore
-	}
 	now := s.now()
+	ask.Kind = cmp.Or(ask.Kind, ForDomain)
 	if err := s.brake(ask.Owner, now); err != nil {
 		return r, false, err
 	}
@@ -30,8 +29,8 @@ func (s *Store) Raise(ask Request) (r Request, fresh bool, err error) {
 			return err
 		}
 		var found error
-		r, found = scan(tx.QueryRow(columns(now)+` WHERE owner = ? AND lineage = ? AND rule = ? AND (state IN ('open', 'granting') OR state = 'denied' AND decided_at > ?)
-			ORDER BY at DESC LIMIT 1`, ask.Owner, ask.Lineage, ask.Rule, now.Add(-refusedFor).UnixMilli()))
+		r, found = scan(tx.QueryRow(columns(now)+` WHERE owner = ? AND lineage = ? AND kind = ? AND subject = ? AND (state IN ('open', 'granting') OR state = 'denied' AND decided_at > ?)
+			ORDER BY at DESC LIMIT 1`, ask.Owner, ask.Lineage, ask.Kind, ask.Subject, now.Add(-refusedFor).UnixMilli()))
 		switch {
 		case found == nil && (r.State != RequestOpen || ask.Again): // one that is being granted is for those who asked before
 			return nil
@@ -57,8 +56,8 @@ func (s *Store) Raise(ask Request) (r Request, fresh bool, err error) {
 		}
 		r, fresh = ask, true
 		r.ID, r.State, r.At, r.Last, r.Count, r.Expires = "req-"+strings.ToLower(rand.Text()[:10]), RequestOpen, now.UTC(), now.UTC(), 1, now.Add(requestLife).UTC()
-		_, err := tx.Exec("INSERT INTO requests (id, at, last, state, owner, sandbox, lineage, rule, reason, process, source, wanted, expires) VALUES (?, ?, ?, 'open', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-			r.ID, now.UnixMilli(), now.UnixMilli(), r.Owner, r.Sandbox, r.Lineage, r.Rule, r.Reason, r.Process, r.Source, r.Wanted, r.Expires.UnixMilli())
+		_, err := tx.Exec("INSERT INTO requests (id, at, last, state, owner, sandbox, lineage, kind, subject, reason, process, source, wanted, expires) VALUES (?, ?, ?, 'open', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+			r.ID, now.UnixMilli(), now.UnixMilli(), r.Owner, r.Sandbox, r.Lineage, r.Kind, r.Subject, r.Reason, r.Process, r.Source, r.Wanted, r.Expires.UnixMilli())
 		if err == nil {
 			err = joins(tx, r.ID, ask)
 		}
@@ -76,7 +75,7 @@ func (s *Store) Raise(ask Request) (r Request, fresh bool, err error) {
 		if s.Fresh != nil {
 			s.telling.Go(func() { s.Fresh(r) })
 		}
-		s.Add(Record{Kind: Asked, Owner: r.Owner, Sandbox: r.Sandbox, Lineage: r.Lineage, Target: r.Rule, Rule: r.ID, Detail: r.Reason, Process: r.Process, Channel: string(r.Source)})
+		s.Add(Record{Kind: Asked, Owner: r.Owner, Sandbox: r.Sandbox, Lineage: r.Lineage, Target: r.Subject, Rule: r.ID, Detail: r.Reason, Process: r.Process, Channel: string(r.Source)})
 	}
 	return r, fresh, err
 }
@@ -127,12 +126,12 @@ func bounded(tx *sql.Tx, ask Request, now time.Time) error {
 func (s *Store) Tidy() error {
 	now := s.now()
 	var some bool
-	err := s.read(func(db *sql.DB) error {
+	err := s.with(func(db *sql.DB) error {
 		return db.QueryRow("SELECT EXISTS (SELECT 1 FROM requests WHERE state = 'open' AND expires < ? OR state = 'granting' AND decided_at < ?)",
 			now.UnixMilli(), now.Add(-stuckFor).UnixMilli()).Scan(&some)
 	})
 	if err != nil || !some {
-		return err
+		return unlessNone(err)
 	}
 	return s.tx(func(tx *sql.Tx) error { return tidy(tx, now) })
 }

@@ -26,7 +26,8 @@ type Request struct {
 	Asked   []Asker      `json:"asked"`         // all that asked
 	Held    time.Time    `json:"held,omitzero"` // until when a connection waits for the answer, of several the last one
 	Lineage string       `json:"lineage"`
-	Rule    string       `json:"rule"`              // a domain with its port, as egress.ParseRule reads it
+	Kind    RequestKind  `json:"kind"`
+	Subject string       `json:"rule"`              // of a domain: the domain with its port, as egress.ParseRule reads it
 	Reason  string       `json:"reason,omitempty"`  // the agent's words
 	Process string       `json:"process,omitempty"` // as the sandbox says
 	Source  Source       `json:"source"`
@@ -40,6 +41,12 @@ type Request struct {
 	Until     time.Time    `json:"until,omitzero"`   // end of the grant
 	Answer    string       `json:"answer,omitempty"` // the human's words
 }
+
+// RequestKind is what a request is for.
+type RequestKind string
+
+// ForDomain is a request to reach a domain, and the kind of a question that names none.
+const ForDomain RequestKind = "domain"
 
 // IsRequest tells whether an ID has the form of a request's.
 func IsRequest(id string) bool { return strings.HasPrefix(id, "req-") }
@@ -98,7 +105,7 @@ var (
 
 // Requests returns those in one of the states, the oldest first; all when none is given. An empty owner is all owners.
 func (s *Store) Requests(owner string, limit int, states ...RequestState) (out []Request, err error) {
-	err = s.read(func(db *sql.DB) error {
+	err = s.with(func(db *sql.DB) error {
 		out = []Request{}
 		text, args := columns(s.now())+" WHERE (?1 = '' OR owner = ?1)", []any{owner}
 		if len(states) > 0 {
@@ -131,28 +138,15 @@ func (s *Store) Requests(owner string, limit int, states ...RequestState) (out [
 
 // Request returns one; ErrNoRequest.
 func (s *Store) Request(id string) (r Request, err error) {
-	err = s.read(func(db *sql.DB) (err error) {
+	err = s.with(func(db *sql.DB) (err error) {
 		r, err = find(db, id, s.now())
 		return err
 	})
 	return r, err
 }
 
-var errNoStore = errors.New("there is no store of requests, so no human can be asked; what the server said at its start tells why")
-
-// read reads. It waits for nobody who writes.
-func (s *Store) read(do func(*sql.DB) error) error {
-	if s == nil {
-		return errNoStore
-	}
-	return s.with(do)
-}
-
 // tx does something in a transaction that writes.
 func (s *Store) tx(do func(*sql.Tx) error) error {
-	if s == nil {
-		return errNoStore
-	}
 	return s.with(func(db *sql.DB) error {
 		tx, err := db.Begin()
 		if err != nil {
@@ -173,9 +167,9 @@ func (s *Store) tx(do func(*sql.Tx) error) error {
 func columns(now time.Time) string {
 	stuck := fmt.Sprintf("state = 'granting' AND decided_at < %d", now.Add(-stuckFor).UnixMilli())
 	expired := fmt.Sprintf("(state = 'open' OR %s) AND expires < %d", stuck, now.UnixMilli())
-	return fmt.Sprintf(`SELECT id, at, last, state, owner, sandbox, lineage, rule, reason, process, source, wanted, count, expires, decided_at, decided_by, scope, until, answer,
+	return fmt.Sprintf(`SELECT id, at, last, state, owner, sandbox, lineage, kind, subject, reason, process, source, wanted, count, expires, decided_at, decided_by, scope, until, answer,
 	(SELECT json_group_array(json_object('Sandbox', a.sandbox, 'Born', a.born, 'Count', a.count, 'Held', a.held)) FROM (SELECT * FROM askers WHERE request = requests.id ORDER BY rowid) a)
-	FROM (SELECT rowid AS number, id, at, last, owner, sandbox, lineage, rule, reason, process, source, wanted, count, expires, scope, until,
+	FROM (SELECT rowid AS number, id, at, last, owner, sandbox, lineage, kind, subject, reason, process, source, wanted, count, expires, scope, until,
 		CASE WHEN %[1]s THEN 'expired' WHEN %[2]s THEN 'open' ELSE state END AS state,
 		CASE WHEN %[1]s THEN %[3]d WHEN %[2]s THEN 0 ELSE decided_at END AS decided_at,
 		CASE WHEN %[2]s THEN '' ELSE decided_by END AS decided_by,
@@ -194,7 +188,7 @@ func find(from querier, id string, now time.Time) (Request, error) {
 func scan(row interface{ Scan(...any) error }) (r Request, err error) {
 	var at, last, expires, decided, until int64
 	var askers string
-	err = row.Scan(&r.ID, &at, &last, &r.State, &r.Owner, &r.Sandbox, &r.Lineage, &r.Rule, &r.Reason, &r.Process, &r.Source, &r.Wanted, &r.Count, &expires, &decided, &r.DecidedBy, &r.Scope, &until, &r.Answer, &askers)
+	err = row.Scan(&r.ID, &at, &last, &r.State, &r.Owner, &r.Sandbox, &r.Lineage, &r.Kind, &r.Subject, &r.Reason, &r.Process, &r.Source, &r.Wanted, &r.Count, &expires, &decided, &r.DecidedBy, &r.Scope, &until, &r.Answer, &askers)
 	for _, t := range []struct {
 		ms int64
 		at *time.Time

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +22,7 @@ import (
 // processes share. Without it no sandbox and no protection is lost: what a sandbox may reach is in the backend.
 type Store struct {
 	path string
+	none bool // it keeps nothing: Noop
 	// say hears of what a human should know: a file that was put aside, records that could not be kept. Never nil.
 	say func(error)
 
@@ -43,78 +43,6 @@ type Store struct {
 
 	now func() time.Time // time.Now, but in tests
 }
-
-// version is that of the tables; a file of another one is not touched.
-const version = 1
-
-const tables = `
-CREATE TABLE IF NOT EXISTS audit (
-	id       INTEGER PRIMARY KEY,
-	at       INTEGER NOT NULL, -- Unix time in milliseconds
-	kind     TEXT NOT NULL,
-	owner    TEXT NOT NULL DEFAULT '',
-	sandbox  TEXT NOT NULL DEFAULT '',
-	lineage  TEXT NOT NULL DEFAULT '',
-	channel  TEXT NOT NULL DEFAULT '',
-	call     TEXT NOT NULL DEFAULT '',
-	tool     TEXT NOT NULL DEFAULT '',
-	verdict  TEXT NOT NULL DEFAULT '',
-	rule     TEXT NOT NULL DEFAULT '',
-	target   TEXT NOT NULL DEFAULT '',
-	detail   TEXT NOT NULL DEFAULT '',
-	process  TEXT NOT NULL DEFAULT '',
-	count    INTEGER NOT NULL DEFAULT 1,
-	code     INTEGER,
-	duration INTEGER NOT NULL DEFAULT 0 -- milliseconds
-);
-CREATE INDEX IF NOT EXISTS audit_at ON audit (at);
-CREATE INDEX IF NOT EXISTS audit_call ON audit (call) WHERE call != '';
-CREATE TABLE IF NOT EXISTS requests (
-	id         TEXT PRIMARY KEY,
-	at         INTEGER NOT NULL,
-	last       INTEGER NOT NULL, -- when it was asked last
-	state      TEXT NOT NULL,
-	owner      TEXT NOT NULL,
-	sandbox    TEXT NOT NULL,
-	lineage    TEXT NOT NULL,
-	rule       TEXT NOT NULL,
-	reason     TEXT NOT NULL DEFAULT '',
-	process    TEXT NOT NULL DEFAULT '',
-	source     TEXT NOT NULL, -- agent or connection
-	wanted     INTEGER NOT NULL DEFAULT 0, -- for how long, in seconds
-	count      INTEGER NOT NULL DEFAULT 1,
-	expires    INTEGER NOT NULL,
-	decided_at INTEGER NOT NULL DEFAULT 0,
-	decided_by TEXT NOT NULL DEFAULT '',
-	scope      TEXT NOT NULL DEFAULT '',
-	until      INTEGER NOT NULL DEFAULT 0,
-	answer     TEXT NOT NULL DEFAULT ''
-);
-CREATE UNIQUE INDEX IF NOT EXISTS requests_open ON requests (owner, lineage, rule) WHERE state IN ('open', 'granting');
-CREATE INDEX IF NOT EXISTS requests_state ON requests (state, at);
-CREATE TABLE IF NOT EXISTS askers ( -- of requests
-	request TEXT NOT NULL,
-	sandbox TEXT NOT NULL,
-	born    INTEGER NOT NULL, -- when the sandbox was made
-	count   INTEGER NOT NULL,
-	held    INTEGER NOT NULL, -- until when its latest connection waits for the answer
-	PRIMARY KEY (request, sandbox, born)
-);
-CREATE TABLE IF NOT EXISTS cuts ( -- sandboxes that a human took the network from
-	owner   TEXT NOT NULL,
-	sandbox TEXT NOT NULL,
-	born    INTEGER NOT NULL,
-	by      TEXT NOT NULL,
-	at      INTEGER NOT NULL,
-	PRIMARY KEY (owner, sandbox, born)
-);
-CREATE TABLE IF NOT EXISTS owners (name TEXT PRIMARY KEY); -- whose calls came by this store
-CREATE TABLE IF NOT EXISTS leases (
-	name  TEXT PRIMARY KEY,
-	whose TEXT NOT NULL,
-	until INTEGER NOT NULL
-);
-`
 
 // OpenRequests counts the requests that are open in a store at a path, which it changes in nothing.
 func OpenRequests(path string) (n int, err error) {
@@ -173,17 +101,7 @@ func connect(path string) (*sql.DB, error) {
 		return nil, err
 	}
 	db.SetMaxOpenConns(5) // one of them may look out for changes
-	var have int
-	err = db.QueryRow("PRAGMA user_version").Scan(&have)
-	if err == nil && have > version {
-		err = fmt.Errorf("it was written by a newer version of this program (its tables have version %d, this program knows %d): update this one", have, version)
-	}
-	if err == nil {
-		_, err = db.Exec(tables + chainTables + fmt.Sprintf("PRAGMA user_version = %d;", version))
-	}
-	if err == nil { // a file of an older version has none
-		err = addColumn(db, "audit", "hash", "BLOB")
-	}
+	err = migrate(db)
 	if err == nil { // what is broken further behind shows here, as far as it shows at all
 		_, err = db.Exec("SELECT count(*) FROM requests; SELECT max(at) FROM audit;")
 	}
@@ -191,20 +109,6 @@ func connect(path string) (*sql.DB, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
-}
-
-// addColumn adds a column to a table that has none of that name.
-func addColumn(db *sql.DB, table, name, kind string) error {
-	var has bool
-	err := db.QueryRow("SELECT EXISTS (SELECT 1 FROM pragma_table_info(?) WHERE name = ?)", table, name).Scan(&has)
-	if err != nil || has {
-		return err
-	}
-	_, err = db.Exec(fmt.Sprintf("ALTER TABLE %s ADD COLUMN %s %s", table, name, kind))
-	if err != nil && strings.Contains(err.Error(), "duplicate column") { // another process was faster
-		err = nil
-	}
-	return err
 }
 
 // broken tells whether an error says that a file is no database any more.
@@ -255,6 +159,9 @@ func (s *Store) mend(was *sql.DB, err error) bool {
 // with does something with the database, once more when it was found broken and begun anew. What it has as a result is a
 // fault of the file, the disk or another process.
 func (s *Store) with(do func(*sql.DB) error) error {
+	if s.none {
+		return ErrNone
+	}
 	for tries := 0; ; tries++ {
 		s.mu.Lock()
 		db := s.db
@@ -268,14 +175,14 @@ func (s *Store) with(do func(*sql.DB) error) error {
 
 // Path is where the file is; empty where there is none.
 func (s *Store) Path() string {
-	if s == nil {
-		return ""
-	}
 	return s.path
 }
 
 // Close writes what is still to be written.
 func (s *Store) Close() error {
+	if s.none {
+		return nil
+	}
 	s.telling.Wait()
 	s.stop()
 	<-s.written
@@ -286,9 +193,6 @@ func (s *Store) Close() error {
 
 // Lease takes, or keeps, the right to do something that one process is to do for all: it tells whether it has it for d from now.
 func (s *Store) Lease(name, whose string, d time.Duration) (mine bool, err error) {
-	if s == nil {
-		return false, errNoStore
-	}
 	now := s.now()
 	err = s.with(func(db *sql.DB) error {
 		r, err := db.Exec(`INSERT INTO leases (name, whose, until) VALUES (?1, ?2, ?3)
@@ -301,7 +205,7 @@ func (s *Store) Lease(name, whose string, d time.Duration) (mine bool, err error
 		mine = n > 0
 		return err
 	})
-	return mine, err
+	return mine, unlessNone(err)
 }
 
 // Knows tells whether a decision over a call of an owner's is, or was, on record here: then their sandboxes' connections are
@@ -318,9 +222,6 @@ func (s *Store) Knows(owner string) (known bool, err error) {
 
 // Owners are those whose calls came by this store, by name.
 func (s *Store) Owners() (out []string, err error) {
-	if s == nil {
-		return nil, errNoStore
-	}
 	err = s.with(func(db *sql.DB) error {
 		out = nil
 		rows, err := db.Query("SELECT name FROM owners ORDER BY name")
@@ -350,8 +251,8 @@ func (s *Store) Held(prefix string) (held bool, err error) {
 
 // Release gives a lease back.
 func (s *Store) Release(name, whose string) error {
-	return s.with(func(db *sql.DB) error {
+	return unlessNone(s.with(func(db *sql.DB) error {
 		_, err := db.Exec("DELETE FROM leases WHERE name = ? AND whose = ?", name, whose)
 		return err
-	})
+	}))
 }
