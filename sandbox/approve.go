@@ -94,7 +94,7 @@ func (m *Manager) Approve(ctx context.Context, a Approval) (Approved, error) {
 		a.Scope = policy.Askers
 	}
 	if !slices.Contains(policy.Scopes, a.Scope) {
-		return Approved{}, fmt.Errorf("scope %s is %w: use one of %v", quote(string(a.Scope)), ErrInvalid, policy.Scopes)
+		return Approved{}, fmt.Errorf("scope %s is %w: use one of %v", Quote(string(a.Scope)), ErrInvalid, policy.Scopes)
 	}
 	r, err := m.gate.store.Request(a.ID)
 	if err != nil {

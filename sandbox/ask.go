@@ -84,7 +84,7 @@ func (m *Manager) Allow(ctx context.Context, owner string, r AllowRequest) (Allo
 	if out.Requests, err = m.raise(s, r.Reason, r.TTL, ask, r.Again); err != nil {
 		return out, err
 	}
-	out.Egress, err = m.egressOf(ctx, b, s)
+	out.Network, err = m.egressOf(ctx, b, s)
 	return out, err
 }
 
@@ -282,7 +282,7 @@ func (m *Manager) WaitRequest(ctx context.Context, owner, id string, wait time.D
 	}
 	r, err := m.gate.store.Request(id)
 	if err == nil && !m.gate.policy.Now().Shares(r.Owner, owner) {
-		err = fmt.Errorf("%w: %s", ledger.ErrNoRequest, quote(id))
+		err = fmt.Errorf("%w: %s", ledger.ErrNoRequest, Quote(id))
 	}
 	if err != nil {
 		return ledger.Request{}, err

@@ -62,7 +62,7 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 			return nil, fmt.Errorf("names has %q twice: that is %w", name, ErrInvalid)
 		}
 	}
-	if err := errors.Join(checkLabels(r.Labels), checkEgress(r.Egress)); err != nil {
+	if err := errors.Join(CheckLabels(r.Labels), checkEgress(r.Egress)); err != nil {
 		return nil, err
 	}
 	if r.Command != nil {
@@ -79,7 +79,7 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 		return nil, err
 	}
 	if label == "" {
-		return nil, fault.Errorf(ErrInvalid, fault.Hint{Action: fault.ListCheckpoints}, "source %s is invalid: it names no checkpoint", quote(r.Source))
+		return nil, fault.Errorf(ErrInvalid, fault.Hint{Action: fault.ListCheckpoints}, "source %s is invalid: it names no checkpoint", Quote(r.Source))
 	}
 	mode := r.Egress
 	if mode == "" {

@@ -100,7 +100,7 @@ func (m *Manager) CopyFiles(ctx context.Context, owner string, r CopyRequest) (C
 // opens to nobody.
 func (m *Manager) hostPath(owner, p string) (folder, below string, err error) {
 	if p == "" || strings.ContainsRune(p, 0) {
-		return "", "", fmt.Errorf("host_path %s is %w: give the path of a file or folder of this machine", quote(p), ErrInvalid)
+		return "", "", fmt.Errorf("host_path %s is %w: give the path of a file or folder of this machine", Quote(p), ErrInvalid)
 	}
 	folders := m.gate.policy.Now().For(owner).HostFolders()
 	if !filepath.IsAbs(p) && len(folders) > 0 {

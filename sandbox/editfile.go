@@ -166,7 +166,7 @@ func (m *Manager) WriteFile(ctx context.Context, owner string, r WriteRequest) (
 	case r.Mode&^fs.ModePerm != 0:
 		return WriteResult{}, fmt.Errorf("mode is %w: give permissions, as 644 or 755", ErrInvalid)
 	case strings.HasSuffix(r.Path, "/"):
-		return WriteResult{}, fmt.Errorf("path %s is %w: it names a folder; give the path of a file", quote(r.Path), ErrInvalid)
+		return WriteResult{}, fmt.Errorf("path %s is %w: it names a folder; give the path of a file", Quote(r.Path), ErrInvalid)
 	}
 	o, p, err := m.open(ctx, policy.Call{Name: "write_file", Owner: owner, Sandbox: r.Name}, r.Name, r.Path)
 	if err != nil {

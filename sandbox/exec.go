@@ -55,7 +55,7 @@ func (r ExecRequest) check(most time.Duration) error {
 	case strings.ContainsRune(r.Shell+strings.Join(r.Argv, "")+r.Cwd+r.User, 0):
 		return fmt.Errorf("command is %w: it has a NUL byte", ErrInvalid)
 	case r.Cwd != "" && !path.IsAbs(r.Cwd):
-		return fmt.Errorf("cwd %s is %w: give an absolute path inside the sandbox", quote(r.Cwd), ErrInvalid)
+		return fmt.Errorf("cwd %s is %w: give an absolute path inside the sandbox", Quote(r.Cwd), ErrInvalid)
 	case r.Timeout < 0 || r.Timeout > most:
 		return fmt.Errorf("timeout %s is %w: give up to %s", r.Timeout, ErrInvalid, most)
 	}

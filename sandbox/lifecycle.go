@@ -14,7 +14,7 @@ func (m *Manager) SetState(ctx context.Context, owner, name string, state State)
 	switch state {
 	case Running, Stopped, Paused:
 	default:
-		return Sandbox{}, fmt.Errorf("state %s is %w: give %s, %s or %s", quote(string(state)), ErrInvalid, Running, Stopped, Paused)
+		return Sandbox{}, fmt.Errorf("state %s is %w: give %s, %s or %s", Quote(string(state)), ErrInvalid, Running, Stopped, Paused)
 	}
 	b, err := m.vet(ctx, policy.Call{Name: "set_sandbox_state", Owner: owner, Sandbox: name})
 	if err != nil {

@@ -41,16 +41,16 @@ func (m *Manager) List(ctx context.Context, owner string, r ListRequest) (ListPa
 		return ListPage{}, fmt.Errorf("limit %d is %w: give 1 to %d", r.Limit, ErrInvalid, MaxListLimit)
 	}
 	if _, err := path.Match(r.Name, ""); err != nil {
-		return ListPage{}, fmt.Errorf("name %s is %w as a pattern: use letters, digits, dashes, and * for any characters", quote(r.Name), ErrInvalid)
+		return ListPage{}, fmt.Errorf("name %s is %w as a pattern: use letters, digits, dashes, and * for any characters", Quote(r.Name), ErrInvalid)
 	}
 	switch r.State {
 	case "", Creating, Running, Stopped, Paused, Broken:
 	default:
-		return ListPage{}, fmt.Errorf("state %s is %w: give %s, %s, %s, %s or %s", quote(string(r.State)), ErrInvalid, Running, Stopped, Paused, Creating, Broken)
+		return ListPage{}, fmt.Errorf("state %s is %w: give %s, %s, %s, %s or %s", Quote(string(r.State)), ErrInvalid, Running, Stopped, Paused, Creating, Broken)
 	}
 	if r.After != "" {
 		if err := CheckName(r.After[strings.LastIndex(r.After, "/")+1:]); err != nil {
-			return ListPage{}, fmt.Errorf("cursor %s is %w: give next_cursor of the answer before", quote(r.After), ErrInvalid)
+			return ListPage{}, fmt.Errorf("cursor %s is %w: give next_cursor of the answer before", Quote(r.After), ErrInvalid)
 		}
 	}
 	b, err := m.vet(ctx, policy.Call{Name: "list_sandboxes", Owner: owner})

@@ -67,7 +67,7 @@ func (m *Manager) ListFiles(ctx context.Context, owner string, r FilesRequest) (
 	case limit < 1 || limit > MaxFilesLimit:
 		return FilesPage{}, fmt.Errorf("limit %d is %w: give 1 to %d", r.Limit, ErrInvalid, MaxFilesLimit)
 	case !doublestar.ValidatePattern(r.Glob):
-		return FilesPage{}, fmt.Errorf("glob %s is %w: write it as *.go or src/**/*.go", quote(r.Glob), ErrInvalid)
+		return FilesPage{}, fmt.Errorf("glob %s is %w: write it as *.go or src/**/*.go", Quote(r.Glob), ErrInvalid)
 	}
 	if r.Glob != "" && r.Depth == 0 {
 		depth = strings.Count(r.Glob, "/") + 1

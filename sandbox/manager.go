@@ -87,7 +87,7 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (Sa
 			return Sandbox{}, err
 		}
 	}
-	if err := errors.Join(checkLabels(r.Labels), CheckEnv(r.Env), checkLimits(r.Limits), checkEgress(r.Egress)); err != nil {
+	if err := errors.Join(CheckLabels(r.Labels), CheckEnv(r.Env), checkLimits(r.Limits), checkEgress(r.Egress)); err != nil {
 		return Sandbox{}, err
 	}
 	var err error

@@ -12,47 +12,6 @@ import (
 	"pixels/policy/ledger"
 )
 
-// RunState is what a run is doing.
-type RunState string
-
-// The states of a run. Lost is one of which nobody knows how it ended: its sandbox died while it ran.
-const (
-	RunRunning RunState = "running"
-	RunEnded   RunState = "ended"
-	RunLost    RunState = "lost"
-)
-
-// Run is a command that goes on behind the call that started it, and behind the process that was called.
-type Run struct {
-	State          RunState
-	ExitCode       int // -1 when it is lost
-	TimedOut       bool
-	Cancelled      bool
-	Started, Ended time.Time
-	Stdout, Stderr RunOutput
-}
-
-// RunOutput is a part of an output.
-type RunOutput struct {
-	Head, Tail []byte // Tail is for both ends of an output alone
-	Size       int64  // bytes that there are so far
-}
-
-// RunQuery asks for a run.
-type RunQuery struct {
-	Wait   time.Duration // for its end
-	Cancel bool          // ends it first, with all that it started
-	Limit  int64         // bytes of each output
-	// Where in the outputs to begin; negative for their two ends, up to Limit of each.
-	Stdout, Stderr int64
-}
-
-// A run is named NAME.RUN to callers. A sandbox's name has no dot.
-var runRule = regexp.MustCompile(`^[a-z0-9]{8,40}$`)
-
-// IsRun tells whether an ID has the form of a run's.
-func IsRun(id string) bool { return strings.Contains(id, ".") }
-
 // StartRun starts a command in the background and returns the ID of its run.
 func (m *Manager) StartRun(ctx context.Context, owner string, r ExecRequest) (id string, err error) {
 	if err := r.check(MaxRunTimeout); err != nil {
@@ -99,12 +58,12 @@ type RunResult struct {
 func (m *Manager) WaitRun(ctx context.Context, owner string, r WaitRequest) (RunResult, error) {
 	name, run, _ := strings.Cut(r.ID, ".")
 	if CheckName(name[strings.LastIndex(name, "/")+1:]) != nil || !runRule.MatchString(run) {
-		return RunResult{}, fmt.Errorf("id %s is %w: give one that exec or another tool answered as its operation", quote(r.ID), ErrInvalid)
+		return RunResult{}, fmt.Errorf("id %s is %w: give one that exec or another tool answered as its operation", Quote(r.ID), ErrInvalid)
 	}
 	q := RunQuery{Wait: r.Wait, Cancel: r.Cancel, Limit: keep, Stdout: -1, Stderr: -1}
 	if r.Cursor != "" {
 		if _, err := fmt.Sscanf(r.Cursor, "%d:%d", &q.Stdout, &q.Stderr); err != nil || q.Stdout < 0 || q.Stderr < 0 {
-			return RunResult{}, fmt.Errorf("cursor %s is %w: give one that wait answered", quote(r.Cursor), ErrInvalid)
+			return RunResult{}, fmt.Errorf("cursor %s is %w: give one that wait answered", Quote(r.Cursor), ErrInvalid)
 		}
 	}
 	b, err := m.vet(ctx, policy.Call{Name: "wait", Owner: owner, Sandbox: name})
@@ -162,3 +121,6 @@ func (o RunOutput) text(from int64, middle string) (text string, next int64, mis
 	}
 	return cutText(o.Head, o.Tail, o.Size-shown, fmt.Sprintf("wait with the cursor %q reads on from here", middle)), o.Size, true
 }
+
+// A run is named NAME.RUN to callers. A sandbox's name has no dot.
+var runRule = regexp.MustCompile(`^[a-z0-9]{8,40}$`)

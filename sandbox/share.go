@@ -16,7 +16,7 @@ func (m *Manager) whose(caller, name string) (owner, own string, err error) {
 		return "", "", err
 	}
 	if !m.human && !m.gate.policy.Now().Shares(owner, caller) {
-		return "", "", fmt.Errorf("sandbox %s %w: it is somebody else's, or nobody's", quote(name), ErrNotFound)
+		return "", "", fmt.Errorf("sandbox %s %w: it is somebody else's, or nobody's", Quote(name), ErrNotFound)
 	}
 	return owner, own, nil
 }

@@ -23,7 +23,7 @@ var (
 // CheckName tells whether a sandbox may be called so.
 func CheckName(name string) error {
 	if !nameRule.MatchString(name) {
-		return fmt.Errorf("name %s is %w: use 1 to 63 lower-case letters, digits and dashes, beginning with a letter and not ending with a dash", quote(name), ErrInvalid)
+		return fmt.Errorf("name %s is %w: use 1 to 63 lower-case letters, digits and dashes, beginning with a letter and not ending with a dash", Quote(name), ErrInvalid)
 	}
 	return nil
 }
@@ -31,7 +31,7 @@ func CheckName(name string) error {
 // CheckLabel tells whether a checkpoint may be called so.
 func CheckLabel(label string) error {
 	if !labelRule.MatchString(label) {
-		return fmt.Errorf("label %s is %w: use 1 to 63 letters, digits, dots, underscores and dashes, beginning with a letter or digit", quote(label), ErrInvalid)
+		return fmt.Errorf("label %s is %w: use 1 to 63 letters, digits, dots, underscores and dashes, beginning with a letter or digit", Quote(label), ErrInvalid)
 	}
 	return nil
 }
@@ -65,13 +65,13 @@ func CheckEnv(env map[string]string) error {
 		value := env[key]
 		switch size += len(key) + len(value); {
 		case !envRule.MatchString(key):
-			return fmt.Errorf("env: the variable name %s is %w: use letters, digits and underscores, not beginning with a digit", quote(key), ErrInvalid)
+			return fmt.Errorf("env: the variable name %s is %w: use letters, digits and underscores, not beginning with a digit", Quote(key), ErrInvalid)
 		case strings.HasPrefix(key, reservedEnv):
-			return fmt.Errorf("env: the variable name %s is %w: names that begin with %s are set by Pixels itself; choose another", quote(key), ErrInvalid, reservedEnv)
+			return fmt.Errorf("env: the variable name %s is %w: names that begin with %s are set by Pixels itself; choose another", Quote(key), ErrInvalid, reservedEnv)
 		case strings.ContainsRune(value, 0):
 			return fmt.Errorf("env: the value of %s is %w: it has a NUL byte", key, ErrInvalid)
 		case len(value) > maxEnvValue:
-			return fmt.Errorf("env: the value of %s is %w: it has %d bytes, of %d allowed; write it to a file inside", quote(key), ErrInvalid, len(value), maxEnvValue)
+			return fmt.Errorf("env: the value of %s is %w: it has %d bytes, of %d allowed; write it to a file inside", Quote(key), ErrInvalid, len(value), maxEnvValue)
 		case size > maxEnv:
 			return fmt.Errorf("env is %w: names and values have more than %d bytes together; write the long ones to a file inside", ErrInvalid, maxEnv)
 		}
@@ -79,11 +79,11 @@ func CheckEnv(env map[string]string) error {
 	return nil
 }
 
-// checkLabels looks at the labels that a sandbox is tagged with.
-func checkLabels(labels map[string]string) error {
+// CheckLabels looks at the labels that a sandbox is tagged with.
+func CheckLabels(labels map[string]string) error {
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
 		if !labelRule.MatchString(key) {
-			return fmt.Errorf("labels: the key %s is %w: use up to 63 letters, digits, dots, underscores and dashes, beginning with a letter or digit", quote(key), ErrInvalid)
+			return fmt.Errorf("labels: the key %s is %w: use up to 63 letters, digits, dots, underscores and dashes, beginning with a letter or digit", Quote(key), ErrInvalid)
 		}
 		if len(labels[key]) > 255 || !plain.Harmless(labels[key]) {
 			return fmt.Errorf("labels: the value of %s is %w: use one line of up to 255 bytes, without control characters and those that hide or turn text", key, ErrInvalid)
@@ -101,8 +101,8 @@ func Shown(name string) string {
 	return strconv.Quote(name)
 }
 
-// quote shows a word that may be very long.
-func quote(word string) string {
+// Quote shows a word that may be very long.
+func Quote(word string) string {
 	if len(word) > 80 {
 		return fmt.Sprintf("%q... (%d bytes)", word[:80], len(word))
 	}

@@ -186,7 +186,7 @@ var egressTool = define(Tool{
 	if in.Mode != "" {
 		change, err = s.Manager.SetEgress(ctx, s.Owner, in.Name, in.Mode)
 	} else {
-		change.Egress, err = s.Manager.Egress(ctx, s.Owner, in.Name)
+		change.Network, err = s.Manager.Egress(ctx, s.Owner, in.Name)
 	}
 	if err != nil {
 		return egressOutput{}, Result{}, err

@@ -36,12 +36,12 @@ func (a *app) networkCheck() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				text, allowed, err := check(e, host, port)
+				text, allowed, err := check(e.Egress, host, port)
 				if err != nil {
 					return usageError{err}
 				}
 				if !e.Enforced {
-					text += "; NOT ENFORCED: " + view.NotEnforced(e, view.Terminal)
+					text += "; NOT ENFORCED: " + view.NotEnforced(e.Egress, view.Terminal)
 				}
 				fmt.Fprintln(a.out, text)
 				if !allowed {

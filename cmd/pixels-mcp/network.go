@@ -135,7 +135,7 @@ func (a *app) networkCommand() *cobra.Command {
 	show := change("show NAME", "Show mode, rules, what was denied lately, and whether all that is enforced", "", exactly(1, "the name of a sandbox"),
 		func(ctx context.Context, m *sandbox.Manager, name string, _ []string) (sandbox.EgressChange, error) {
 			e, err := m.Egress(ctx, a.owner, name)
-			return sandbox.EgressChange{Egress: e}, err
+			return sandbox.EgressChange{Network: e}, err
 		})
 	set := change("set NAME MODE", "Set the mode: "+modes(), "  pixels-mcp network set work allowlist", exactly(2, "the name of a sandbox and a mode"),
 		func(ctx context.Context, m *sandbox.Manager, name string, rest []string) (sandbox.EgressChange, error) {

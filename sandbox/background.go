@@ -1,0 +1,44 @@
+package sandbox
+
+import (
+	"strings"
+	"time"
+)
+
+// RunState is what a run is doing.
+type RunState string
+
+// The states of a run. Lost is one of which nobody knows how it ended: its sandbox died while it ran.
+const (
+	RunRunning RunState = "running"
+	RunEnded   RunState = "ended"
+	RunLost    RunState = "lost"
+)
+
+// Run is a command that goes on behind the call that started it, and behind the process that was called.
+type Run struct {
+	State          RunState
+	ExitCode       int // -1 when it is lost
+	TimedOut       bool
+	Cancelled      bool
+	Started, Ended time.Time
+	Stdout, Stderr RunOutput
+}
+
+// RunOutput is a part of an output.
+type RunOutput struct {
+	Head, Tail []byte // Tail is for both ends of an output alone
+	Size       int64  // bytes that there are so far
+}
+
+// RunQuery asks for a run.
+type RunQuery struct {
+	Wait   time.Duration // for its end
+	Cancel bool          // ends it first, with all that it started
+	Limit  int64         // bytes of each output
+	// Where in the outputs to begin; negative for their two ends, up to Limit of each.
+	Stdout, Stderr int64
+}
+
+// IsRun tells whether an ID has the form of a run's.
+func IsRun(id string) bool { return strings.Contains(id, ".") }
