@@ -14,7 +14,7 @@ import (
 
 	"pixels/egress"
 	"pixels/internal/guest"
-	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 // The benchmark compares with calls of raw Incus in the same run, because a machine's speed changes from run to run. It is
@@ -29,7 +29,7 @@ func TestBenchmark(t *testing.T) {
 	onlyToMeasure(t)
 	b := realBackend(t)
 	owner := fmt.Sprintf("bench-%d", os.Getpid())
-	m := sandbox.NewManager(b, sandbox.Defaults{Egress: egress.Agent})
+	m := manager.New(b, manager.Defaults{Egress: egress.Agent})
 	clear := func() {
 		t.Helper()
 		list, err := b.List(context.Background(), owner)
@@ -53,7 +53,7 @@ func TestBenchmark(t *testing.T) {
 	all := images(t, b)
 	for range benchRounds {
 		for _, kind := range []string{"base", "base-systemd"} {
-			base, err := m.Create(t.Context(), owner, sandbox.CreateRequest{Name: "base", Image: all[kind]})
+			base, err := m.Create(t.Context(), owner, manager.CreateRequest{Name: "base", Image: all[kind]})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -61,7 +61,7 @@ func TestBenchmark(t *testing.T) {
 				t.Fatal(err)
 			}
 			took(kind+" clones", func() {
-				got, err := m.Clone(t.Context(), owner, sandbox.CloneRequest{Source: "base:ready", Count: benchClones, Command: &sandbox.ExecRequest{Shell: "hostname"}})
+				got, err := m.Clone(t.Context(), owner, manager.CloneRequest{Source: "base:ready", Count: benchClones, Command: &manager.ExecRequest{Shell: "hostname"}})
 				if err != nil || len(got) != benchClones {
 					t.Fatal(err)
 				}
@@ -89,13 +89,13 @@ func TestBenchmark(t *testing.T) {
 			clear()
 		}
 	}
-	base, err := m.Create(t.Context(), owner, sandbox.CreateRequest{Name: "base", Image: all["base"]})
+	base, err := m.Create(t.Context(), owner, manager.CreateRequest{Name: "base", Image: all["base"]})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 50 {
 		took("exec", func() {
-			if _, err := m.Exec(t.Context(), owner, sandbox.ExecRequest{Name: "base", Argv: []string{"true"}}); err != nil {
+			if _, err := m.Exec(t.Context(), owner, manager.ExecRequest{Name: "base", Argv: []string{"true"}}); err != nil {
 				t.Fatal(err)
 			}
 		})
@@ -110,7 +110,7 @@ func TestBenchmark(t *testing.T) {
 	}
 	for range 12 {
 		took("clone", func() {
-			got, err := m.Clone(t.Context(), owner, sandbox.CloneRequest{Source: "base:ready", Names: []string{"one"}, Command: &sandbox.ExecRequest{Argv: []string{"hostname"}}})
+			got, err := m.Clone(t.Context(), owner, manager.CloneRequest{Source: "base:ready", Names: []string{"one"}, Command: &manager.ExecRequest{Argv: []string{"hostname"}}})
 			if err != nil || got[0].Err != nil || got[0].ExecErr != nil {
 				t.Fatal(err, got)
 			}

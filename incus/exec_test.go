@@ -15,6 +15,7 @@ import (
 
 	"pixels/egress"
 	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 // box makes a sandbox for a test, which is gone afterwards.
@@ -191,8 +192,8 @@ func TestHalfMadeMakesWay(t *testing.T) {
 	if got, err := b.Get(t.Context(), spec.Owner, spec.Name); err != nil || got.State != sandbox.Creating {
 		t.Errorf("half-made it is %+v, %v", got, err)
 	}
-	m := sandbox.NewManager(b, sandbox.Defaults{})
-	if _, err := m.Exec(t.Context(), spec.Owner, sandbox.ExecRequest{Name: spec.Name, Shell: "true"}); !errors.Is(err, sandbox.ErrState) {
+	m := manager.New(b, manager.Defaults{})
+	if _, err := m.Exec(t.Context(), spec.Owner, manager.ExecRequest{Name: spec.Name, Shell: "true"}); !errors.Is(err, sandbox.ErrState) {
 		t.Errorf("exec in it: %v", err)
 	}
 	if _, err := b.Create(t.Context(), spec); !errors.Is(err, sandbox.ErrExists) {

@@ -13,6 +13,7 @@ import (
 
 	"pixels/egress"
 	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 func TestASandboxThatDiesDuringExec(t *testing.T) {
@@ -32,14 +33,14 @@ func TestASandboxThatDiesDuringExec(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
 			made := box(t, b, "dies")
-			m := sandbox.NewManager(b, sandbox.Defaults{})
+			m := manager.New(b, manager.Defaults{})
 			type ended struct {
-				r   sandbox.ExecResult
+				r   manager.ExecResult
 				err error
 			}
 			end := make(chan ended, 1)
 			go func() {
-				r, err := m.Exec(context.Background(), made.Owner, sandbox.ExecRequest{Name: made.Name, Shell: "touch begun; sleep 30", Timeout: 40 * time.Second})
+				r, err := m.Exec(context.Background(), made.Owner, manager.ExecRequest{Name: made.Name, Shell: "touch begun; sleep 30", Timeout: 40 * time.Second})
 				end <- ended{r, err}
 			}()
 			soon(t, "the command has begun", func() bool { return sh(t, b, made.ID, "ls /home/pixel") == "begun" })
@@ -89,10 +90,10 @@ func TestAFullPool(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := sandbox.NewManager(small, sandbox.Defaults{})
-	r, err := m.Exec(t.Context(), owner, sandbox.ExecRequest{Name: "fills", Shell: "head -c 900M /dev/urandom >big; sync; df . | tail -1; echo x >more; sync", User: "root"})
+	m := manager.New(small, manager.Defaults{})
+	r, err := m.Exec(t.Context(), owner, manager.ExecRequest{Name: "fills", Shell: "head -c 900M /dev/urandom >big; sync; df . | tail -1; echo x >more; sync", User: "root"})
 	t.Logf("filled: %+v, %v", r, err)
-	if _, err := m.WriteFile(t.Context(), owner, sandbox.WriteRequest{Name: "fills", Path: "/root/new", Content: make([]byte, 8<<20)}); err == nil {
+	if _, err := m.WriteFile(t.Context(), owner, manager.WriteRequest{Name: "fills", Path: "/root/new", Content: make([]byte, 8<<20)}); err == nil {
 		t.Error("a file can be written")
 	} else {
 		t.Logf("write: %v", err)

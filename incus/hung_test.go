@@ -15,7 +15,7 @@ import (
 
 	"pixels/egress"
 	"pixels/egress/gateway"
-	"pixels/sandbox"
+	"pixels/sandbox/manager"
 	"pixels/sandbox/sandboxtest"
 	"pixels/tools"
 )
@@ -58,7 +58,7 @@ func newHung(t *testing.T) *hung {
 	h := &hung{Backend: secondBackend(t, c)}
 	owner := fmt.Sprintf("test-hung-%d", os.Getpid())
 	rules := sandboxtest.Policy(t, "[files]\nhost_folders = [\"/etc\"]\n[egress]\nallow = [\"example.com\"]")
-	m := sandbox.NewManager(h.Backend, sandbox.Defaults{Egress: egress.Allowlist, Image: c.Image, Policy: rules})
+	m := manager.New(h.Backend, manager.Defaults{Egress: egress.Allowlist, Image: c.Image, Policy: rules})
 	operations := tools.NewOperations(t.Context())
 	h.session = tools.Session{Manager: m, Operations: operations, Owner: owner}
 	t.Cleanup(func() {

@@ -15,12 +15,13 @@ import (
 	"pixels/policy"
 	"pixels/policy/ledger"
 	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 // asking is a lab whose connections are watched and put to a human, with what that human and an agent call.
 type asking struct {
 	*lab
-	agent, human *sandbox.Manager
+	agent, human *manager.Manager
 	store        *ledger.Store
 	owner        string
 }
@@ -39,9 +40,9 @@ func newAsking(t *testing.T, l *lab) *asking {
 		t.Fatal(err)
 	}
 	a := &asking{lab: l, store: store, owner: l.box(t, "one", egress.Allowlist).Owner}
-	a.agent = sandbox.NewManager(patient{l.Backend}, sandbox.Defaults{Store: store})
+	a.agent = manager.New(patient{l.Backend}, manager.Defaults{Store: store})
 	a.human = a.agent.AsHuman("test")
-	if _, err := a.agent.List(t.Context(), a.owner, sandbox.ListRequest{}); err != nil { // the owner is one of this store's from now on
+	if _, err := a.agent.List(t.Context(), a.owner, manager.ListRequest{}); err != nil { // the owner is one of this store's from now on
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -119,7 +120,7 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 	if seen := l.seen(); seen != "" {
 		t.Errorf("while it is held the internet saw %s", seen)
 	}
-	if given, err := a.human.Approve(t.Context(), sandbox.Approval{ID: r.ID, Seen: a.human.Digest(r), By: "test", For: time.Hour}); err != nil || len(given.Names) != 1 {
+	if given, err := a.human.Approve(t.Context(), manager.Approval{ID: r.ID, Seen: a.human.Digest(r), By: "test", For: time.Hour}); err != nil || len(given.Names) != 1 {
 		t.Fatalf("%+v, %v", given, err)
 	}
 	if text := <-got; !strings.Contains(text, "200 OK") {
@@ -130,7 +131,7 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 	}
 	got = a.reach(t, deniedName)
 	r = a.asked(t, deniedName)
-	if _, err := a.human.Refuse(t.Context(), sandbox.Approval{ID: r.ID, By: "test", Answer: "no"}); err != nil {
+	if _, err := a.human.Refuse(t.Context(), manager.Approval{ID: r.ID, By: "test", Answer: "no"}); err != nil {
 		t.Fatal(err)
 	}
 	start := time.Now()
@@ -151,11 +152,11 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 		ctx := ledger.WithCall(t.Context())
 		ran := make(chan error, 1)
 		go func() {
-			_, err := a.agent.Exec(ctx, a.owner, sandbox.ExecRequest{Name: "one", Shell: "attempt tcp " + domain + ":80 -host " + domain})
+			_, err := a.agent.Exec(ctx, a.owner, manager.ExecRequest{Name: "one", Shell: "attempt tcp " + domain + ":80 -host " + domain})
 			ran <- err
 		}()
 		joined := a.asked(t, domain)
-		if _, err := a.human.Refuse(t.Context(), sandbox.Approval{ID: joined.ID, By: "test", Answer: ""}); err != nil {
+		if _, err := a.human.Refuse(t.Context(), manager.Approval{ID: joined.ID, By: "test", Answer: ""}); err != nil {
 			t.Fatal(err)
 		}
 		if err := <-ran; err != nil {
@@ -177,7 +178,7 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 	got = a.reach(t, "once.example.com")
 	l.inet.Name("once.example.com", fakenet.Site)
 	r = a.asked(t, "once.example.com")
-	if _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: r.ID, Seen: a.human.Digest(r), Scope: policy.Once}); err != nil {
+	if _, err := a.human.Approve(t.Context(), manager.Approval{ID: r.ID, Seen: a.human.Digest(r), Scope: policy.Once}); err != nil {
 		t.Fatal(err)
 	}
 	<-got
@@ -194,7 +195,7 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 	if again := a.asked(t, "once.example.com"); again.ID == r.ID {
 		t.Errorf("a second connection asks no new question: %+v", again)
 	}
-	if _, err := a.human.Refuse(t.Context(), sandbox.Approval{ID: a.asked(t, "once.example.com").ID, By: "test"}); err != nil {
+	if _, err := a.human.Refuse(t.Context(), manager.Approval{ID: a.asked(t, "once.example.com").ID, By: "test"}); err != nil {
 		t.Fatal(err)
 	}
 	if text := <-got; !strings.Contains(text, "403") {
@@ -203,7 +204,7 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 	// A wider answer ends narrower questions; a denial of less stands; what was granted is seen, and taken back.
 	ask := func(domain string) ledger.Request {
 		t.Helper()
-		got, err := a.agent.Allow(t.Context(), a.owner, sandbox.AllowRequest{Name: "one", Domains: []string{domain}, Reason: "a test"})
+		got, err := a.agent.Allow(t.Context(), a.owner, manager.AllowRequest{Name: "one", Domains: []string{domain}, Reason: "a test"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -213,25 +214,25 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 		t.Fatal(err)
 	}
 	narrow, wide := ask("narrow.example.org"), ask("*.example.org")
-	if got, err := a.human.Approve(t.Context(), sandbox.Approval{ID: wide.ID, Seen: a.human.Digest(wide), By: "test"}); err != nil || len(got.Standing) != 1 {
+	if got, err := a.human.Approve(t.Context(), manager.Approval{ID: wide.ID, Seen: a.human.Digest(wide), By: "test"}); err != nil || len(got.Standing) != 1 {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if r, err := a.human.Request(narrow.ID); err != nil || r.State != ledger.RequestGranted || !strings.Contains(r.Answer, wide.ID) {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if list, err := a.human.Grants(t.Context(), a.owner, "one"); err != nil || !slices.ContainsFunc(list, func(g sandbox.Standing) bool { return g.Request == wide.ID }) {
+	if list, err := a.human.Grants(t.Context(), a.owner, "one"); err != nil || !slices.ContainsFunc(list, func(g manager.Standing) bool { return g.Request == wide.ID }) {
 		t.Errorf("%+v, %v", list, err)
 	}
 	if _, names, err := a.human.RevokeRequest(t.Context(), wide.ID, "test"); err != nil || len(names) != 1 {
 		t.Errorf("%v, %v", names, err)
 	}
 	// One that nobody used is the wire's: it is no key of the sandbox, which a copy would take along, and ends with a stop.
-	asked, err := a.agent.Allow(t.Context(), a.owner, sandbox.AllowRequest{Name: "one", Domains: []string{"unused.example.com"}, Reason: "a test"})
+	asked, err := a.agent.Allow(t.Context(), a.owner, manager.AllowRequest{Name: "one", Domains: []string{"unused.example.com"}, Reason: "a test"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	r = asked.Requests[0]
-	if _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: r.ID, Seen: a.human.Digest(r), Scope: policy.Once}); err != nil {
+	if _, err := a.human.Approve(t.Context(), manager.Approval{ID: r.ID, Seen: a.human.Digest(r), Scope: policy.Once}); err != nil {
 		t.Fatal(err)
 	}
 	once := func(g egress.Grant) bool { return g.Once == r.ID }
@@ -263,7 +264,7 @@ func TestBenchmarkRequests(t *testing.T) {
 		r := a.asked(t, name)
 		ask = append(ask, time.Since(start))
 		start = time.Now()
-		if _, err := a.human.Approve(t.Context(), sandbox.Approval{ID: r.ID, Seen: a.human.Digest(r)}); err != nil {
+		if _, err := a.human.Approve(t.Context(), manager.Approval{ID: r.ID, Seen: a.human.Digest(r)}); err != nil {
 			t.Fatal(err)
 		}
 		<-got

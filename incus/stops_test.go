@@ -19,6 +19,7 @@ import (
 	"pixels/egress"
 	"pixels/policy/ledger"
 	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 var (
@@ -42,7 +43,7 @@ func beHuman(b *Backend, owner string) error {
 		return err
 	}
 	defer store.Close()
-	m := sandbox.NewManager(b, sandbox.Defaults{Store: store, MaxLease: 48 * time.Hour}).AsHuman("test")
+	m := manager.New(b, manager.Defaults{Store: store, MaxLease: 48 * time.Hour}).AsHuman("test")
 	ctx := context.Background()
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		do, name, _ := strings.Cut(lines.Text(), " ")
@@ -59,7 +60,7 @@ func beHuman(b *Backend, owner string) error {
 		case "extend":
 			_, err = m.Extend(ctx, owner, name, longLease)
 		case "destroy":
-			var d sandbox.Destroyed
+			var d manager.Destroyed
 			if d, err = m.Destroy(ctx, owner, []string{name}); err == nil {
 				err = errors.Join(d.Failed[name])
 			}
@@ -250,7 +251,7 @@ func TestACloneUndoesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	agent := sandbox.NewManager(l.Backend, sandbox.Defaults{Store: store, Lease: time.Hour, MaxLease: 48 * time.Hour})
+	agent := manager.New(l.Backend, manager.Defaults{Store: store, Lease: time.Hour, MaxLease: 48 * time.Hour})
 	l.box(t, "base", egress.Allowlist, allowedName, deniedName)
 	id := l.boxes["base"]
 	if _, err := l.CreateCheckpoint(t.Context(), id, "ready", ""); err != nil {
@@ -265,9 +266,9 @@ func TestACloneUndoesNothing(t *testing.T) {
 		}
 	}
 	mode := egress.Mode("") // that of the source; or the same, asked for
-	clone := func(n int) []sandbox.CloneResult {
+	clone := func(n int) []manager.CloneResult {
 		t.Helper()
-		made, err := agent.Clone(t.Context(), owner, sandbox.CloneRequest{Source: "base:ready", Count: n, Egress: mode})
+		made, err := agent.Clone(t.Context(), owner, manager.CloneRequest{Source: "base:ready", Count: n, Egress: mode})
 		if err != nil {
 			t.Fatal(err)
 		}

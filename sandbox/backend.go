@@ -28,6 +28,22 @@ type Spec struct {
 	Early bool
 }
 
+// CopyOf makes a spec a copy of a checkpoint, or of the present state when label is empty, with the source's egress mode
+// unless it has its own, and with the source's rules.
+func (s *Spec) CopyOf(source Sandbox, label string) {
+	s.SourceID, s.SourceLabel, s.SourceReach, s.From, s.Lineage = source.ID, label, source.Reach, source.Name, source.Lineage
+	if label != "" {
+		s.From += ":" + label
+	}
+	if s.Egress == "" {
+		s.Egress = source.Egress
+	}
+	s.Rules = egress.Inherited(source.Rules)
+}
+
+// MinTTL is the shortest lease.
+const MinTTL = time.Minute
+
 // Command is one program to run in a sandbox.
 type Command struct {
 	Argv           []string // the program and its arguments; empty when Shell is set

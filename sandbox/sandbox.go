@@ -1,5 +1,5 @@
-// Package sandbox is the model of the project: what a sandbox and a checkpoint are, what a Backend must do, and the
-// Manager through which every request goes before a backend sees it. It knows no MCP, no Incus and no terminal.
+// Package sandbox is the model of the project: what a sandbox and a checkpoint are, and what a Backend must do. It knows no
+// MCP, no Incus, no policy and no terminal.
 package sandbox
 
 import (
@@ -77,4 +77,21 @@ type Checkpoint struct {
 	CreatedAt   time.Time `json:"created_at"`
 	Size        int64     `json:"size" jsonschema:"bytes on disk that it alone holds, as far as the pool knows"`
 	Cost        int64     `json:"-"` // bytes by which it counts against the owner's quota beside its sandbox's disk
+}
+
+// Or returns l with what is zero filled from d.
+func (l Limits) Or(d Limits) Limits {
+	if l.CPU == 0 {
+		l.CPU = d.CPU
+	}
+	if l.Memory == 0 {
+		l.Memory = d.Memory
+	}
+	if l.Disk == 0 {
+		l.Disk = d.Disk
+	}
+	if l.Processes == 0 {
+		l.Processes = d.Processes
+	}
+	return l
 }

@@ -9,6 +9,7 @@ import (
 	"pixels/egress"
 	"pixels/internal/view"
 	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 type cloneInput struct {
@@ -44,18 +45,18 @@ var cloneSandbox = define(Tool{
 	if err != nil {
 		return cloneOutput{}, Result{}, err
 	}
-	r := sandbox.CloneRequest{Source: in.Source, Names: in.Names, Egress: in.Egress, Allow: in.Allow, Labels: in.Labels, TTL: lease}
+	r := manager.CloneRequest{Source: in.Source, Names: in.Names, Egress: in.Egress, Allow: in.Allow, Labels: in.Labels, TTL: lease}
 	if in.Count != nil {
 		if r.Count = *in.Count; r.Count == 0 {
-			return cloneOutput{}, Result{}, fmt.Errorf("the argument \"count\" is 0; give 1 to %d", sandbox.MaxClones)
+			return cloneOutput{}, Result{}, fmt.Errorf("the argument \"count\" is 0; give 1 to %d", manager.MaxClones)
 		}
 	}
 	if in.Command != nil {
-		r.Command = &sandbox.ExecRequest{Argv: in.Command.argv, Shell: in.Command.shell}
+		r.Command = &manager.ExecRequest{Argv: in.Command.argv, Shell: in.Command.shell}
 	}
 	if s.Progress != nil {
 		var done atomic.Int32
-		r.Done = func(c sandbox.CloneResult) {
+		r.Done = func(c manager.CloneResult) {
 			if c.Err == nil {
 				s.Progress(fmt.Sprintf("%s is done, %d so far", c.Name, done.Add(1)))
 			}

@@ -7,13 +7,13 @@ import (
 	"time"
 
 	"pixels/policy/ledger"
-	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 // Human is who may sit at an MCP client, as far as the client says that it can ask them. Each func is nil when it can't.
 type Human struct {
 	// Choose shows the question of a request, and returns what was chosen. An error, as from a client that gives up, is no answer.
-	Choose func(ctx context.Context, q sandbox.Question) (sandbox.Choice, error)
+	Choose func(ctx context.Context, q manager.Question) (manager.Choice, error)
 	// Again tells that the call was made before, for the answers to its questions to come with this one.
 	Again bool
 	// Open offers to open an address.

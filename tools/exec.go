@@ -13,6 +13,7 @@ import (
 
 	"pixels/internal/view"
 	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 // command is a line for the shell, or a program with its arguments.
@@ -62,15 +63,15 @@ var execTool = define(Tool{
 		"A command that fails is a result. At the timeout all that it started is ended. Of long output the beginning and the end are kept. " +
 		"For servers and long work set background, and use wait.",
 }, func(ctx context.Context, s Session, in execInput) (execOutput, Result, error) {
-	most := sandbox.MaxRunTimeout.Seconds()
+	most := manager.MaxRunTimeout.Seconds()
 	if math.IsNaN(in.Timeout) || in.Timeout < 0 || in.Timeout > most {
 		return execOutput{}, Result{}, fmt.Errorf("the argument \"timeout\" is %v; give up to %v seconds", in.Timeout, most)
 	}
-	r := sandbox.ExecRequest{
+	r := manager.ExecRequest{
 		Name: in.Name, Argv: in.Command.argv, Shell: in.Command.shell, Cwd: in.Cwd, Env: in.Env, User: in.User, Stdin: in.Stdin,
 		Timeout: time.Duration(in.Timeout * float64(time.Second)),
 	}
-	if in.Background || r.Timeout > sandbox.MaxTimeout {
+	if in.Background || r.Timeout > manager.MaxTimeout {
 		return s.execBehind(ctx, r, !in.Background)
 	}
 	if s.Progress != nil {
@@ -87,7 +88,7 @@ var execTool = define(Tool{
 })
 
 // execBehind runs a command in the background, and waits for it for a while when it is asked to.
-func (s Session) execBehind(ctx context.Context, r sandbox.ExecRequest, wait bool) (execOutput, Result, error) {
+func (s Session) execBehind(ctx context.Context, r manager.ExecRequest, wait bool) (execOutput, Result, error) {
 	id, err := s.Manager.StartRun(ctx, s.Owner, r)
 	if err != nil {
 		return execOutput{}, Result{}, err
@@ -95,12 +96,12 @@ func (s Session) execBehind(ctx context.Context, r sandbox.ExecRequest, wait boo
 	if !wait {
 		return execOutput{Operation: id}, Result{Text: "it runs in the background, as the operation " + id + ": wait shows its output and how it ends"}, nil
 	}
-	run, err := s.Manager.WaitRun(ctx, s.Owner, sandbox.WaitRequest{ID: id, Wait: callLimit})
+	run, err := s.Manager.WaitRun(ctx, s.Owner, manager.WaitRequest{ID: id, Wait: callLimit})
 	if ctx.Err() != nil {
 		// The caller has given up, and what it started must not go on.
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 		defer cancel()
-		_, err := s.Manager.WaitRun(end, s.Owner, sandbox.WaitRequest{ID: id, Cancel: true})
+		_, err := s.Manager.WaitRun(end, s.Owner, manager.WaitRequest{ID: id, Cancel: true})
 		return execOutput{}, Result{}, errors.Join(ctx.Err(), err)
 	}
 	if err != nil {
@@ -162,7 +163,7 @@ func (t *teller) stop() {
 	}
 }
 
-func outputOf(r sandbox.ExecResult) execOutput {
+func outputOf(r manager.ExecResult) execOutput {
 	return execOutput{ExitCode: &r.ExitCode, Stdout: r.Stdout, Stderr: r.Stderr, Truncated: r.Truncated, TimedOut: r.TimedOut, DurationMS: r.Duration.Milliseconds(), Denied: view.Denied(r.Denied, view.Agent)}
 }
 

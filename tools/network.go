@@ -11,6 +11,7 @@ import (
 	"pixels/internal/view"
 	"pixels/policy/ledger"
 	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 type allowInput struct {
@@ -82,8 +83,8 @@ var allowDomain = define(Tool{
 		"whose answer is for the sandboxes that asked, unless they say otherwise: requests says what became of it, and wait waits for it. exec says when a connection was denied.",
 }, func(ctx context.Context, s Session, in allowInput) (allowOutput, Result, error) {
 	reason := strings.Join(strings.Fields(in.Reason), " ")
-	if reason == "" || len(reason) > sandbox.MaxReason {
-		return allowOutput{}, Result{}, fmt.Errorf("the argument \"reason\" has %d bytes: say in up to %d what the domains are for", len(reason), sandbox.MaxReason)
+	if reason == "" || len(reason) > manager.MaxReason {
+		return allowOutput{}, Result{}, fmt.Errorf("the argument \"reason\" has %d bytes: say in up to %d what the domains are for", len(reason), manager.MaxReason)
 	}
 	if !(in.Wait >= 0 && in.Wait <= callLimit.Seconds()) {
 		return allowOutput{}, Result{}, fmt.Errorf("the argument \"wait\" is %v; give 0 to %v seconds, and call wait for longer", in.Wait, callLimit.Seconds())
@@ -92,7 +93,7 @@ var allowDomain = define(Tool{
 	if err != nil {
 		return allowOutput{}, Result{}, err
 	}
-	got, err := s.Manager.Allow(ctx, s.Owner, sandbox.AllowRequest{
+	got, err := s.Manager.Allow(ctx, s.Owner, manager.AllowRequest{
 		Name: in.Name, Domains: in.Domains, Reason: reason, TTL: lasting, Again: s.Human.Again,
 	})
 	if err != nil {
@@ -181,7 +182,7 @@ var egressTool = define(Tool{
 	Name: "egress", Title: "Show or set egress", Idempotent: true,
 	Description: "Shows what a sandbox may reach: mode, rules, latest denials, and whether the host enforces it. With mode sets that first, at once.",
 }, func(ctx context.Context, s Session, in egressInput) (egressOutput, Result, error) {
-	var change sandbox.EgressChange
+	var change manager.EgressChange
 	var err error
 	if in.Mode != "" {
 		change, err = s.Manager.SetEgress(ctx, s.Owner, in.Name, in.Mode)
@@ -196,7 +197,7 @@ var egressTool = define(Tool{
 })
 
 // EgressOf is what a sandbox may reach, as the tool egress answers it.
-func EgressOf(c sandbox.EgressChange, to view.Audience) egressOutput {
+func EgressOf(c manager.EgressChange, to view.Audience) egressOutput {
 	out := egressOutput{Mode: c.Mode, Enforced: c.Enforced, Why: view.NotEnforced(c.Egress, to), Missing: view.Gap(c.Egress, to), Rules: []egressRule{}, Denials: []egressDenial{}, Cut: c.Cut}
 	for _, g := range c.Rules {
 		rule := egressRule{Rule: g.Rule.String(), From: g.From, Deny: g.Deny}
@@ -214,7 +215,7 @@ func EgressOf(c sandbox.EgressChange, to view.Audience) egressOutput {
 	return out
 }
 
-func changeOf(c sandbox.EgressChange) egressChange {
+func changeOf(c manager.EgressChange) egressChange {
 	out := egressChange{Enforced: c.Enforced, Cut: c.Cut}
 	for _, r := range c.Missing {
 		out.Unchanged = append(out.Unchanged, r.String())
@@ -233,7 +234,7 @@ func notEnforced(e sandbox.Egress, to view.Audience) string {
 const shownDenials = 10
 
 // EgressText shows what a sandbox may reach, to agents and people. Rules of a preset are counted by whose they are.
-func EgressText(name string, c sandbox.EgressChange, to view.Audience) string {
+func EgressText(name string, c manager.EgressChange, to view.Audience) string {
 	lines := []string{fmt.Sprintf("%s: egress %s, enforced", name, c.Mode)}
 	if !c.Enforced {
 		lines[0] = fmt.Sprintf("%s: egress %s%s", name, c.Mode, notEnforced(c.Egress, to))

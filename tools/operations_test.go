@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"pixels/egress"
-	"pixels/sandbox"
+	"pixels/sandbox/manager"
 	"pixels/sandbox/sandboxtest"
 )
 
@@ -18,7 +18,7 @@ func session(t *testing.T) (s Session, end context.CancelFunc) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	s = Session{
-		Manager:    sandbox.NewManager(sandboxtest.NewMemory(), sandbox.Defaults{Image: sandboxtest.Image, Egress: egress.None}),
+		Manager:    manager.New(sandboxtest.NewMemory(), manager.Defaults{Image: sandboxtest.Image, Egress: egress.None}),
 		Operations: NewOperations(ctx), Owner: "tester",
 	}
 	s.Operations.limit = 50 * time.Millisecond

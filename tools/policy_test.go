@@ -19,6 +19,7 @@ import (
 	"pixels/policy"
 	"pixels/policy/ledger"
 	"pixels/sandbox"
+	"pixels/sandbox/manager"
 	"pixels/sandbox/sandboxtest"
 )
 
@@ -107,9 +108,9 @@ func (f forbidding) CheckpointCost(ctx context.Context, id string) (int64, error
 func boxed(t *testing.T, owners ...string) *sandboxtest.Memory {
 	t.Helper()
 	b := sandboxtest.NewMemory()
-	m := sandbox.NewManager(b, sandbox.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist})
+	m := manager.New(b, manager.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist})
 	for _, owner := range owners {
-		_, err := m.Create(t.Context(), owner, sandbox.CreateRequest{Name: "box"})
+		_, err := m.Create(t.Context(), owner, manager.CreateRequest{Name: "box"})
 		if err == nil {
 			_, err = m.CreateCheckpoint(t.Context(), owner, "box", "one", "")
 		}
@@ -122,7 +123,7 @@ func boxed(t *testing.T, owners ...string) *sandboxtest.Memory {
 
 func sessionOver(b sandbox.Backend, p *policy.Policy, owner string) Session {
 	return Session{
-		Manager:    sandbox.NewManager(b, sandbox.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Policy: p}),
+		Manager:    manager.New(b, manager.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Policy: p}),
 		Operations: NewOperations(context.Background()), Owner: owner,
 	}
 }
@@ -247,7 +248,7 @@ func TestSideBySideStaysWithinTheQuota(t *testing.T) {
 	var wg sync.WaitGroup
 	errs := make([]error, 20)
 	for i := range errs {
-		wg.Go(func() { _, errs[i] = s.Manager.Create(t.Context(), "alice", sandbox.CreateRequest{}) })
+		wg.Go(func() { _, errs[i] = s.Manager.Create(t.Context(), "alice", manager.CreateRequest{}) })
 	}
 	wg.Wait()
 	made := 0
@@ -259,7 +260,7 @@ func TestSideBySideStaysWithinTheQuota(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if list, err := s.Manager.List(t.Context(), "alice", sandbox.ListRequest{}); err != nil || made != 5 || len(list.Sandboxes) != 5 {
+	if list, err := s.Manager.List(t.Context(), "alice", manager.ListRequest{}); err != nil || made != 5 || len(list.Sandboxes) != 5 {
 		t.Errorf("made %d of 5, and there are %d, %v", made, len(list.Sandboxes), err)
 	}
 }
@@ -271,7 +272,7 @@ func TestWhatWasDoneIsOnRecord(t *testing.T) {
 	}
 	defer store.Close()
 	s := sessionOver(boxed(t, "alice"), nil, "alice")
-	s.Manager = sandbox.NewManager(boxed(t, "alice"), sandbox.Defaults{Image: sandboxtest.Image, Store: store, Policy: sandboxtest.Policy(t, "[tools]\noff = [\"write_file\"]")})
+	s.Manager = manager.New(boxed(t, "alice"), manager.Defaults{Image: sandboxtest.Image, Store: store, Policy: sandboxtest.Policy(t, "[tools]\noff = [\"write_file\"]")})
 	ctx := ledger.WithCall(t.Context())
 	for _, tool := range All() {
 		if slices.Contains([]string{"exec", "write_file"}, tool.Name) {

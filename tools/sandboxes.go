@@ -9,6 +9,7 @@ import (
 	"pixels/internal/units"
 	"pixels/internal/view"
 	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 type createInput struct {
@@ -47,7 +48,7 @@ var createSandbox = define(Tool{
 	if err != nil {
 		return sandbox.Sandbox{}, Result{}, err
 	}
-	made, err := s.Manager.Create(ctx, s.Owner, sandbox.CreateRequest{
+	made, err := s.Manager.Create(ctx, s.Owner, manager.CreateRequest{
 		Name: in.Name, From: in.From, Image: in.Image, Egress: in.Egress, Allow: in.Allow, Labels: in.Labels, Env: in.Env, Limits: limits, TTL: lease,
 	})
 	return made, Result{Text: "created " + line(made)}, err
@@ -70,7 +71,7 @@ var listSandboxes = define(Tool{
 	Name: "list_sandboxes", Title: "List sandboxes", ReadOnly: true, Idempotent: true,
 	Description: "Lists your sandboxes with their state, address, origin, labels and end of lease. One in the state creating is still being made, or was left half-made.",
 }, func(ctx context.Context, s Session, in listInput) (listOutput, Result, error) {
-	page, err := s.Manager.List(ctx, s.Owner, sandbox.ListRequest{Name: in.Name, Labels: in.Labels, State: in.State, Limit: in.Limit, After: in.Cursor})
+	page, err := s.Manager.List(ctx, s.Owner, manager.ListRequest{Name: in.Name, Labels: in.Labels, State: in.State, Limit: in.Limit, After: in.Cursor})
 	if err != nil {
 		return listOutput{}, Result{}, err
 	}

@@ -15,6 +15,7 @@ import (
 	"pixels/internal/fault"
 	"pixels/internal/view"
 	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 // Tool is one MCP tool.
@@ -32,7 +33,7 @@ type Tool struct {
 
 // Session is on whose behalf a tool is called.
 type Session struct {
-	Manager    *sandbox.Manager
+	Manager    *manager.Manager
 	Operations *Operations
 	Owner      string
 	Progress   func(message string) // tells the caller how it goes; nil when it doesn't want to know

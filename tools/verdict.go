@@ -9,7 +9,7 @@ import (
 
 	"pixels/internal/nearest"
 	"pixels/policy"
-	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 // Verdict returns what the policy says of a call, without doing it. The Manager of the session must be a trial.
@@ -20,7 +20,7 @@ func Verdict(ctx context.Context, s Session, tool string, arguments json.RawMess
 		return policy.Verdict{}, fmt.Errorf("there is no tool %q%s", tool, nearest.Hint(tool, policy.Calls))
 	}
 	r := all[i].Call(ctx, s, arguments)
-	var trial sandbox.Trial
+	var trial manager.Trial
 	if errors.As(r.err, &trial) {
 		return trial.Verdict, nil
 	}

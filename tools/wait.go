@@ -11,6 +11,7 @@ import (
 	"pixels/internal/view"
 	"pixels/policy/ledger"
 	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 type waitInput struct {
@@ -55,8 +56,8 @@ var waitTool = define(Tool{
 	switch {
 	case !(seconds >= 0 && seconds <= callLimit.Seconds()):
 		return waitOutput{}, Result{}, fmt.Errorf("the argument \"timeout\" is %v; give 0 to %v seconds, and call again for longer", seconds, callLimit.Seconds())
-	case len(in.IDs) == 0 || len(in.IDs) > sandbox.MaxClones:
-		return waitOutput{}, Result{}, fmt.Errorf("the argument \"ids\" has %d elements; give 1 to %d", len(in.IDs), sandbox.MaxClones)
+	case len(in.IDs) == 0 || len(in.IDs) > manager.MaxClones:
+		return waitOutput{}, Result{}, fmt.Errorf("the argument \"ids\" has %d elements; give 1 to %d", len(in.IDs), manager.MaxClones)
 	case in.Cursor != "" && len(in.IDs) > 1:
 		return waitOutput{}, Result{}, fmt.Errorf("the argument \"cursor\" is for one command; call wait for each by itself")
 	}
@@ -71,7 +72,7 @@ var waitTool = define(Tool{
 	if err := ctx.Err(); err != nil {
 		return waitOutput{}, Result{}, err
 	}
-	var trial sandbox.Trial
+	var trial manager.Trial
 	if first := out.Operations[0].err; errors.Is(first, sandbox.ErrDenied) || errors.As(first, &trial) {
 		return waitOutput{}, Result{}, first
 	}
@@ -95,7 +96,7 @@ func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time
 		return waitResult{ID: id, State: "unknown", Error: view.Error(err, view.Agent), text: view.Error(err, view.Agent), err: err}
 	}
 	if sandbox.IsRun(id) {
-		run, err := s.Manager.WaitRun(ctx, s.Owner, sandbox.WaitRequest{ID: id, Wait: wait, Cursor: in.Cursor, Cancel: in.Cancel})
+		run, err := s.Manager.WaitRun(ctx, s.Owner, manager.WaitRequest{ID: id, Wait: wait, Cursor: in.Cursor, Cancel: in.Cancel})
 		if err != nil {
 			return unknown(err)
 		}

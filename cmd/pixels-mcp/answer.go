@@ -13,7 +13,7 @@ import (
 	"pixels/internal/units"
 	"pixels/policy"
 	"pixels/policy/ledger"
-	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 func (a *app) requestsApprove() *cobra.Command {
@@ -34,16 +34,16 @@ func (a *app) requestsApprove() *cobra.Command {
 					return usageError{fmt.Errorf("--for: %w", err)}
 				}
 			}
-			return a.withRequests(cmd, func(m *sandbox.Manager, _ string) error {
+			return a.withRequests(cmd, func(m *manager.Manager, _ string) error {
 				var all []error
-				var answers []sandbox.Approval
+				var answers []manager.Approval
 				for _, handle := range args {
 					id, seen, err := a.seen(cmd.Context(), m, handle, "approve")
 					if err != nil {
 						all = append(all, err)
 						continue
 					}
-					answers = append(answers, sandbox.Approval{ID: id, Seen: seen, By: a.by(), Scope: policy.Scope(scope), For: d, Answer: answer})
+					answers = append(answers, manager.Approval{ID: id, Seen: seen, By: a.by(), Scope: policy.Scope(scope), For: d, Answer: answer})
 				}
 				if len(answers) == 0 {
 					return errors.Join(all...)
@@ -66,7 +66,7 @@ func (a *app) requestsApprove() *cobra.Command {
 	return cmd
 }
 
-func (a *app) approve(ctx context.Context, m *sandbox.Manager, answer sandbox.Approval) error {
+func (a *app) approve(ctx context.Context, m *manager.Manager, answer manager.Approval) error {
 	got, err := m.Approve(ctx, answer)
 	if err != nil {
 		return err
@@ -79,7 +79,7 @@ func (a *app) approve(ctx context.Context, m *sandbox.Manager, answer sandbox.Ap
 }
 
 // seen divides what names a request. Of an ID alone it shows the request, and asks.
-func (a *app) seen(ctx context.Context, m *sandbox.Manager, handle, what string) (id, digest string, err error) {
+func (a *app) seen(ctx context.Context, m *manager.Manager, handle, what string) (id, digest string, err error) {
 	id, digest = ledger.ParseHandle(handle)
 	if digest != "" {
 		return id, digest, nil
@@ -115,7 +115,7 @@ func (a *app) confirm(question string) (bool, error) {
 	return answer == "y" || answer == "yes", nil
 }
 
-func reached(r sandbox.Approved) string {
+func reached(r manager.Approved) string {
 	const most = 5
 	switch n := len(r.Names); {
 	case r.Scope == policy.Once:
@@ -142,11 +142,11 @@ func (a *app) requestsDeny() *cobra.Command {
 		Example: "  pixels-mcp requests deny req-k3xisscy6f --answer 'use the mirror'",
 		Args:    idsNeeded,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withRequests(cmd, func(m *sandbox.Manager, _ string) error {
+			return a.withRequests(cmd, func(m *manager.Manager, _ string) error {
 				var all []error
 				for _, handle := range args {
 					id, seen := ledger.ParseHandle(handle)
-					r, err := m.Refuse(cmd.Context(), sandbox.Approval{ID: id, Seen: seen, By: a.by(), Answer: answer})
+					r, err := m.Refuse(cmd.Context(), manager.Approval{ID: id, Seen: seen, By: a.by(), Answer: answer})
 					if err != nil {
 						all = append(all, err)
 						continue

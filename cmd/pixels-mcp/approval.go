@@ -12,7 +12,7 @@ import (
 
 	"pixels/policy"
 	"pixels/policy/approver"
-	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 func (a *app) approvalCommand() *cobra.Command {
@@ -124,7 +124,7 @@ func (a *app) line() (string, error) {
 }
 
 // proven returns a manager for what widens a sandbox's reach, when the human proves to be one as the policy asks.
-func (a *app) proven(m *sandbox.Manager) (*sandbox.Manager, error) {
+func (a *app) proven(m *manager.Manager) (*manager.Manager, error) {
 	passphrase := ""
 	if m.Approval() == policy.Passphrase {
 		var err error

@@ -13,6 +13,7 @@ import (
 	"pixels/egress"
 	"pixels/internal/view"
 	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 // exitDenied is the exit code of a check of what may not be reached.
@@ -31,7 +32,7 @@ func (a *app) networkCheck() *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
-			return a.withManager(func(m *sandbox.Manager) error {
+			return a.withManager(func(m *manager.Manager) error {
 				e, err := m.Egress(cmd.Context(), a.owner, args[0])
 				if err != nil {
 					return err
@@ -95,7 +96,7 @@ func check(e sandbox.Egress, host string, port uint16) (text string, allowed boo
 }
 
 // mayLift shows which denials the mode unrestricted lifts, and asks.
-func (a *app) mayLift(ctx context.Context, m *sandbox.Manager, name string) error {
+func (a *app) mayLift(ctx context.Context, m *manager.Manager, name string) error {
 	e, err := m.Egress(ctx, a.owner, name)
 	if err != nil {
 		return err

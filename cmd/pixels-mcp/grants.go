@@ -11,7 +11,7 @@ import (
 
 	"pixels/internal/plain"
 	"pixels/policy/ledger"
-	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 func (a *app) networkGrants() *cobra.Command {
@@ -29,7 +29,7 @@ func (a *app) networkGrants() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := strings.Join(args, "")
-			return a.withRequests(cmd, func(m *sandbox.Manager, owner string) error {
+			return a.withRequests(cmd, func(m *manager.Manager, owner string) error {
 				if name != "" {
 					owner = a.owner
 				}
@@ -43,9 +43,9 @@ func (a *app) networkGrants() *cobra.Command {
 				}
 				if asJSON {
 					return a.printJSON(struct {
-						Grants []sandbox.Standing  `json:"grants"`
-						Policy []sandbox.Allowance `json:"policy"`
-					}{append([]sandbox.Standing{}, list...), append([]sandbox.Allowance{}, given...)})
+						Grants []manager.Standing  `json:"grants"`
+						Policy []manager.Allowance `json:"policy"`
+					}{append([]manager.Standing{}, list...), append([]manager.Allowance{}, given...)})
 				}
 				return a.showGrants(list, given)
 			})
@@ -55,7 +55,7 @@ func (a *app) networkGrants() *cobra.Command {
 	return cmd
 }
 
-func (a *app) showGrants(list []sandbox.Standing, given []sandbox.Allowance) error {
+func (a *app) showGrants(list []manager.Standing, given []manager.Allowance) error {
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	if len(list) == 0 {
 		fmt.Fprintln(w, "nothing is granted")
@@ -96,7 +96,7 @@ func (a *app) requestsRevoke() *cobra.Command {
 		Example: "  pixels-mcp requests revoke req-k3xisscy6f",
 		Args:    idsNeeded,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withRequests(cmd, func(m *sandbox.Manager, _ string) error {
+			return a.withRequests(cmd, func(m *manager.Manager, _ string) error {
 				var all []error
 				for _, handle := range args {
 					id, _ := ledger.ParseHandle(handle)

@@ -13,7 +13,7 @@ import (
 
 	"pixels/internal/view"
 	"pixels/policy"
-	"pixels/sandbox"
+	"pixels/sandbox/manager"
 	"pixels/tools"
 )
 
@@ -74,7 +74,7 @@ func (a *app) verdict(ctx context.Context, owner string, args []string, asJSON b
 		return usageError{errors.New("`pixels-mcp policy check --as OWNER` wants the name of a tool and its arguments as JSON, as create_sandbox '{\"cpu\": 2}'")}
 	}
 	var v policy.Verdict
-	err := a.withAgents(func(m *sandbox.Manager) (err error) {
+	err := a.withAgents(func(m *manager.Manager) (err error) {
 		v, err = tools.Verdict(ctx, tools.Session{Manager: m.Trial(), Operations: tools.NewOperations(ctx), Owner: owner}, args[0], json.RawMessage(args[1]))
 		return err
 	})

@@ -19,6 +19,7 @@ import (
 	"pixels/internal/server"
 	"pixels/internal/web"
 	"pixels/sandbox"
+	"pixels/sandbox/manager"
 	"pixels/tools"
 )
 
@@ -103,7 +104,7 @@ func serviceOf(path string) bool {
 }
 
 // servePage serves the page until stop is called.
-func (a *app) servePage(ctx context.Context, address string, m *sandbox.Manager, log zerolog.Logger) (stop func(), err error) {
+func (a *app) servePage(ctx context.Context, address string, m *manager.Manager, log zerolog.Logger) (stop func(), err error) {
 	secret, err := webToken()
 	if err != nil {
 		return nil, err
@@ -135,9 +136,9 @@ func inBackground(ctx context.Context, work func(context.Context)) (stop func())
 }
 
 // keepSwept sweeps until ctx ends.
-func keepSwept(ctx context.Context, m *sandbox.Manager, log zerolog.Logger) {
+func keepSwept(ctx context.Context, m *manager.Manager, log zerolog.Logger) {
 	unreachable := false // said once, not every few seconds
-	m.KeepSwept(ctx, sandbox.SweepEvery, func(expired []sandbox.Sandbox, err error) {
+	m.KeepSwept(ctx, manager.SweepEvery, func(expired []sandbox.Sandbox, err error) {
 		for _, box := range expired {
 			log.Info().Str("sandbox", box.Name).Str("owner", box.Owner).Time("expired_at", box.ExpiresAt).Msg("lease over, destroyed")
 		}

@@ -15,7 +15,7 @@ import (
 	"pixels/internal/view"
 	"pixels/policy"
 	"pixels/policy/ledger"
-	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 // settleTime is for how long no key decides after the list changed: it may be another request that is selected now. A key
@@ -24,14 +24,14 @@ const settleTime = 700 * time.Millisecond
 
 // watching shows the open requests on a terminal, and takes answers by keys.
 type watching struct {
-	load  func() ([]sandbox.Look, error)
-	heavy func(sandbox.Approval) (string, error)
-	yes   func(sandbox.Approval) (sandbox.Approved, error)
-	no    func(sandbox.Approval) (ledger.Request, error)
+	load  func() ([]manager.Look, error)
+	heavy func(manager.Approval) (string, error)
+	yes   func(manager.Approval) (manager.Approved, error)
+	no    func(manager.Approval) (ledger.Request, error)
 	by    string
 	proof policy.Approval
 
-	looks   []sandbox.Look
+	looks   []manager.Look
 	at      string // ID of the one that is selected; none when it went
 	lineage bool   // the answer is for the whole lineage
 	sure    string // what the next a says yes to once more
@@ -45,7 +45,7 @@ type watching struct {
 
 type (
 	loaded struct {
-		looks []sandbox.Look
+		looks []manager.Look
 		err   error
 	}
 	answered string
@@ -90,8 +90,8 @@ func (w *watching) Update(m tea.Msg) (tea.Model, tea.Cmd) {
 }
 
 // show takes over what is open now. The selection goes to no request by itself.
-func (w *watching) show(looks []sandbox.Look) {
-	handles := func(list []sandbox.Look) (out []string) {
+func (w *watching) show(looks []manager.Look) {
+	handles := func(list []manager.Look) (out []string) {
 		for _, l := range list {
 			out = append(out, l.Handle)
 		}
@@ -107,7 +107,7 @@ func (w *watching) show(looks []sandbox.Look) {
 }
 
 func (w *watching) index() int {
-	return slices.IndexFunc(w.looks, func(l sandbox.Look) bool { return l.ID == w.at })
+	return slices.IndexFunc(w.looks, func(l manager.Look) bool { return l.ID == w.at })
 }
 
 func (w *watching) press(key string) tea.Cmd {
@@ -145,7 +145,7 @@ func (w *watching) decide(yes, held bool, now time.Time) tea.Cmd {
 	}
 	look := w.looks[i]
 	id, seen := ledger.ParseHandle(look.Handle)
-	a := sandbox.Approval{ID: id, Seen: seen, By: w.by, Scope: policy.Askers}
+	a := manager.Approval{ID: id, Seen: seen, By: w.by, Scope: policy.Askers}
 	if w.lineage {
 		a.Scope = policy.ThisLineage
 	}
@@ -216,7 +216,7 @@ func (w *watching) View() string {
 }
 
 // details are what is shown of the request that is selected.
-func (w *watching) details(line func(string, ...any), l sandbox.Look) {
+func (w *watching) details(line func(string, ...any), l manager.Look) {
 	scope := "those that asked, " + strings.Join(l.Names(), ", ")
 	if w.lineage {
 		scope = fmt.Sprintf("all %d of the same lineage, and their clones", l.Lineage)
@@ -252,7 +252,7 @@ func (w *watching) details(line func(string, ...any), l sandbox.Look) {
 }
 
 // heldFor says for how long a connection waits still.
-func heldFor(l sandbox.Look) string {
+func heldFor(l manager.Look) string {
 	switch left := time.Until(l.Held); {
 	case l.Held.IsZero():
 		return ""
@@ -264,19 +264,19 @@ func heldFor(l sandbox.Look) string {
 }
 
 // watchKeys shows requests on a terminal until q is pressed or ctx ends.
-func (a *app) watchKeys(ctx context.Context, m *sandbox.Manager, owner string, in io.Reader) error {
+func (a *app) watchKeys(ctx context.Context, m *manager.Manager, owner string, in io.Reader) error {
 	w := &watching{
 		by: a.by(), proof: m.Approval(),
-		load: func() ([]sandbox.Look, error) {
+		load: func() ([]manager.Look, error) {
 			list, err := m.Requests(owner, 200, ledger.RequestOpen, ledger.RequestGranting)
 			if err != nil {
 				return nil, err
 			}
 			return m.Looks(ctx, list)
 		},
-		heavy: func(a sandbox.Approval) (string, error) { return m.Weight(ctx, a) },
-		yes:   func(a sandbox.Approval) (sandbox.Approved, error) { return m.Approve(ctx, a) },
-		no:    func(a sandbox.Approval) (ledger.Request, error) { return m.Refuse(ctx, a) },
+		heavy: func(a manager.Approval) (string, error) { return m.Weight(ctx, a) },
+		yes:   func(a manager.Approval) (manager.Approved, error) { return m.Approve(ctx, a) },
+		no:    func(a manager.Approval) (ledger.Request, error) { return m.Refuse(ctx, a) },
 	}
 	_, err := tea.NewProgram(w, tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(a.raw), tea.WithAltScreen(), tea.WithoutSignalHandler()).Run()
 	if ctx.Err() != nil {

@@ -11,32 +11,32 @@ import (
 
 	"pixels/policy"
 	"pixels/policy/ledger"
-	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 // watched is a watch whose answers are noted.
 type watched struct {
 	*watching
 	t       *testing.T
-	granted []sandbox.Approval
-	denied  []sandbox.Approval
+	granted []manager.Approval
+	denied  []manager.Approval
 }
 
 func newWatched(t *testing.T, rules ...string) *watched {
 	w := &watched{t: t}
 	w.watching = &watching{
 		proof: policy.Terminal,
-		heavy: func(a sandbox.Approval) (string, error) {
+		heavy: func(a manager.Approval) (string, error) {
 			if strings.HasPrefix(w.looks[w.index()].Subject, "*") {
 				return "every name below", nil
 			}
 			return "", nil
 		},
-		yes: func(a sandbox.Approval) (sandbox.Approved, error) {
+		yes: func(a manager.Approval) (manager.Approved, error) {
 			w.granted = append(w.granted, a)
-			return sandbox.Approved{Names: []string{"box"}}, nil
+			return manager.Approved{Names: []string{"box"}}, nil
 		},
-		no: func(a sandbox.Approval) (ledger.Request, error) {
+		no: func(a manager.Approval) (ledger.Request, error) {
 			w.denied = append(w.denied, a)
 			return ledger.Request{}, nil
 		},
@@ -47,10 +47,10 @@ func newWatched(t *testing.T, rules ...string) *watched {
 
 // has has these be open from now on.
 func (w *watched) has(rules ...string) {
-	var looks []sandbox.Look
+	var looks []manager.Look
 	for _, rule := range rules {
 		r := ledger.Request{ID: "req-" + strings.Trim(rule, "*."), Subject: rule, Asked: []ledger.Asker{{Sandbox: "box"}}}
-		looks = append(looks, sandbox.Look{Request: r, Handle: r.Handle(time.Hour), Usual: time.Hour})
+		looks = append(looks, manager.Look{Request: r, Handle: r.Handle(time.Hour), Usual: time.Hour})
 	}
 	w.show(looks)
 }
@@ -124,7 +124,7 @@ func TestWhatAWatchShows(t *testing.T) {
 		t.Error(w.View())
 	}
 	r := ledger.Request{ID: "req-a", Owner: "me", Subject: "x.example", Reason: "to try \x1b[2J", Held: time.Now().Add(9500 * time.Millisecond), Asked: []ledger.Asker{{Sandbox: "c1"}, {Sandbox: "c2"}}, Count: 3}
-	w.show([]sandbox.Look{{Request: r, Handle: "req-a-x", Usual: time.Hour, Alike: "it looks like another", Opens: "data", Lineage: 9, Refused: 2, Askers: []sandbox.LookAsker{{Asker: r.Asked[0], Reaches: "nothing yet"}, {Asker: r.Asked[1], Gone: true}}}})
+	w.show([]manager.Look{{Request: r, Handle: "req-a-x", Usual: time.Hour, Alike: "it looks like another", Opens: "data", Lineage: 9, Refused: 2, Askers: []manager.LookAsker{{Asker: r.Asked[0], Reaches: "nothing yet"}, {Asker: r.Asked[1], Gone: true}}}})
 	w.keys("j")
 	text := w.View()
 	for _, want := range []string{"> x.example   me/c1, c2", "10 s still", "those that asked, c1, c2, for 1h", "CAREFUL: it looks like another", "to try", "c2 is gone", "denied 2 times before"} {

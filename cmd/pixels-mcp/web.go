@@ -14,7 +14,7 @@ import (
 
 	"pixels/internal/place"
 	"pixels/internal/web"
-	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 func (a *app) webCommand() *cobra.Command {
@@ -44,7 +44,7 @@ func (a *app) webCommand() *cobra.Command {
 			}
 			defer listener.Close()
 			log := logger(a.err)
-			return a.withManager(func(m *sandbox.Manager) error {
+			return a.withManager(func(m *manager.Manager) error {
 				s, err := web.New(m, secret, names, func(err error) { log.Warn().Err(err).Msg("web") })
 				if err != nil {
 					return err

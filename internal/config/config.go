@@ -19,6 +19,7 @@ import (
 	"pixels/internal/strict"
 	"pixels/internal/units"
 	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 // Config is the configuration in force.
@@ -88,7 +89,7 @@ func Default() Config {
 		Defaults: Defaults{
 			Image: "pixels/base", CPU: 2, Memory: 2 << 30, Disk: 10 << 30, Processes: 4096,
 			Egress: string(egress.Agent), Network: "pixels",
-			Lease: Duration(sandbox.DefaultLease), MaxLease: Duration(sandbox.DefaultMaxLease),
+			Lease: Duration(manager.DefaultLease), MaxLease: Duration(manager.DefaultMaxLease),
 		},
 	}
 }
@@ -180,9 +181,9 @@ func (c Config) IncusConfig() incus.Config {
 }
 
 // SandboxDefaults returns what a sandbox gets when its creator does not say.
-func (c Config) SandboxDefaults() sandbox.Defaults {
+func (c Config) SandboxDefaults() manager.Defaults {
 	d := c.Defaults
-	return sandbox.Defaults{
+	return manager.Defaults{
 		Lease: time.Duration(d.Lease), MaxLease: time.Duration(d.MaxLease),
 		Image: d.Image, Egress: egress.Mode(d.Egress), Nesting: d.Nesting, Presets: c.presets, Env: d.Env,
 		Limits: sandbox.Limits{CPU: d.CPU, Memory: int64(d.Memory), Disk: int64(d.Disk), Processes: d.Processes},

@@ -8,13 +8,13 @@ import (
 	"github.com/mark3labs/mcp-go/mcp"
 	mcpserver "github.com/mark3labs/mcp-go/server"
 
-	"pixels/sandbox"
+	"pixels/sandbox/manager"
 	"pixels/tools"
 )
 
 // form is that of a question: one choice, which has no default, so that neither a client that fills in defaults decides, nor
 // a key pressed twice.
-func form(choices []sandbox.Choice) map[string]any {
+func form(choices []manager.Choice) map[string]any {
 	return map[string]any{
 		"type": "object", "required": []string{"choice"},
 		"properties": map[string]any{"choice": map[string]any{"type": "string", "title": "Your answer", "enum": choices}},
@@ -59,19 +59,19 @@ func (q *questions) human() (h tools.Human) {
 		return h
 	}
 	if can.Form != nil || can.URL == nil { // one that names neither has forms, as the first version of this had
-		h.Choose = func(ctx context.Context, question sandbox.Question) (sandbox.Choice, error) {
+		h.Choose = func(ctx context.Context, question manager.Question) (manager.Choice, error) {
 			r, err := q.put(ctx, question.ID, mcp.ElicitationParams{Message: question.Text, RequestedSchema: form(question.Choices)})
 			if err != nil {
 				return "", err
 			}
 			content, _ := r.Content.(map[string]any)
 			choice, _ := content["choice"].(string)
-			if r.Action != mcp.ElicitationResponseActionAccept || !slices.Contains(question.Choices, sandbox.Choice(choice)) {
+			if r.Action != mcp.ElicitationResponseActionAccept || !slices.Contains(question.Choices, manager.Choice(choice)) {
 				q.dialogs.unanswered(q.client(), question.ID, true)
 				return "", errNoAnswer
 			}
 			q.dialogs.answered(q.client())
-			return sandbox.Choice(choice), nil
+			return manager.Choice(choice), nil
 		}
 	}
 	if can.URL != nil {

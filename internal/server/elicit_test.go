@@ -21,7 +21,7 @@ import (
 	"pixels/egress"
 	"pixels/policy"
 	"pixels/policy/ledger"
-	"pixels/sandbox"
+	"pixels/sandbox/manager"
 	"pixels/sandbox/sandboxtest"
 	"pixels/tools"
 )
@@ -37,7 +37,7 @@ func (a answers) Elicit(ctx context.Context, r mcp.ElicitationRequest) (*mcp.Eli
 type elicited struct {
 	t       *testing.T
 	c       *client.Client
-	m       *sandbox.Manager
+	m       *manager.Manager
 	asked   atomic.Int32
 	message string
 	sent    *tap // what the client says
@@ -88,8 +88,8 @@ func newElicited(t *testing.T, version, rules string, capability *mcp.Elicitatio
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &elicited{t: t, m: sandbox.NewManager(sandboxtest.NewMemory(), sandbox.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Policy: sandboxtest.Policy(t, rules), Store: store})}
-	if _, err := e.m.Create(t.Context(), "tester", sandbox.CreateRequest{Name: "box"}); err != nil {
+	e := &elicited{t: t, m: manager.New(sandboxtest.NewMemory(), manager.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Policy: sandboxtest.Policy(t, rules), Store: store})}
+	if _, err := e.m.Create(t.Context(), "tester", manager.CreateRequest{Name: "box"}); err != nil {
 		t.Fatal(err)
 	}
 	fromClient, write := io.Pipe()
@@ -241,7 +241,7 @@ func TestAnAnswerElsewhereEndsTheQuestion(t *testing.T) {
 		<-asked
 		list, err := e.m.Requests("tester", 0, ledger.RequestOpen)
 		if err == nil {
-			_, err = e.m.AsHuman("test").Refuse(t.Context(), sandbox.Approval{ID: list[0].ID, By: "test", Answer: "no"})
+			_, err = e.m.AsHuman("test").Refuse(t.Context(), manager.Approval{ID: list[0].ID, By: "test", Answer: "no"})
 		}
 		refused <- err
 	}()

@@ -16,7 +16,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"pixels/egress"
-	"pixels/sandbox"
+	"pixels/sandbox/manager"
 	"pixels/sandbox/sandboxtest"
 	"pixels/tools"
 )
@@ -25,7 +25,7 @@ import (
 func serve(t *testing.T) *Client {
 	t.Helper()
 	session := tools.Session{
-		Manager:    sandbox.NewManager(sandboxtest.NewMemory(), sandbox.Defaults{Image: sandboxtest.Image, Egress: egress.None}),
+		Manager:    manager.New(sandboxtest.NewMemory(), manager.Defaults{Image: sandboxtest.Image, Egress: egress.None}),
 		Operations: tools.NewOperations(t.Context()),
 		Owner:      "tester",
 	}

@@ -15,7 +15,7 @@ import (
 	"pixels/egress"
 	"pixels/policy"
 	"pixels/policy/ledger"
-	"pixels/sandbox"
+	"pixels/sandbox/manager"
 	"pixels/sandbox/sandboxtest"
 	"pixels/tools"
 )
@@ -29,8 +29,8 @@ func serveMemory(dir string) error {
 	if err != nil {
 		return err
 	}
-	m := sandbox.NewManager(sandboxtest.NewMemory(), sandbox.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Policy: policy.Shipped(), Store: store})
-	if _, err := m.Create(ctx, "tester", sandbox.CreateRequest{Name: "box"}); err != nil {
+	m := manager.New(sandboxtest.NewMemory(), manager.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Policy: policy.Shipped(), Store: store})
+	if _, err := m.Create(ctx, "tester", manager.CreateRequest{Name: "box"}); err != nil {
 		return err
 	}
 	session := tools.Session{Manager: m, Operations: tools.NewOperations(ctx), Owner: "tester"}

@@ -7,12 +7,13 @@ import (
 
 	"pixels/egress"
 	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 type grantsPage struct {
 	page
-	Grants   []sandbox.Standing
-	ByPolicy []sandbox.Allowance
+	Grants   []manager.Standing
+	ByPolicy []manager.Allowance
 }
 
 func (s *Server) showGrants(w http.ResponseWriter, r *http.Request, _ *session) {

@@ -16,6 +16,7 @@ import (
 	"pixels/policy/approver"
 	"pixels/policy/ledger"
 	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 // page is what every page has.
@@ -27,7 +28,7 @@ type page struct {
 
 // card is a request as it is shown.
 type card struct {
-	sandbox.Look
+	manager.Look
 	Level policy.Approval // what an approval wants
 	Lasts []choice        // how long a grant may last
 	Seen  string          // names what is shown
@@ -135,13 +136,13 @@ func (s *Server) lasts(r ledger.Request) (out []choice) {
 }
 
 // approval is what a form asks for, and the rule of its request.
-func (s *Server) approval(r *http.Request) (a sandbox.Approval, rule string, err error) {
+func (s *Server) approval(r *http.Request) (a manager.Approval, rule string, err error) {
 	lasting, err := time.ParseDuration(r.PostFormValue("for"))
 	if err != nil {
 		return a, "", fmt.Errorf("how long it is to last is %w", sandbox.ErrInvalid)
 	}
 	request, err := s.manager.Request(r.PathValue("id"))
-	return sandbox.Approval{ID: r.PathValue("id"), Seen: r.PostFormValue("seen"), By: by(r), Scope: policy.Scope(r.PostFormValue("scope")), For: lasting, Answer: r.PostFormValue("answer")}, request.Subject, err
+	return manager.Approval{ID: r.PathValue("id"), Seen: r.PostFormValue("seen"), By: by(r), Scope: policy.Scope(r.PostFormValue("scope")), For: lasting, Answer: r.PostFormValue("answer")}, request.Subject, err
 }
 
 // errHeavy means that an approval is for much, and must be asked for once more by that.
@@ -151,7 +152,7 @@ var errHeavy = errors.New("press again to approve")
 func by(r *http.Request) string { return "web, from " + peer(r) }
 
 // weighed refuses an approval that is for much, unless the one who asks for it was told for what.
-func (s *Server) weighed(r *http.Request, a sandbox.Approval) error {
+func (s *Server) weighed(r *http.Request, a manager.Approval) error {
 	heavy, err := s.manager.Weight(r.Context(), a)
 	if err != nil || heavy == "" || r.PostFormValue("sure") == heavy {
 		return err
@@ -160,14 +161,14 @@ func (s *Server) weighed(r *http.Request, a sandbox.Approval) error {
 }
 
 // proven is a manager for an approval, when the human proves to be one as the policy asks.
-func (s *Server) proven(r *http.Request, mine *session, a sandbox.Approval, rule string) (*sandbox.Manager, error) {
+func (s *Server) proven(r *http.Request, mine *session, a manager.Approval, rule string) (*manager.Manager, error) {
 	if s.manager.Approval() == policy.Passkey {
 		if err := s.signed(r, mine, a, rule); err != nil {
 			return nil, err
 		}
 		return s.manager.Proven(), nil
 	}
-	var m *sandbox.Manager
+	var m *manager.Manager
 	err := s.tries.check(r, mine, func() (err error) {
 		m, err = s.manager.Prove(r.PostFormValue("passphrase"))
 		return err
@@ -177,12 +178,12 @@ func (s *Server) proven(r *http.Request, mine *session, a sandbox.Approval, rule
 
 func (s *Server) approve(w http.ResponseWriter, r *http.Request, mine *session) {
 	a, rule, err := s.approval(r)
-	var got sandbox.Approved
+	var got manager.Approved
 	if err == nil {
 		err = s.weighed(r, a)
 	}
 	if err == nil {
-		var m *sandbox.Manager
+		var m *manager.Manager
 		if m, err = s.proven(r, mine, a, rule); err == nil {
 			got, err = m.Approve(r.Context(), a)
 		}
@@ -197,7 +198,7 @@ func (s *Server) approve(w http.ResponseWriter, r *http.Request, mine *session) 
 	s.answer(w, said, err)
 }
 
-func reach(r sandbox.Approved) string {
+func reach(r manager.Approved) string {
 	switch n := len(r.Names); {
 	case r.Scope == policy.Once:
 		return "one connection of " + r.Names[0]
@@ -209,7 +210,7 @@ func reach(r sandbox.Approved) string {
 }
 
 func (s *Server) deny(w http.ResponseWriter, r *http.Request, mine *session) {
-	got, err := s.manager.Refuse(r.Context(), sandbox.Approval{ID: r.PathValue("id"), Seen: r.PostFormValue("seen"), By: by(r), Answer: r.PostFormValue("answer")})
+	got, err := s.manager.Refuse(r.Context(), manager.Approval{ID: r.PathValue("id"), Seen: r.PostFormValue("seen"), By: by(r), Answer: r.PostFormValue("answer")})
 	s.answer(w, fmt.Sprintf("%s is denied to %s.", got.Subject, got.Sandbox), err)
 }
 

@@ -16,7 +16,7 @@ import (
 	"pixels/internal/view"
 	"pixels/policy"
 	"pixels/policy/approver"
-	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 // ceremonyTime is how long a human may take to touch their key.
@@ -31,7 +31,7 @@ type ceremony struct {
 }
 
 // digest is of an approval, with all that it decides: what the human saw is what the key signs for.
-func digest(a sandbox.Approval, rule string) [sha256.Size]byte {
+func digest(a manager.Approval, rule string) [sha256.Size]byte {
 	b, _ := json.Marshal([]string{a.ID, rule, string(a.Scope), a.For.String(), a.Answer, a.Seen}) // strings can be written
 	return sha256.Sum256(b)
 }
@@ -180,7 +180,7 @@ func (s *Server) challenge(w http.ResponseWriter, r *http.Request, mine *session
 }
 
 // signed checks that an approval was signed for by a passkey.
-func (s *Server) signed(r *http.Request, mine *session, a sandbox.Approval, rule string) error {
+func (s *Server) signed(r *http.Request, mine *session, a manager.Approval, rule string) error {
 	c := s.sessions.take(mine)
 	if c == nil || c.digest != digest(a, rule) {
 		return fmt.Errorf("%w: what was signed is not what is approved, or it took too long; approve again", approver.ErrProof)

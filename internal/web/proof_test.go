@@ -17,7 +17,7 @@ import (
 	"pixels/policy"
 	"pixels/policy/approver"
 	"pixels/policy/ledger"
-	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 // awaited has a script's promise be awaited.
@@ -46,10 +46,10 @@ func TestApprovingWantsThePassphrase(t *testing.T) {
 	}
 	// What an agent with a shell under another user, or with the tools alone, may try.
 	human := s.agent.AsHuman("cli")
-	if _, err := human.Approve(t.Context(), sandbox.Approval{ID: r.ID, Seen: human.Digest(r)}); err == nil {
+	if _, err := human.Approve(t.Context(), manager.Approval{ID: r.ID, Seen: human.Digest(r)}); err == nil {
 		t.Error("approved without it")
 	}
-	if _, err := human.Allow(t.Context(), "alice", sandbox.AllowRequest{Name: "box", Domains: []string{"example.com"}}); err == nil {
+	if _, err := human.Allow(t.Context(), "alice", manager.AllowRequest{Name: "box", Domains: []string{"example.com"}}); err == nil {
 		t.Error("allowed without it")
 	}
 	if _, err := human.SetEgress(t.Context(), "alice", "box", "unrestricted"); err == nil {
@@ -120,7 +120,7 @@ func TestApprovingWantsThePasskey(t *testing.T) {
 	if status, body := v.do(t, "POST", "/passkeys/begin", url.Values{}); status != http.StatusForbidden || !strings.Contains(body, "set a passphrase first") {
 		t.Errorf("another key is added by the token alone: %d %s", status, body)
 	}
-	if _, err := s.agent.AsHuman("cli").Approve(t.Context(), sandbox.Approval{ID: r.ID, Seen: s.agent.Digest(r)}); err == nil {
+	if _, err := s.agent.AsHuman("cli").Approve(t.Context(), manager.Approval{ID: r.ID, Seen: s.agent.Digest(r)}); err == nil {
 		t.Error("approved by the command line without a key")
 	}
 

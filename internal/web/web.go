@@ -17,7 +17,7 @@ import (
 	"strings"
 	"time"
 
-	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 //go:embed templates static
@@ -25,7 +25,7 @@ var files embed.FS
 
 // Server serves the page.
 type Server struct {
-	manager  *sandbox.Manager // a human's
+	manager  *manager.Manager // a human's
 	token    [sha256.Size]byte
 	hosts    []string // names that the page may be called by
 	pages    *template.Template
@@ -37,7 +37,7 @@ type Server struct {
 
 // New returns a server of the page for who knows a token. hosts are the names, with ports, that browsers may call it by
 // beside that of the listener; log hears of what failed.
-func New(m *sandbox.Manager, token string, hosts []string, log func(error)) (*Server, error) {
+func New(m *manager.Manager, token string, hosts []string, log func(error)) (*Server, error) {
 	if len(token) < 20 {
 		return nil, errors.New("the token of the page is too short")
 	}

@@ -17,7 +17,7 @@ import (
 	"pixels/egress"
 	"pixels/policy/approver"
 	"pixels/policy/ledger"
-	"pixels/sandbox"
+	"pixels/sandbox/manager"
 	"pixels/sandbox/sandboxtest"
 )
 
@@ -26,7 +26,7 @@ const token = "a-token-that-nobody-guesses"
 // site is a page over a backend in memory, with a sandbox "box" and two clones of it.
 type site struct {
 	*sandboxtest.Memory
-	agent *sandbox.Manager
+	agent *manager.Manager
 	store *ledger.Store
 	url   string
 }
@@ -39,17 +39,17 @@ func newSite(t testing.TB, rules string) *site {
 	}
 	t.Cleanup(func() { _ = store.Close() })
 	s := &site{Memory: sandboxtest.NewMemory(), store: store}
-	s.agent = sandbox.NewManager(s.Memory, sandbox.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Policy: sandboxtest.Policy(t, rules), Store: store})
+	s.agent = manager.New(s.Memory, manager.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Policy: sandboxtest.Policy(t, rules), Store: store})
 	ctx := context.Background()
-	_, err = s.agent.Create(ctx, "alice", sandbox.CreateRequest{Name: "box"})
+	_, err = s.agent.Create(ctx, "alice", manager.CreateRequest{Name: "box"})
 	if err == nil {
 		_, err = s.agent.CreateCheckpoint(ctx, "alice", "box", "one", "")
 	}
 	if err == nil {
-		_, err = s.agent.Clone(ctx, "alice", sandbox.CloneRequest{Source: "box:one", Count: 2})
+		_, err = s.agent.Clone(ctx, "alice", manager.CloneRequest{Source: "box:one", Count: 2})
 	}
 	if err == nil {
-		_, err = s.agent.Create(ctx, "bob", sandbox.CreateRequest{Name: "lab"})
+		_, err = s.agent.Create(ctx, "bob", manager.CreateRequest{Name: "lab"})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +85,7 @@ func newSite(t testing.TB, rules string) *site {
 // ask raises a request as an agent does.
 func (s *site) ask(t testing.TB, domain, reason string) ledger.Request {
 	t.Helper()
-	got, err := s.agent.Allow(context.Background(), "alice", sandbox.AllowRequest{Name: "box", Domains: []string{domain}, Reason: reason})
+	got, err := s.agent.Allow(context.Background(), "alice", manager.AllowRequest{Name: "box", Domains: []string{domain}, Reason: reason})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +195,7 @@ func TestOnlyWhoSignedInSeesAndDecides(t *testing.T) {
 		t.Fatalf("it is %s", state)
 	}
 	// What was shown before another sandbox asked is not what is answered now.
-	if _, err := s.agent.Allow(t.Context(), "alice", sandbox.AllowRequest{Name: "box-1", Domains: []string{"example.com"}, Reason: "me too"}); err != nil {
+	if _, err := s.agent.Allow(t.Context(), "alice", manager.AllowRequest{Name: "box-1", Domains: []string{"example.com"}, Reason: "me too"}); err != nil {
 		t.Fatal(err)
 	}
 	if status, body := v.do(t, "POST", "/requests/"+r.ID+"/approve", approve); status != http.StatusConflict || !strings.Contains(body, "has changed since it was shown") || s.state(t, r.ID) != ledger.RequestOpen {

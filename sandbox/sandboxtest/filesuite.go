@@ -14,18 +14,19 @@ import (
 
 	"pixels/internal/view"
 	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 // filed is a Manager over the backend, to which a folder of the host is open.
-func (s Subject) filed(t *testing.T) (m *sandbox.Manager, host string) {
+func (s Subject) filed(t *testing.T) (m *manager.Manager, host string) {
 	t.Helper()
 	host = t.TempDir()
-	return sandbox.NewManager(s, sandbox.Defaults{Policy: OpenTo(t, host)}), host
+	return manager.New(s, manager.Defaults{Policy: OpenTo(t, host)}), host
 }
 
 func filesReadAndWritten(t *testing.T, s Subject, box sandbox.Sandbox) {
-	m := sandbox.NewManager(s, sandbox.Defaults{})
-	write := func(r sandbox.WriteRequest) sandbox.WriteResult {
+	m := manager.New(s, manager.Defaults{})
+	write := func(r manager.WriteRequest) manager.WriteResult {
 		t.Helper()
 		r.Name = "box"
 		got, err := m.WriteFile(t.Context(), s.Owner, r)
@@ -34,7 +35,7 @@ func filesReadAndWritten(t *testing.T, s Subject, box sandbox.Sandbox) {
 		}
 		return got
 	}
-	read := func(r sandbox.ReadRequest) sandbox.ReadResult {
+	read := func(r manager.ReadRequest) manager.ReadResult {
 		t.Helper()
 		r.Name = "box"
 		got, err := m.ReadFile(t.Context(), s.Owner, r)
@@ -43,29 +44,29 @@ func filesReadAndWritten(t *testing.T, s Subject, box sandbox.Sandbox) {
 		}
 		return got
 	}
-	if got := write(sandbox.WriteRequest{Path: "new/folder/a.txt", Content: []byte("one\ntwo\nthree\n")}); got.Path != "/home/pixel/new/folder/a.txt" || got.Size != 14 || !got.Created {
+	if got := write(manager.WriteRequest{Path: "new/folder/a.txt", Content: []byte("one\ntwo\nthree\n")}); got.Path != "/home/pixel/new/folder/a.txt" || got.Size != 14 || !got.Created {
 		t.Errorf("wrote %+v", got)
 	}
 	if got := s.output(t, box.ID, "cat new/folder/a.txt"); got != "one\ntwo\nthree" {
 		t.Errorf("inside it is %q", got)
 	}
-	if got := write(sandbox.WriteRequest{Path: "~/new/folder/a.txt", Content: []byte("four\n"), Append: true}); got.Created || got.Size != 19 {
+	if got := write(manager.WriteRequest{Path: "~/new/folder/a.txt", Content: []byte("four\n"), Append: true}); got.Created || got.Size != 19 {
 		t.Errorf("appended %+v", got)
 	}
 	for _, c := range []struct {
 		offset, limit, first, next int
 		content                    string
 	}{{0, 0, 1, 0, "one\ntwo\nthree\nfour\n"}, {2, 2, 2, 4, "two\nthree\n"}, {4, 9, 4, 0, "four\n"}, {1, 1, 1, 2, "one\n"}} {
-		got := read(sandbox.ReadRequest{Path: "new/folder/a.txt", Offset: c.offset, Limit: c.limit})
+		got := read(manager.ReadRequest{Path: "new/folder/a.txt", Offset: c.offset, Limit: c.limit})
 		if got.Content != c.content || got.First != c.first || got.Next != c.next || got.Lines != 4 || got.Size != 19 {
 			t.Errorf("from %d, %d lines: %+v", c.offset, c.limit, got)
 		}
 	}
 	long := strings.Repeat(strings.Repeat("x", 99)+"\n", 3000)
-	write(sandbox.WriteRequest{Path: "/tmp/long", Content: []byte(long)})
+	write(manager.WriteRequest{Path: "/tmp/long", Content: []byte(long)})
 	all, at := "", 1
 	for range 50 {
-		got := read(sandbox.ReadRequest{Path: "/tmp/long", Offset: at})
+		got := read(manager.ReadRequest{Path: "/tmp/long", Offset: at})
 		if all += got.Content; got.Next == 0 {
 			break
 		}
@@ -78,13 +79,13 @@ func filesReadAndWritten(t *testing.T, s Subject, box sandbox.Sandbox) {
 	for i := range bytes {
 		bytes[i] = byte(i * 7)
 	}
-	write(sandbox.WriteRequest{Path: "binary", Content: bytes, Mode: 0o755})
-	if _, err := m.ReadFile(t.Context(), s.Owner, sandbox.ReadRequest{Name: "box", Path: "binary"}); !errors.Is(err, sandbox.ErrInvalid) || !strings.Contains(view.Error(err, view.Agent), "base64") {
+	write(manager.WriteRequest{Path: "binary", Content: bytes, Mode: 0o755})
+	if _, err := m.ReadFile(t.Context(), s.Owner, manager.ReadRequest{Name: "box", Path: "binary"}); !errors.Is(err, sandbox.ErrInvalid) || !strings.Contains(view.Error(err, view.Agent), "base64") {
 		t.Errorf("bytes read as text: %v", err)
 	}
 	var back []byte
 	for at := 0; ; {
-		got := read(sandbox.ReadRequest{Path: "binary", Offset: at, Base64: true})
+		got := read(manager.ReadRequest{Path: "binary", Offset: at, Base64: true})
 		b, err := base64.StdEncoding.DecodeString(got.Content)
 		if err != nil {
 			t.Fatal(err)
@@ -97,57 +98,57 @@ func filesReadAndWritten(t *testing.T, s Subject, box sandbox.Sandbox) {
 	if string(back) != string(bytes) {
 		t.Errorf("bytes come back as %d others", len(back))
 	}
-	write(sandbox.WriteRequest{Path: "picture", Content: []byte("\x89PNG\r\n\x1a\nrest")})
-	if got := read(sandbox.ReadRequest{Path: "picture"}); got.ImageType != "image/png" || len(got.Image) != 12 || got.Content != "" {
+	write(manager.WriteRequest{Path: "picture", Content: []byte("\x89PNG\r\n\x1a\nrest")})
+	if got := read(manager.ReadRequest{Path: "picture"}); got.ImageType != "image/png" || len(got.Image) != 12 || got.Content != "" {
 		t.Errorf("an image is %+v", got)
 	}
-	if got := read(sandbox.ReadRequest{Path: "/tmp/empty/../long", Limit: 1}); got.Path != "/tmp/long" {
+	if got := read(manager.ReadRequest{Path: "/tmp/empty/../long", Limit: 1}); got.Path != "/tmp/long" {
 		t.Errorf("the path is %s", got.Path)
 	}
-	write(sandbox.WriteRequest{Path: "empty"})
-	if got := read(sandbox.ReadRequest{Path: "empty"}); got.Content != "" || got.Lines != 0 || got.Size != 0 {
+	write(manager.WriteRequest{Path: "empty"})
+	if got := read(manager.ReadRequest{Path: "empty"}); got.Content != "" || got.Lines != 0 || got.Size != 0 {
 		t.Errorf("an empty file is %+v", got)
 	}
 }
 
 func filesEdited(t *testing.T, s Subject, box sandbox.Sandbox) {
-	m := sandbox.NewManager(s, sandbox.Defaults{})
+	m := manager.New(s, manager.Defaults{})
 	write := func(p, content string) {
 		t.Helper()
-		if _, err := m.WriteFile(t.Context(), s.Owner, sandbox.WriteRequest{Name: "box", Path: p, Content: []byte(content), Mode: 0o750}); err != nil {
+		if _, err := m.WriteFile(t.Context(), s.Owner, manager.WriteRequest{Name: "box", Path: p, Content: []byte(content), Mode: 0o750}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	write("a", "x = 1\ny = 1\n")
-	edit := func(r sandbox.EditRequest) (int, error) {
+	edit := func(r manager.EditRequest) (int, error) {
 		r.Name, r.Path = "box", "a"
 		_, n, err := m.EditFile(t.Context(), s.Owner, r)
 		return n, err
 	}
-	if n, err := edit(sandbox.EditRequest{Old: "x = 1", New: "x = $1\\n"}); err != nil || n != 1 {
+	if n, err := edit(manager.EditRequest{Old: "x = 1", New: "x = $1\\n"}); err != nil || n != 1 {
 		t.Errorf("one: %d, %v", n, err)
 	}
 	for _, c := range []struct {
-		r    sandbox.EditRequest
+		r    manager.EditRequest
 		is   error
 		hint string
 	}{
-		{sandbox.EditRequest{Old: "1", New: "2"}, sandbox.ErrInvalid, "2 times"},
-		{sandbox.EditRequest{Old: "absent", New: "2"}, sandbox.ErrNotFound, "exactly"},
-		{sandbox.EditRequest{Old: "", New: "2"}, sandbox.ErrInvalid, "write_file"},
-		{sandbox.EditRequest{Old: "x", New: "x"}, sandbox.ErrInvalid, "another"},
+		{manager.EditRequest{Old: "1", New: "2"}, sandbox.ErrInvalid, "2 times"},
+		{manager.EditRequest{Old: "absent", New: "2"}, sandbox.ErrNotFound, "exactly"},
+		{manager.EditRequest{Old: "", New: "2"}, sandbox.ErrInvalid, "write_file"},
+		{manager.EditRequest{Old: "x", New: "x"}, sandbox.ErrInvalid, "another"},
 	} {
 		if _, err := edit(c.r); !errors.Is(err, c.is) || !strings.Contains(view.Error(err, view.Agent), c.hint) {
 			t.Errorf("%+v: %v", c.r, err)
 		}
 	}
-	if n, err := edit(sandbox.EditRequest{Old: "1", New: "2", All: true}); err != nil || n != 2 {
+	if n, err := edit(manager.EditRequest{Old: "1", New: "2", All: true}); err != nil || n != 2 {
 		t.Errorf("all: %d, %v", n, err)
 	}
 	if got := s.output(t, box.ID, "cat a"); got != "x = $2\\n\ny = 2" {
 		t.Errorf("it is now %q", got)
 	}
-	page, err := m.ListFiles(t.Context(), s.Owner, sandbox.FilesRequest{Name: "box", Path: "."})
+	page, err := m.ListFiles(t.Context(), s.Owner, manager.FilesRequest{Name: "box", Path: "."})
 	i := -1
 	for n, e := range page.Entries {
 		if e.Path == "a" {
@@ -176,18 +177,18 @@ func filesMissing(t *testing.T, s Subject, _ sandbox.Sandbox) {
 		"write to a folder":  {func() error { return writeError(m, s, t, "/tmp") }, sandbox.ErrInvalid, "folder"},
 		"write to a slash":   {func() error { return writeError(m, s, t, "x/") }, sandbox.ErrInvalid, "folder"},
 		"write below a file": {func() error { return writeError(m, s, t, "/etc/hostname/x") }, nil, "/etc/hostname"},
-		"list nothing":       {func() error { return listError(m, s, t, sandbox.FilesRequest{Path: "/absent"}) }, sandbox.ErrNotFound, "/absent"},
-		"list a file":        {func() error { return listError(m, s, t, sandbox.FilesRequest{Path: "/etc/hostname"}) }, sandbox.ErrInvalid, "read_file"},
-		"list too deep":      {func() error { return listError(m, s, t, sandbox.FilesRequest{Path: "/", Depth: 99}) }, sandbox.ErrInvalid, "1 to 20"},
-		"list by a bad glob": {func() error { return listError(m, s, t, sandbox.FilesRequest{Path: "/", Glob: "["}) }, sandbox.ErrInvalid, "*.go"},
-		"copy nothing in":    {func() error { return copyError(m, s, t, sandbox.CopyRequest{HostPath: "absent", Path: "x"}) }, sandbox.ErrNotFound, "absent"},
-		"copy nothing out":   {func() error { return copyError(m, s, t, sandbox.CopyRequest{Out: true, HostPath: "x", Path: "absent"}) }, sandbox.ErrNotFound, "absent"},
-		"copy from outside":  {func() error { return copyError(m, s, t, sandbox.CopyRequest{HostPath: "/etc/passwd", Path: "x"}) }, sandbox.ErrDenied, host},
+		"list nothing":       {func() error { return listError(m, s, t, manager.FilesRequest{Path: "/absent"}) }, sandbox.ErrNotFound, "/absent"},
+		"list a file":        {func() error { return listError(m, s, t, manager.FilesRequest{Path: "/etc/hostname"}) }, sandbox.ErrInvalid, "read_file"},
+		"list too deep":      {func() error { return listError(m, s, t, manager.FilesRequest{Path: "/", Depth: 99}) }, sandbox.ErrInvalid, "1 to 20"},
+		"list by a bad glob": {func() error { return listError(m, s, t, manager.FilesRequest{Path: "/", Glob: "["}) }, sandbox.ErrInvalid, "*.go"},
+		"copy nothing in":    {func() error { return copyError(m, s, t, manager.CopyRequest{HostPath: "absent", Path: "x"}) }, sandbox.ErrNotFound, "absent"},
+		"copy nothing out":   {func() error { return copyError(m, s, t, manager.CopyRequest{Out: true, HostPath: "x", Path: "absent"}) }, sandbox.ErrNotFound, "absent"},
+		"copy from outside":  {func() error { return copyError(m, s, t, manager.CopyRequest{HostPath: "/etc/passwd", Path: "x"}) }, sandbox.ErrDenied, host},
 		"copy to above": {func() error {
-			return copyError(m, s, t, sandbox.CopyRequest{Out: true, HostPath: "../x", Path: "/etc/hostname"})
+			return copyError(m, s, t, manager.CopyRequest{Out: true, HostPath: "../x", Path: "/etc/hostname"})
 		}, sandbox.ErrDenied, host},
 		"copy of no sandbox": {func() error {
-			_, err := m.CopyFiles(t.Context(), s.Owner, sandbox.CopyRequest{Name: "absent", HostPath: ".", Path: "x"})
+			_, err := m.CopyFiles(t.Context(), s.Owner, manager.CopyRequest{Name: "absent", HostPath: ".", Path: "x"})
 			return err
 		}, sandbox.ErrNotFound, "there are: box"},
 	} {
@@ -203,32 +204,32 @@ func filesMissing(t *testing.T, s Subject, _ sandbox.Sandbox) {
 	}
 }
 
-func readError(m *sandbox.Manager, s Subject, t *testing.T, p string) error {
-	_, err := m.ReadFile(t.Context(), s.Owner, sandbox.ReadRequest{Name: "box", Path: p})
+func readError(m *manager.Manager, s Subject, t *testing.T, p string) error {
+	_, err := m.ReadFile(t.Context(), s.Owner, manager.ReadRequest{Name: "box", Path: p})
 	return err
 }
 
-func writeError(m *sandbox.Manager, s Subject, t *testing.T, p string) error {
-	_, err := m.WriteFile(t.Context(), s.Owner, sandbox.WriteRequest{Name: "box", Path: p, Content: []byte("x")})
+func writeError(m *manager.Manager, s Subject, t *testing.T, p string) error {
+	_, err := m.WriteFile(t.Context(), s.Owner, manager.WriteRequest{Name: "box", Path: p, Content: []byte("x")})
 	return err
 }
 
-func listError(m *sandbox.Manager, s Subject, t *testing.T, r sandbox.FilesRequest) error {
+func listError(m *manager.Manager, s Subject, t *testing.T, r manager.FilesRequest) error {
 	r.Name = "box"
 	_, err := m.ListFiles(t.Context(), s.Owner, r)
 	return err
 }
 
-func copyError(m *sandbox.Manager, s Subject, t *testing.T, r sandbox.CopyRequest) error {
+func copyError(m *manager.Manager, s Subject, t *testing.T, r manager.CopyRequest) error {
 	r.Name = "box"
 	_, err := m.CopyFiles(t.Context(), s.Owner, r)
 	return err
 }
 
 func filesListed(t *testing.T, s Subject, box sandbox.Sandbox) {
-	m := sandbox.NewManager(s, sandbox.Defaults{})
+	m := manager.New(s, manager.Defaults{})
 	for _, p := range []string{"/d/a.go", "/d/b/c.go", "/d/b/c.txt", "/d/b/d/e.go", "/d/z"} {
-		if _, err := m.WriteFile(t.Context(), s.Owner, sandbox.WriteRequest{Name: "box", Path: p, Content: []byte("xy")}); err != nil {
+		if _, err := m.WriteFile(t.Context(), s.Owner, manager.WriteRequest{Name: "box", Path: p, Content: []byte("xy")}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -240,7 +241,7 @@ func filesListed(t *testing.T, s Subject, box sandbox.Sandbox) {
 	if err := f.Symlink("/d/b", "/d/link"); err != nil {
 		t.Fatal(err)
 	}
-	list := func(r sandbox.FilesRequest) (names string, next string) {
+	list := func(r manager.FilesRequest) (names string, next string) {
 		t.Helper()
 		r.Name, r.Path = "box", "/d"
 		page, err := m.ListFiles(t.Context(), s.Owner, r)
@@ -262,16 +263,16 @@ func filesListed(t *testing.T, s Subject, box sandbox.Sandbox) {
 		return names, page.Next
 	}
 	for _, c := range []struct {
-		r    sandbox.FilesRequest
+		r    manager.FilesRequest
 		want string
 	}{
-		{sandbox.FilesRequest{}, "a.go(2) b/ link>/d/b z(2) "},
-		{sandbox.FilesRequest{Depth: 2}, "a.go(2) b/ b/c.go(2) b/c.txt(2) b/d/ link>/d/b z(2) "},
-		{sandbox.FilesRequest{Depth: 9}, "a.go(2) b/ b/c.go(2) b/c.txt(2) b/d/ b/d/e.go(2) link>/d/b z(2) "},
-		{sandbox.FilesRequest{Glob: "*.go"}, "a.go(2) "},
-		{sandbox.FilesRequest{Glob: "**/*.go"}, "a.go(2) b/c.go(2) b/d/e.go(2) "},
-		{sandbox.FilesRequest{Glob: "b/*.{go,txt}"}, "b/c.go(2) b/c.txt(2) "},
-		{sandbox.FilesRequest{Glob: "*.rs"}, ""},
+		{manager.FilesRequest{}, "a.go(2) b/ link>/d/b z(2) "},
+		{manager.FilesRequest{Depth: 2}, "a.go(2) b/ b/c.go(2) b/c.txt(2) b/d/ link>/d/b z(2) "},
+		{manager.FilesRequest{Depth: 9}, "a.go(2) b/ b/c.go(2) b/c.txt(2) b/d/ b/d/e.go(2) link>/d/b z(2) "},
+		{manager.FilesRequest{Glob: "*.go"}, "a.go(2) "},
+		{manager.FilesRequest{Glob: "**/*.go"}, "a.go(2) b/c.go(2) b/d/e.go(2) "},
+		{manager.FilesRequest{Glob: "b/*.{go,txt}"}, "b/c.go(2) b/c.txt(2) "},
+		{manager.FilesRequest{Glob: "*.rs"}, ""},
 	} {
 		if got, next := list(c.r); got != c.want || next != "" {
 			t.Errorf("%+v gives %q, %q; want %q", c.r, got, next, c.want)
@@ -279,7 +280,7 @@ func filesListed(t *testing.T, s Subject, box sandbox.Sandbox) {
 	}
 	all, after := "", ""
 	for range 9 {
-		names, next := list(sandbox.FilesRequest{Depth: 9, Limit: 2, After: after})
+		names, next := list(manager.FilesRequest{Depth: 9, Limit: 2, After: after})
 		if all += names; next == "" {
 			break
 		}
@@ -303,11 +304,11 @@ func filesCopied(t *testing.T, s Subject, box sandbox.Sandbox) {
 	must(os.WriteFile(filepath.Join(host, "src/deep/secret"), []byte("s"), 0o600))
 	must(os.Symlink("run.sh", filepath.Join(host, "src/link")))
 	must(os.Symlink("/etc/passwd", filepath.Join(host, "src/out")))
-	got, err := m.CopyFiles(t.Context(), s.Owner, sandbox.CopyRequest{Name: "box", HostPath: "src", Path: "work/src"})
+	got, err := m.CopyFiles(t.Context(), s.Owner, manager.CopyRequest{Name: "box", HostPath: "src", Path: "work/src"})
 	if err != nil || got.Files != 4 || got.Bytes != 12 || got.Path != "/home/pixel/work/src" {
 		t.Fatalf("copied in %+v, %v", got, err)
 	}
-	page, err := m.ListFiles(t.Context(), s.Owner, sandbox.FilesRequest{Name: "box", Path: "work", Depth: 9})
+	page, err := m.ListFiles(t.Context(), s.Owner, manager.FilesRequest{Name: "box", Path: "work", Depth: 9})
 	must(err)
 	var text string
 	for _, e := range page.Entries {
@@ -319,10 +320,10 @@ func filesCopied(t *testing.T, s Subject, box sandbox.Sandbox) {
 	}
 	// A file goes into a folder that is there, and over what is there; a link in its way is not written through.
 	must(os.WriteFile(filepath.Join(host, "one"), []byte("new"), 0o644))
-	if got, err := m.CopyFiles(t.Context(), s.Owner, sandbox.CopyRequest{Name: "box", HostPath: filepath.Join(host, "one"), Path: "work"}); err != nil || got.Path != "/home/pixel/work/one" {
+	if got, err := m.CopyFiles(t.Context(), s.Owner, manager.CopyRequest{Name: "box", HostPath: filepath.Join(host, "one"), Path: "work"}); err != nil || got.Path != "/home/pixel/work/one" {
 		t.Errorf("into a folder: %+v, %v", got, err)
 	}
-	if _, err := m.CopyFiles(t.Context(), s.Owner, sandbox.CopyRequest{Name: "box", HostPath: "one", Path: "work/src/link"}); err != nil {
+	if _, err := m.CopyFiles(t.Context(), s.Owner, manager.CopyRequest{Name: "box", HostPath: "one", Path: "work/src/link"}); err != nil {
 		t.Error(err)
 	}
 	if got := s.output(t, box.ID, "cat work/src/link; cat work/one"); got != "newnew" {
@@ -331,13 +332,13 @@ func filesCopied(t *testing.T, s Subject, box sandbox.Sandbox) {
 	// Out again, where a link on the host leads outside.
 	outside := t.TempDir()
 	must(os.Symlink(outside, filepath.Join(host, "trap")))
-	if _, err := m.CopyFiles(t.Context(), s.Owner, sandbox.CopyRequest{Name: "box", Out: true, HostPath: "trap/x", Path: "work"}); err == nil {
+	if _, err := m.CopyFiles(t.Context(), s.Owner, manager.CopyRequest{Name: "box", Out: true, HostPath: "trap/x", Path: "work"}); err == nil {
 		t.Error("a link on the host led outside")
 	}
 	if left, err := os.ReadDir(outside); err != nil || len(left) != 0 {
 		t.Errorf("outside there are %v, %v", left, err)
 	}
-	got, err = m.CopyFiles(t.Context(), s.Owner, sandbox.CopyRequest{Name: "box", Out: true, HostPath: "back", Path: "work/src"})
+	got, err = m.CopyFiles(t.Context(), s.Owner, manager.CopyRequest{Name: "box", Out: true, HostPath: "back", Path: "work/src"})
 	if err != nil || got.Files != 3 || len(got.Skipped) != 1 || !strings.Contains(got.Skipped[0], "/etc/passwd") {
 		t.Fatalf("copied out %+v, %v", got, err)
 	}
@@ -354,21 +355,21 @@ func filesCopied(t *testing.T, s Subject, box sandbox.Sandbox) {
 	if info, err := os.Lstat(filepath.Join(host, "back/link")); err != nil || !info.Mode().IsRegular() {
 		t.Errorf("what took a link's place is %v, %v", info, err)
 	}
-	if _, err := m.CopyFiles(t.Context(), s.Owner, sandbox.CopyRequest{Name: "box", Out: true, HostPath: "back", Path: "work/src"}); err != nil {
+	if _, err := m.CopyFiles(t.Context(), s.Owner, manager.CopyRequest{Name: "box", Out: true, HostPath: "back", Path: "work/src"}); err != nil {
 		t.Errorf("a second time: %v", err)
 	}
 	s.hostileCopies(t, m, host, box)
-	closed := sandbox.NewManager(s, sandbox.Defaults{})
-	if _, err := closed.CopyFiles(t.Context(), s.Owner, sandbox.CopyRequest{Name: "box", HostPath: "one", Path: "x"}); !errors.Is(err, sandbox.ErrDenied) {
+	closed := manager.New(s, manager.Defaults{})
+	if _, err := closed.CopyFiles(t.Context(), s.Owner, manager.CopyRequest{Name: "box", HostPath: "one", Path: "x"}); !errors.Is(err, sandbox.ErrDenied) {
 		t.Errorf("with no folder open: %v", err)
 	}
 }
 
 // hostileCopies are of what a sandbox prepared for the host, and of what lies on the host.
-func (s Subject) hostileCopies(t *testing.T, m *sandbox.Manager, host string, box sandbox.Sandbox) {
+func (s Subject) hostileCopies(t *testing.T, m *manager.Manager, host string, box sandbox.Sandbox) {
 	t.Helper()
-	out := func(to, from string, bytes int64, files int) (sandbox.CopyResult, error) {
-		return m.CopyFiles(t.Context(), s.Owner, sandbox.CopyRequest{Name: "box", Out: true, HostPath: to, Path: from, MaxBytes: bytes, MaxFiles: files})
+	out := func(to, from string, bytes int64, files int) (manager.CopyResult, error) {
+		return m.CopyFiles(t.Context(), s.Owner, manager.CopyRequest{Name: "box", Out: true, HostPath: to, Path: from, MaxBytes: bytes, MaxFiles: files})
 	}
 	files, err := s.OpenFiles(t.Context(), box.ID)
 	if err != nil {
@@ -445,7 +446,7 @@ func (s Subject) hostileCopies(t *testing.T, m *sandbox.Manager, host string, bo
 		}
 	}
 	in := func(from string) error {
-		_, err := m.CopyFiles(t.Context(), s.Owner, sandbox.CopyRequest{Name: "box", HostPath: from, Path: "from/" + from})
+		_, err := m.CopyFiles(t.Context(), s.Owner, manager.CopyRequest{Name: "box", HostPath: from, Path: "from/" + from})
 		return err
 	}
 	if err := errors.Join(in("to-one"), in("to-src")); err != nil {

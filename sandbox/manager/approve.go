@@ -1,0 +1,249 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"pixels/egress"
+	"pixels/internal/units"
+	"pixels/policy"
+	"pixels/policy/ledger"
+	"pixels/sandbox"
+)
+
+// Approval is a human's answer to a request.
+type Approval struct {
+	ID     string
+	Seen   string        // the digest of the request as it was shown; see Digest
+	By     string        // who, by which channel
+	Scope  policy.Scope  // empty means those that asked
+	For    time.Duration // 0 means what Digest was of
+	Answer string        // a word to the agent
+}
+
+// Approved is what came of an approval.
+type Approved struct {
+	ledger.Request
+	Names    []string       // of the sandboxes that were given it
+	Standing []egress.Grant // denials of a part of it, which stand
+}
+
+// Digest names all that there is to see of a request, with how long its grant lasts unless the answer says otherwise.
+func (m *Manager) Digest(r ledger.Request) string { return r.Digest(m.usual(r)) }
+
+// Handle is the ID of a request with its digest.
+func (m *Manager) Handle(r ledger.Request) string { return r.Handle(m.usual(r)) }
+
+func (m *Manager) usual(r ledger.Request) time.Duration {
+	usual, _ := m.GrantFor(r)
+	return usual
+}
+
+// errNotHuman ends what only a human may do; no tool comes here.
+var errNotHuman = errors.New("only a human can decide about a request")
+
+// Requests returns the requests of an owner, of all when it is empty, in one of the states.
+func (m *Manager) Requests(owner string, limit int, states ...ledger.RequestState) ([]ledger.Request, error) {
+	return m.gate.store.Requests(owner, limit, states...)
+}
+
+// Request returns one; policy.ErrNoRequest.
+func (m *Manager) Request(id string) (ledger.Request, error) { return m.gate.store.Request(id) }
+
+// Present says that a human looks at requests, until leave is called: connections are held for their answer. name is one
+// that nobody else has; patience is how long that is believed of a process that died.
+func (m *Manager) Present(ctx context.Context, name string, patience time.Duration) (leave func(), err error) {
+	lease := func() error {
+		_, err := m.gate.store.Lease(PresenceLease+name, name, patience)
+		return err
+	}
+	if err := lease(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var keeping sync.WaitGroup
+	keeping.Go(func() {
+		tick := time.NewTicker(patience / 3)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				_ = lease() // who can't say it is there is not believed to be
+			}
+		}
+	})
+	return func() {
+		cancel()
+		keeping.Wait()
+		_ = m.gate.store.Release(PresenceLease+name, name)
+	}, nil
+}
+
+// Approve grants what a request asks for. When it can't be given to all that it is for it is given to none, and the request
+// stays open. policy.ErrChanged is for one that is not what was shown.
+func (m *Manager) Approve(ctx context.Context, a Approval) (Approved, error) {
+	if !m.human {
+		return Approved{}, errNotHuman
+	}
+	if a.Scope == "" {
+		a.Scope = policy.Askers
+	}
+	if !slices.Contains(policy.Scopes, a.Scope) {
+		return Approved{}, fmt.Errorf("scope %s is %w: use one of %v", sandbox.Quote(string(a.Scope)), sandbox.ErrInvalid, policy.Scopes)
+	}
+	r, err := m.gate.store.Request(a.ID)
+	if err != nil {
+		return Approved{Request: r}, err
+	}
+	usual, longest := m.GrantFor(r)
+	if a.For == 0 {
+		a.For = usual
+	}
+	if a.For < time.Second || a.For > longest {
+		return Approved{Request: r}, fmt.Errorf("%s is %w: a grant may last 1s to %s here (egress.max_grant of the policy)", units.Duration(a.For), sandbox.ErrInvalid, units.Duration(longest))
+	}
+	rule, err := egress.ParseDomainRule(r.Subject)
+	if err != nil {
+		return Approved{Request: r}, err
+	}
+	b, err := m.vet(ctx, policy.Call{Name: "allow_domain", Owner: r.Owner, Sandbox: r.Sandbox, Domains: []egress.Rule{rule}})
+	if err != nil {
+		return Approved{Request: r}, err
+	}
+	if r, err = m.gate.store.Claim(a.ID, a.By, ledger.Seen(a.Seen, m.usual)); err != nil {
+		return Approved{Request: r}, err
+	}
+	as := egress.Grant{From: fmt.Sprintf("%s%s, request %s", egress.Human, a.By, r.ID), Until: end(a.For, longest), Alone: a.Scope == policy.Askers}
+	// From here on it goes to its end, or back, whoever gives up meanwhile.
+	ctx = context.WithoutCancel(ctx)
+	boxes, err := m.asking(ctx, r, a.Scope)
+	if err == nil && a.Scope == policy.Once {
+		err = m.giveOnce(ctx, boxes[0], r.ID, as, rule)
+	} else if err == nil {
+		err = m.give(ctx, b, boxes, as, rule)
+	}
+	if err != nil {
+		err = errors.Join(err, m.gate.store.Unclaim(r.ID))
+		if errors.Is(err, sandbox.ErrNotFound) {
+			if _, e := m.gate.store.Withdraw(r.ID, "its sandboxes are gone"); e != nil {
+				err = errors.Join(err, e)
+			}
+		}
+		return Approved{Request: r}, err
+	}
+	out := Approved{}
+	out.Request, err = m.gate.store.Grant(r.ID, a.By, a.Scope, as.Until, a.Answer)
+	if err != nil {
+		return out, fmt.Errorf("it is granted, and that could not be put down: %w", err)
+	}
+	for _, s := range boxes {
+		out.Names = append(out.Names, s.Name)
+	}
+	if a.Scope != policy.Once {
+		m.settle(ctx, r.Owner, r.Lineage, fmt.Sprintf("granted by %s (%s)", r.Subject, r.ID))
+		if now, err := m.gate.backend.Egress(ctx, boxes[0].ID); err == nil {
+			out.Standing = egress.Standing(now.Rules, rule)
+		}
+	}
+	return out, nil
+}
+
+// asking are the sandboxes that an answer of a scope is for.
+func (m *Manager) asking(ctx context.Context, r ledger.Request, scope policy.Scope) ([]sandbox.Sandbox, error) {
+	list, err := m.read.List(ctx, r.Owner)
+	if err != nil {
+		return nil, err
+	}
+	boxes := slices.DeleteFunc(list, func(s sandbox.Sandbox) bool {
+		return s.Lineage != r.Lineage || s.State == sandbox.Creating || s.Egress == egress.None || scope != policy.ThisLineage && !asks(r, s) || scope == policy.Once && s.State == sandbox.Stopped
+	})
+	if len(boxes) == 0 {
+		return nil, fmt.Errorf("sandbox %q, which asked, %w: it is gone, or has no network any more", r.Sandbox, sandbox.ErrNotFound)
+	}
+	if scope == policy.Once {
+		return []sandbox.Sandbox{oneOf(r, boxes)}, nil
+	}
+	return boxes, nil
+}
+
+// oneOf picks the sandbox that a grant for one connection is for: the one whose connection waits, of several the latest, or
+// else the one that asked first.
+func oneOf(r ledger.Request, boxes []sandbox.Sandbox) sandbox.Sandbox {
+	waits := time.Now()
+	picked := -1
+	for _, a := range r.Asked {
+		if i := slices.IndexFunc(boxes, func(s sandbox.Sandbox) bool { return a.Is(s.Name, s.CreatedAt) }); i >= 0 && a.Held.After(waits) {
+			picked, waits = i, a.Held
+		}
+	}
+	if picked < 0 {
+		picked = max(0, slices.IndexFunc(boxes, func(s sandbox.Sandbox) bool { return s.Name == r.Sandbox }))
+	}
+	return boxes[picked]
+}
+
+// asks tells whether a sandbox is one of those that asked.
+func asks(r ledger.Request, s sandbox.Sandbox) bool {
+	return s.Lineage == r.Lineage && slices.ContainsFunc(r.Asked, func(a ledger.Asker) bool { return a.Is(s.Name, s.CreatedAt) })
+}
+
+// settle ends the open requests of a lineage whose sandboxes may all reach what they asked for by now: those who wait hear
+// why. What it can't end stays open, for a human to answer.
+func (m *Manager) settle(ctx context.Context, owner, lineage, why string) {
+	open, err := m.gate.store.Requests(owner, 0, ledger.RequestOpen)
+	open = slices.DeleteFunc(open, func(r ledger.Request) bool { return r.Lineage != lineage })
+	if err != nil || len(open) == 0 {
+		return
+	}
+	list, err := m.read.List(ctx, owner)
+	if err != nil {
+		return
+	}
+	for _, r := range open {
+		rule, err := egress.ParseDomainRule(r.Subject)
+		if err != nil {
+			continue
+		}
+		n, until := 0, time.Time{}
+		all := true
+		for _, s := range list {
+			if asks(r, s) {
+				by, has := s.Has(m.defaults.Presets, rule)
+				all = all && has
+				if n++; until.IsZero() || !by.Until.IsZero() && by.Until.Before(until) {
+					until = by.Until
+				}
+			}
+		}
+		if n > 0 && all {
+			_ = m.gate.store.Settle(r, why, until)
+		}
+	}
+}
+
+// withdraw ends the open requests of an owner's whose sandboxes are gone.
+func (m *Manager) withdraw(ctx context.Context, owner string) error {
+	open, err := m.gate.store.Requests(owner, 0, ledger.RequestOpen)
+	if err != nil || len(open) == 0 {
+		return err
+	}
+	list, err := m.read.List(ctx, owner)
+	if err != nil {
+		return err
+	}
+	for _, r := range open {
+		if slices.ContainsFunc(list, func(s sandbox.Sandbox) bool { return s.Lineage == r.Lineage }) {
+			continue
+		}
+		if _, err := m.gate.store.Withdraw(r.ID, "its sandboxes are gone"); err != nil && !errors.Is(err, ledger.ErrDecided) {
+			return err
+		}
+	}
+	return nil
+}

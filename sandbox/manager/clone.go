@@ -1,0 +1,272 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"pixels/egress"
+	"pixels/internal/fault"
+	"pixels/policy"
+	"pixels/sandbox"
+)
+
+// MaxClones is the most that one request may make.
+const MaxClones = 64
+
+// parallel bounds how many sandboxes one request makes or removes at once: more only get in each other's way.
+const parallel = 8
+
+// CloneRequest asks for copies of a checkpoint.
+type CloneRequest struct {
+	Source  string // NAME:LABEL
+	Count   int    // 0 means as many as Names, or 1
+	Names   []string
+	Egress  egress.Mode // empty means the source's
+	Allow   []string    // domains that each may reach beside those of the source
+	Labels  map[string]string
+	TTL     time.Duration // 0 means the default lease
+	Command *ExecRequest  // run in each clone once it is ready; its Name is ignored
+
+	Done func(CloneResult) // hears of each, from several goroutines at once; may be nil
+}
+
+// CloneResult is what became of one clone: either Err, or Sandbox and, when there was a command, Exec or ExecErr.
+type CloneResult struct {
+	Name    string
+	Sandbox sandbox.Sandbox
+	Err     error
+	Exec    *ExecResult
+	ExecErr error
+}
+
+// Clone makes copies of a checkpoint side by side and runs a command in each. One that fails undoes no other. An error
+// means that the request itself was wrong, and that nothing was made.
+func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]CloneResult, error) {
+	switch {
+	case r.Count < 0 || r.Count > MaxClones || len(r.Names) > MaxClones:
+		return nil, fmt.Errorf("count is %w: give 1 to %d", sandbox.ErrInvalid, MaxClones)
+	case r.Count != 0 && len(r.Names) > 0 && r.Count != len(r.Names):
+		return nil, fmt.Errorf("count is %d and names has %d: that is %w; give one of them, or as many names as count says", r.Count, len(r.Names), sandbox.ErrInvalid)
+	}
+	for i, name := range r.Names {
+		if err := sandbox.CheckName(name); err != nil {
+			return nil, err
+		}
+		if slices.Contains(r.Names[:i], name) {
+			return nil, fmt.Errorf("names has %q twice: that is %w", name, sandbox.ErrInvalid)
+		}
+	}
+	if err := errors.Join(sandbox.CheckLabels(r.Labels), checkEgress(r.Egress)); err != nil {
+		return nil, err
+	}
+	if r.Command != nil {
+		if err := r.Command.check(MaxTimeout); err != nil {
+			return nil, err
+		}
+	}
+	expires, err := m.expiry(r.TTL)
+	if err != nil {
+		return nil, err
+	}
+	source, label, err := m.source(ctx, owner, r.Source)
+	if err != nil {
+		return nil, err
+	}
+	if label == "" {
+		return nil, fault.Errorf(sandbox.ErrInvalid, fault.Hint{Action: fault.ListCheckpoints}, "source %s is invalid: it names no checkpoint", sandbox.Quote(r.Source))
+	}
+	mode := r.Egress
+	if mode == "" {
+		mode = source.Egress
+	}
+	if err := errors.Join(m.mayHave(source, mode), m.liftsNothing(mode, source.Rules)); err != nil {
+		return nil, err
+	}
+	asked, err := allowed(mode, r.Allow)
+	if err != nil {
+		return nil, err
+	}
+	n := max(r.Count, len(r.Names), 1)
+	b, err := m.vet(ctx, policy.Call{
+		Name: "clone_sandbox", Owner: owner, Sandbox: r.Source, Sandboxes: n, CPU: n * source.Limits.CPU, Memory: int64(n) * source.Limits.Memory, Disk: int64(n) * source.Limits.Disk,
+		Mode: mode, Domains: asked, Lease: time.Until(expires), Exec: r.Command.most(), Root: r.Command.root(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer b.done()
+	like := source
+	like.Egress = mode
+	give, ask := m.divide(b.verdict, like, asked)
+	rules, err := m.grant(owner, egress.Inherited(source.Rules), give, "clone_sandbox")
+	if err != nil {
+		return nil, err
+	}
+	making := make(chan struct{}, parallel)
+	clone := func(name string) (c CloneResult) {
+		if r.Done != nil {
+			defer func() { r.Done(c) }()
+		}
+		spec := sandbox.Spec{Name: name, Owner: owner, Egress: r.Egress, Labels: r.Labels, ExpiresAt: expires, Nesting: m.defaults.Nesting, Early: r.Command != nil}
+		spec.CopyOf(source, label)
+		spec.Rules = rules
+		c.Name = name
+		making <- struct{}{}
+		c.Sandbox, c.Err = m.copy(ctx, b, spec, owner, r.Source, source.Egress, r.Egress, give, "clone_sandbox")
+		<-making
+		c.Sandbox, c.Err = m.asked(ctx, b, c.Sandbox, give, ask, c.Err)
+		if c.Err != nil || r.Command == nil {
+			return c
+		}
+		ran, err := m.run(ctx, b, owner, c.Sandbox, *r.Command)
+		if err != nil {
+			c.ExecErr = err
+		} else {
+			c.Exec = &ran
+		}
+		return c
+	}
+	var results []CloneResult
+	if len(r.Names) > 0 {
+		results = createNamed(r.Names, clone)
+	} else if results, err = m.createNumbered(ctx, owner, source.Name, n, clone); err != nil {
+		return nil, err
+	}
+	return results, nil
+}
+
+// createNamed makes one sandbox a name, side by side.
+func createNamed(names []string, create func(name string) CloneResult) []CloneResult {
+	results := make([]CloneResult, len(names))
+	sideBySide(len(names), len(names), func(i int) { results[i] = create(names[i]) })
+	return results
+}
+
+// createNumbered makes count sandboxes that are called prefix-1, prefix-2 and so on, over what is taken. Where another
+// request takes one of the names at the same time, the next number is tried.
+func (m *Manager) createNumbered(ctx context.Context, owner, prefix string, count int, create func(name string) CloneResult) ([]CloneResult, error) {
+	taken := map[string]bool{}
+	list, err := m.read.List(ctx, owner)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range list {
+		taken[s.Name] = true
+	}
+	prefix = prefix[:min(len(prefix), 56)] // room for the number in a host name
+	free := func() string {
+		for n := 1; ; n++ {
+			if name := prefix + "-" + strconv.Itoa(n); !taken[name] {
+				taken[name] = true
+				return name
+			}
+		}
+	}
+	var names []string
+	for range count {
+		names = append(names, free())
+	}
+	results := createNamed(names, create)
+	for range 5 {
+		var again []int
+		names = nil
+		for i := range results {
+			if errors.Is(results[i].Err, sandbox.ErrExists) {
+				again = append(again, i)
+				names = append(names, free())
+			}
+		}
+		for k, result := range createNamed(names, create) {
+			results[again[k]] = result
+		}
+	}
+	return results, nil
+}
+
+// Destroyed says what became of the names that a Destroy was asked for.
+type Destroyed struct {
+	Gone    []string         // ended and removed
+	Missing []string         // not there to begin with
+	Failed  map[string]error // still there
+}
+
+// Destroy ends and removes sandboxes with their checkpoints, half-made ones too. What is not there is no failure.
+func (m *Manager) Destroy(ctx context.Context, owner string, names []string) (Destroyed, error) {
+	if len(names) == 0 {
+		return Destroyed{}, fault.Errorf(sandbox.ErrInvalid, fault.Hint{Action: fault.ListSandboxes}, "names is empty: name the sandboxes to destroy")
+	}
+	for _, name := range names {
+		if err := sandbox.CheckName(name[strings.LastIndex(name, "/")+1:]); err != nil {
+			return Destroyed{}, err
+		}
+	}
+	names = slices.Compact(slices.Sorted(slices.Values(names)))
+	b, err := m.vet(ctx, policy.Call{Name: "destroy_sandbox", Owner: owner, Sandbox: strings.Join(names, " ")})
+	if err != nil {
+		return Destroyed{}, err
+	}
+	d := Destroyed{Failed: map[string]error{}}
+	var mu sync.Mutex
+	sideBySide(len(names), parallel, func(i int) {
+		whose, own, err := m.whose(owner, names[i])
+		var s sandbox.Sandbox
+		if err == nil {
+			s, err = b.Get(ctx, whose, own)
+		}
+		if err == nil {
+			err = b.on(ctx, s, func(id string) error { return b.Destroy(ctx, id) })
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		switch {
+		case err == nil:
+			d.Gone = append(d.Gone, names[i])
+		case errors.Is(err, sandbox.ErrNotFound):
+			d.Missing = append(d.Missing, names[i])
+		default:
+			d.Failed[names[i]] = err
+		}
+	})
+	slices.Sort(d.Gone)
+	slices.Sort(d.Missing)
+	if len(d.Gone) > 0 {
+		_ = m.withdraw(ctx, owner) // a request that stays open is found to be of nobody when it is approved
+	}
+	return d, nil
+}
+
+// sideBySide calls do for 0 to n-1, up to limit at once, and returns when all have ended. What one panics with, it panics
+// with, so that it ends the caller's call and no more.
+func sideBySide(n, limit int, do func(i int)) {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var panicked any
+	defer func() {
+		if panicked != nil {
+			panic(panicked)
+		}
+	}()
+	slots := make(chan struct{}, limit)
+	for i := range n {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			defer func() {
+				if p := recover(); p != nil {
+					mu.Lock()
+					defer mu.Unlock()
+					panicked = fmt.Sprintf("%v\n%s", p, debug.Stack())
+				}
+			}()
+			do(i)
+		})
+	}
+	wg.Wait()
+}

@@ -1,0 +1,231 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"pixels/egress"
+	"pixels/internal/plain"
+	"pixels/policy"
+	"pixels/policy/ledger"
+	"pixels/sandbox"
+)
+
+// Network is what a sandbox may reach, what it was refused, and what is asked for it.
+type Network struct {
+	sandbox.Egress
+	Requests []ledger.Request // of its lineage, open
+}
+
+// EgressChange says what became of a change.
+type EgressChange struct {
+	Network
+	Cut     int           // connections that were open and are no longer allowed
+	Missing []egress.Rule // of a denial: what was not allowed before
+	// Standing are denials of a part of what was allowed, which stand.
+	Standing []egress.Grant
+}
+
+// maxDomains bounds one request.
+const maxDomains = 100
+
+// Egress returns what a sandbox may reach.
+func (m *Manager) Egress(ctx context.Context, owner, name string) (Network, error) {
+	b, err := m.vet(ctx, policy.Call{Name: "egress", Owner: owner, Sandbox: name})
+	if err != nil {
+		return Network{}, err
+	}
+	s, err := m.get(ctx, owner, name)
+	if err != nil {
+		return Network{}, err
+	}
+	return m.egressOf(ctx, b, s)
+}
+
+// egressOf is what a sandbox may reach, with what of it is asked.
+func (m *Manager) egressOf(ctx context.Context, b *permit, s sandbox.Sandbox) (now Network, err error) {
+	now.Egress, err = b.Egress(ctx, s.ID)
+	if err != nil {
+		return now, err
+	}
+	open, err := m.gate.store.Requests(s.Owner, 0, ledger.RequestOpen, ledger.RequestGranting)
+	if err != nil {
+		return now, nil // what it may reach is known, and what is asked is for the human
+	}
+	now.Requests = slices.DeleteFunc(open, func(r ledger.Request) bool { return r.Lineage != s.Lineage })
+	return now, nil
+}
+
+// Deny takes from a sandbox what it may reach, and cuts connections there.
+func (m *Manager) Deny(ctx context.Context, owner, name string, domains []string) (EgressChange, error) {
+	rules, err := parseRules(domains, egress.ParseDenial)
+	if err != nil {
+		return EgressChange{}, err
+	}
+	var missing []egress.Rule
+	change, err := m.changeEgress(ctx, policy.Call{Name: "deny_domain", Owner: owner, Sandbox: name, Denied: rules}, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+		if mode == egress.Unrestricted {
+			return "", nil, fmt.Errorf("the egress of sandbox %q is %s, in which nothing can be denied: that is the %w; set it to %s or %s first", name, mode, sandbox.ErrState, egress.Agent, egress.Allowlist)
+		}
+		var err error
+		own, missing, err = m.defaults.Presets.Deny(mode, own, m.by("deny_domain", owner, ""), m.human, rules...)
+		return mode, own, err
+	})
+	change.Missing = missing
+	return change, err
+}
+
+// SetEgress changes the egress mode of a sandbox. Its own rules stay, for the modes in which they count.
+func (m *Manager) SetEgress(ctx context.Context, owner, name string, mode egress.Mode) (EgressChange, error) {
+	if err := checkEgress(mode); err != nil {
+		return EgressChange{}, err
+	}
+	b, s, err := m.vetted(ctx, policy.Call{Name: "egress", Owner: owner, Sandbox: name, Mode: mode}, name)
+	if err != nil {
+		return EgressChange{}, err
+	}
+	return m.setMode(ctx, b, s, mode)
+}
+
+func (m *Manager) changeEgress(ctx context.Context, call policy.Call, name string, edit sandbox.EgressEdit) (EgressChange, error) {
+	b, s, err := m.vetted(ctx, call, name)
+	if err != nil {
+		return EgressChange{}, err
+	}
+	return m.editEgress(ctx, b, s, edit)
+}
+
+// vetted vets a call, and finds the sandbox that it is about.
+func (m *Manager) vetted(ctx context.Context, call policy.Call, name string) (*permit, sandbox.Sandbox, error) {
+	b, err := m.vet(ctx, call)
+	if err != nil {
+		return nil, sandbox.Sandbox{}, err
+	}
+	s, err := m.begun(ctx, call.Owner, name)
+	return b, s, err
+}
+
+// editEgress changes what a sandbox may reach, by a call that was vetted.
+func (m *Manager) editEgress(ctx context.Context, b *permit, s sandbox.Sandbox, edit sandbox.EgressEdit) (EgressChange, error) {
+	var cut int
+	var what string
+	err := b.on(ctx, s, func(id string) (err error) {
+		cut, err = b.SetEgress(ctx, id, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+			to, then, err := edit(mode, own)
+			what = egress.Changes(mode, to, own, then)
+			return to, then, err
+		})
+		return err
+	})
+	if errors.Is(err, egress.ErrTooMany) || errors.Is(err, egress.ErrStillDenied) {
+		err = fmt.Errorf("%w: %w", sandbox.ErrInvalid, err)
+	}
+	if err != nil {
+		return EgressChange{}, err
+	}
+	m.changed(ctx, s, what, cut)
+	now, err := m.egressOf(ctx, b, s)
+	return EgressChange{Network: now, Cut: cut}, err
+}
+
+// changed puts a change of what a sandbox may reach on record.
+func (m *Manager) changed(ctx context.Context, s sandbox.Sandbox, what string, cut int) {
+	m.record(ctx, ledger.Record{Kind: ledger.Changed, Owner: s.Owner, Sandbox: s.Name, Lineage: s.Lineage, Target: what, Detail: fmt.Sprintf("%d connections cut", cut)})
+}
+
+// allowRules reads what is to be allowed.
+func allowRules(domains []string, addresses bool) ([]egress.Rule, error) {
+	if addresses {
+		return parseRules(domains, egress.ParseRule)
+	}
+	return parseRules(domains, egress.ParseDomainRule)
+}
+
+func parseRules(domains []string, parse func(string) (egress.Rule, error)) ([]egress.Rule, error) {
+	switch {
+	case len(domains) == 0:
+		return nil, fmt.Errorf("domains is empty, which is %w: name some, as example.com, *.example.com or example.com:8443", sandbox.ErrInvalid)
+	case len(domains) > maxDomains:
+		return nil, fmt.Errorf("domains has %d, which is %w: give up to %d in one call", len(domains), sandbox.ErrInvalid, maxDomains)
+	}
+	var rules []egress.Rule
+	for _, text := range domains {
+		rule, err := parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("domains: %w: %w", sandbox.ErrInvalid, err)
+		}
+		rules = append(rules, rule)
+	}
+	return rules, nil
+}
+
+// allowed reads what the creator of a sandbox wants allowed in it.
+func allowed(mode egress.Mode, allow []string) ([]egress.Rule, error) {
+	if len(allow) == 0 {
+		return nil, nil
+	}
+	if mode != egress.Agent && mode != egress.Allowlist {
+		return nil, fmt.Errorf("allow is %w with the egress %s: use %s or %s", sandbox.ErrInvalid, mode, egress.Agent, egress.Allowlist)
+	}
+	rules, err := allowRules(allow, false)
+	if err != nil {
+		return nil, fmt.Errorf("allow: %w", err)
+	}
+	return rules, nil
+}
+
+// grant adds rules to a sandbox's own before it is made, and what the policy never grants as denials: a mode may bring it along.
+func (m *Manager) grant(owner string, own []egress.Grant, rules []egress.Rule, by string) ([]egress.Grant, error) {
+	now := m.gate.policy.Now().For(owner)
+	for _, never := range now.Never() {
+		if !slices.ContainsFunc(own, func(g egress.Grant) bool { return g.Deny && never.Within(g.Rule) }) {
+			own = append(own[:len(own):len(own)], egress.Grant{Rule: never, From: egress.FromNever, Deny: true})
+		}
+	}
+	own, err := allow(own, m.terms(owner, by, 0), rules)
+	if err != nil {
+		return nil, fmt.Errorf("allow is %w: %w", sandbox.ErrInvalid, err)
+	}
+	return own, nil
+}
+
+// denials returns what of a command's connections was denied since it began. That no gateway answers is no fault of the
+// command.
+func (p *permit) denials(ctx context.Context, id string, since time.Time) []sandbox.Denial {
+	found, err := p.Denials(ctx, id, time.Since(since))
+	if err != nil {
+		return nil
+	}
+	return found
+}
+
+// maxHint bounds what a command's answer says of denials, in bytes.
+const maxHint = 2000
+
+// DeniedText says what was denied while a command ran; empty when nothing was.
+func DeniedText(denied []sandbox.Denial) string {
+	if len(denied) == 0 {
+		return ""
+	}
+	var where []string
+	byName := true
+	for _, d := range denied[:min(len(denied), 10)] {
+		text := d.Where()
+		if d.Domain == "" {
+			byName = false
+		}
+		where = append(where, text+" ("+d.Reason+")")
+	}
+	if more := len(denied) - len(where); more > 0 {
+		where = append(where, fmt.Sprintf("and %d more", more))
+	}
+	text := plain.Line("egress denied while it ran: "+strings.Join(where, ", "), maxHint)
+	if byName {
+		return text
+	}
+	return text + "; addresses are reached by name"
+}

@@ -1,0 +1,169 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path"
+	"strings"
+	"time"
+
+	"pixels/policy"
+	"pixels/policy/ledger"
+	"pixels/sandbox"
+)
+
+// Bounds of how long a command may run: one that is waited for, and one that goes on in the background.
+const (
+	DefaultTimeout = 30 * time.Second
+	MaxTimeout     = 45 * time.Second
+	MaxRunTimeout  = 30 * 24 * time.Hour
+)
+
+// ExecRequest asks for one command. Exactly one of Argv and Shell is set.
+type ExecRequest struct {
+	Name    string // of the sandbox
+	Argv    []string
+	Shell   string
+	Cwd     string
+	Env     map[string]string
+	User    string
+	Stdin   string
+	Timeout time.Duration // 0 means DefaultTimeout, and the longest that may be for a run
+
+	Progress func(stream string, chunk []byte) // hears of output as it comes, from two goroutines at once; may be nil
+}
+
+// ExecResult is what a command left.
+type ExecResult struct {
+	ExitCode  int
+	Stdout    string
+	Stderr    string
+	Truncated bool // the middle of an output was cut
+	TimedOut  bool // ended by us with all its children; ExitCode is 124, as timeout(1) has it
+	Duration  time.Duration
+	Denied    []sandbox.Denial // connections out of the sandbox that were refused while it ran
+}
+
+func (r ExecRequest) check(most time.Duration) error {
+	switch {
+	case len(r.Argv) == 0 && strings.TrimSpace(r.Shell) == "":
+		return fmt.Errorf("command is empty, which is %w: give a line for the shell, or a list of program and arguments", sandbox.ErrInvalid)
+	case len(r.Argv) > 0 && r.Argv[0] == "":
+		return fmt.Errorf("command is %w: its first element, the program, is empty", sandbox.ErrInvalid)
+	case strings.ContainsRune(r.Shell+strings.Join(r.Argv, "")+r.Cwd+r.User, 0):
+		return fmt.Errorf("command is %w: it has a NUL byte", sandbox.ErrInvalid)
+	case r.Cwd != "" && !path.IsAbs(r.Cwd):
+		return fmt.Errorf("cwd %s is %w: give an absolute path inside the sandbox", sandbox.Quote(r.Cwd), sandbox.ErrInvalid)
+	case r.Timeout < 0 || r.Timeout > most:
+		return fmt.Errorf("timeout %s is %w: give up to %s", r.Timeout, sandbox.ErrInvalid, most)
+	}
+	return sandbox.CheckEnv(r.Env)
+}
+
+// Exec runs a command in a sandbox to its end. A command that fails is a result, not an error.
+func (m *Manager) Exec(ctx context.Context, owner string, r ExecRequest) (ExecResult, error) {
+	if err := r.check(MaxTimeout); err != nil {
+		return ExecResult{}, err
+	}
+	b, err := m.vet(ctx, policy.Call{Name: "exec", Owner: owner, Sandbox: r.Name, Exec: r.most(), Root: r.root()})
+	if err != nil {
+		return ExecResult{}, err
+	}
+	s, err := m.get(ctx, owner, r.Name)
+	if err != nil {
+		return ExecResult{}, err
+	}
+	return m.run(ctx, b, owner, s, r)
+}
+
+// CallVariable names the call of a command to all that the command starts, so that what a process reaches for leads back
+// to the call.
+const CallVariable = "PIXELS_CALL"
+
+// command is what a backend is to run.
+func (r ExecRequest) command(ctx context.Context) sandbox.Command {
+	c := sandbox.Command{Argv: r.Argv, Shell: r.Shell, Cwd: r.Cwd, Env: map[string]string{}, User: r.User}
+	if id := ledger.CallID(ctx); id != "" {
+		c.Env[CallVariable] = id
+	}
+	maps.Copy(c.Env, r.Env)
+	if r.Stdin != "" {
+		c.Stdin = strings.NewReader(r.Stdin)
+	}
+	return c
+}
+
+// heard makes Progress hear of what is written to w.
+func (r ExecRequest) heard(stream string, w io.Writer) io.Writer {
+	if r.Progress == nil {
+		return w
+	}
+	return progressWriter{w, func(chunk []byte) { r.Progress(stream, chunk) }}
+}
+
+type progressWriter struct {
+	io.Writer
+	hear func(chunk []byte)
+}
+
+func (w progressWriter) Write(b []byte) (int, error) {
+	n, err := w.Writer.Write(b)
+	w.hear(b)
+	return n, err
+}
+
+// text is the command in one line, as the record has it.
+func (r ExecRequest) text() string {
+	if r.Shell != "" {
+		return r.Shell
+	}
+	return strings.Join(r.Argv, " ")
+}
+
+// most is how long a command that is waited for may run; 0 when there is none.
+func (r *ExecRequest) most() time.Duration {
+	switch {
+	case r == nil:
+		return 0
+	case r.Timeout == 0:
+		return DefaultTimeout
+	}
+	return r.Timeout
+}
+
+// root tells whether the command is to run as root.
+func (r *ExecRequest) root() bool {
+	return r != nil && (r.User == "root" || strings.Trim(r.User, "0") == "" && r.User != "")
+}
+
+// run runs a checked and vetted request.
+func (m *Manager) run(ctx context.Context, b *permit, owner string, s sandbox.Sandbox, r ExecRequest) (ExecResult, error) {
+	inTime, cancel := context.WithTimeout(ctx, r.most())
+	defer cancel()
+	var stdout, stderr headTail
+	start := time.Now()
+	c := r.command(ctx)
+	c.Stdout, c.Stderr = r.heard("stdout", &stdout), r.heard("stderr", &stderr)
+	code, err := b.Exec(inTime, s.ID, c)
+	timedOut := ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)
+	if timedOut {
+		code, err = 124, nil
+	}
+	record := ledger.Record{Kind: ledger.Executed, Owner: owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: "exec", Target: r.text(), Duration: time.Since(start)}
+	if err != nil {
+		record.Detail = err.Error()
+		m.record(ctx, record)
+		return ExecResult{}, err
+	}
+	record.Code = &code
+	m.record(ctx, record)
+	out, outCut := stdout.text()
+	errOut, errCut := stderr.text()
+	return ExecResult{
+		ExitCode: code, Stdout: out, Stderr: errOut, Truncated: outCut || errCut, TimedOut: timedOut, Duration: time.Since(start),
+		Denied: b.denials(ctx, s.ID, start),
+	}, nil
+}

@@ -1,0 +1,98 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"pixels/internal/units"
+	"pixels/policy"
+	"pixels/sandbox"
+)
+
+// SetState starts, stops or pauses a sandbox, and returns it when it is so.
+func (m *Manager) SetState(ctx context.Context, owner, name string, state sandbox.State) (sandbox.Sandbox, error) {
+	switch state {
+	case sandbox.Running, sandbox.Stopped, sandbox.Paused:
+	default:
+		return sandbox.Sandbox{}, fmt.Errorf("state %s is %w: give %s, %s or %s", sandbox.Quote(string(state)), sandbox.ErrInvalid, sandbox.Running, sandbox.Stopped, sandbox.Paused)
+	}
+	b, err := m.vet(ctx, policy.Call{Name: "set_sandbox_state", Owner: owner, Sandbox: name})
+	if err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	s, err := m.get(ctx, owner, name)
+	if err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	if err := b.on(ctx, s, func(id string) error { return b.SetState(ctx, id, state) }); err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	return m.get(ctx, owner, name)
+}
+
+// Extend moves the end of a sandbox's lease to ttl from now. It may come sooner than before.
+func (m *Manager) Extend(ctx context.Context, owner, name string, ttl time.Duration) (sandbox.Sandbox, error) {
+	at, err := m.expiry(ttl)
+	if err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	b, err := m.vet(ctx, policy.Call{Name: "extend_sandbox", Owner: owner, Sandbox: name, Lease: time.Until(at)})
+	if err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	s, err := m.begun(ctx, owner, name)
+	if err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	if err := b.on(ctx, s, func(id string) error { return b.SetExpiry(ctx, id, at) }); err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	return m.begun(ctx, owner, name)
+}
+
+// expiry is when a lease of ttl ends; 0 means the default one. Times are kept in whole seconds.
+func (m *Manager) expiry(ttl time.Duration) (time.Time, error) {
+	if ttl == 0 {
+		ttl = m.defaults.Lease
+	}
+	if ttl < sandbox.MinTTL || ttl > m.defaults.MaxLease {
+		return time.Time{}, fmt.Errorf("ttl %s is %w: give %s to %s", units.Duration(ttl), sandbox.ErrInvalid, units.Duration(sandbox.MinTTL), units.Duration(m.defaults.MaxLease))
+	}
+	return time.Now().Add(ttl).UTC().Truncate(time.Second), nil
+}
+
+// Restore puts a sandbox's file system back to a checkpoint and starts it anew; see Backend.Restore.
+func (m *Manager) Restore(ctx context.Context, owner, name, label string) (sandbox.Sandbox, error) {
+	s, err := m.checkpointed(ctx, owner, name, label)
+	if err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	b, err := m.vet(ctx, policy.Call{Name: "restore_checkpoint", Owner: owner, Sandbox: name})
+	if err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	return b.Restore(ctx, s.ID, label)
+}
+
+// DeleteCheckpoint removes a checkpoint for good. What was made from it stays.
+func (m *Manager) DeleteCheckpoint(ctx context.Context, owner, name, label string) error {
+	s, err := m.checkpointed(ctx, owner, name, label)
+	if err != nil {
+		return err
+	}
+	b, err := m.vet(ctx, policy.Call{Name: "delete_checkpoint", Owner: owner, Sandbox: name})
+	if err != nil {
+		return err
+	}
+	return b.DeleteCheckpoint(ctx, s.ID, label)
+}
+
+// checkpointed finds a sandbox that has a checkpoint.
+func (m *Manager) checkpointed(ctx context.Context, owner, name, label string) (sandbox.Sandbox, error) {
+	if err := sandbox.CheckLabel(label); err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	s, _, err := m.source(ctx, owner, name+":"+label)
+	return s, err
+}

@@ -1,0 +1,101 @@
+package manager
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"pixels/policy"
+	"pixels/sandbox"
+)
+
+// Bounds of how many sandboxes one answer has.
+const (
+	DefaultListLimit = 50
+	MaxListLimit     = 200
+)
+
+// ListRequest asks for some of an owner's sandboxes. Empty fields ask for all.
+type ListRequest struct {
+	Name   string            // pattern, with * for any characters
+	Labels map[string]string // all of these
+	State  sandbox.State
+	Limit  int    // 0 means DefaultListLimit
+	After  string // name after which to begin: Next of the page before
+}
+
+// ListPage is a part of the list.
+type ListPage struct {
+	Sandboxes []sandbox.Sandbox // by name
+	Next      string            // not empty when there are more
+}
+
+// List returns the sandboxes of an owner that match a request, by name, and as OWNER/NAME those that others share.
+func (m *Manager) List(ctx context.Context, owner string, r ListRequest) (ListPage, error) {
+	limit := r.Limit
+	if limit == 0 {
+		limit = DefaultListLimit
+	}
+	if limit < 1 || limit > MaxListLimit {
+		return ListPage{}, fmt.Errorf("limit %d is %w: give 1 to %d", r.Limit, sandbox.ErrInvalid, MaxListLimit)
+	}
+	if _, err := path.Match(r.Name, ""); err != nil {
+		return ListPage{}, fmt.Errorf("name %s is %w as a pattern: use letters, digits, dashes, and * for any characters", sandbox.Quote(r.Name), sandbox.ErrInvalid)
+	}
+	switch r.State {
+	case "", sandbox.Creating, sandbox.Running, sandbox.Stopped, sandbox.Paused, sandbox.Broken:
+	default:
+		return ListPage{}, fmt.Errorf("state %s is %w: give %s, %s, %s, %s or %s", sandbox.Quote(string(r.State)), sandbox.ErrInvalid, sandbox.Running, sandbox.Stopped, sandbox.Paused, sandbox.Creating, sandbox.Broken)
+	}
+	if r.After != "" {
+		if err := sandbox.CheckName(r.After[strings.LastIndex(r.After, "/")+1:]); err != nil {
+			return ListPage{}, fmt.Errorf("cursor %s is %w: give next_cursor of the answer before", sandbox.Quote(r.After), sandbox.ErrInvalid)
+		}
+	}
+	b, err := m.vet(ctx, policy.Call{Name: "list_sandboxes", Owner: owner})
+	if err != nil {
+		return ListPage{}, err
+	}
+	all, err := b.List(ctx, owner)
+	if err != nil {
+		return ListPage{}, err
+	}
+	for _, other := range m.gate.policy.Now().Sharing(owner) {
+		theirs, err := b.List(ctx, other)
+		if err != nil {
+			return ListPage{}, err
+		}
+		for _, s := range theirs {
+			s.Name = other + "/" + s.Name
+			all = append(all, s)
+		}
+	}
+	slices.SortFunc(all, func(a, b sandbox.Sandbox) int { return strings.Compare(a.Name, b.Name) })
+	page := ListPage{Sandboxes: []sandbox.Sandbox{}}
+	for _, s := range all {
+		switch {
+		case s.Name <= r.After || !r.matches(s):
+		case len(page.Sandboxes) == limit:
+			page.Next = page.Sandboxes[limit-1].Name
+			return page, nil
+		default:
+			page.Sandboxes = append(page.Sandboxes, s)
+		}
+	}
+	return page, nil
+}
+
+func (r ListRequest) matches(s sandbox.Sandbox) bool {
+	for key, value := range r.Labels {
+		if got, ok := s.Labels[key]; !ok || got != value {
+			return false
+		}
+	}
+	if r.State != "" && r.State != s.State {
+		return false
+	}
+	matched, _ := path.Match(r.Name, s.Name) // checked before
+	return r.Name == "" || matched
+}

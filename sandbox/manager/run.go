@@ -1,0 +1,127 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"pixels/policy"
+	"pixels/policy/ledger"
+	"pixels/sandbox"
+)
+
+// StartRun starts a command in the background and returns the ID of its run.
+func (m *Manager) StartRun(ctx context.Context, owner string, r ExecRequest) (id string, err error) {
+	if err := r.check(MaxRunTimeout); err != nil {
+		return "", err
+	}
+	if r.Timeout == 0 {
+		r.Timeout = min(m.gate.policy.Now().For(owner).MaxExec(), MaxRunTimeout)
+	}
+	b, err := m.vet(ctx, policy.Call{Name: "exec", Owner: owner, Sandbox: r.Name, Exec: r.Timeout, Root: r.root()})
+	if err != nil {
+		return "", err
+	}
+	s, err := m.get(ctx, owner, r.Name)
+	if err != nil {
+		return "", err
+	}
+	run, err := b.StartRun(ctx, s.ID, r.command(ctx), r.Timeout)
+	if err != nil {
+		return "", err
+	}
+	id = r.Name + "." + run
+	m.record(ctx, ledger.Record{Kind: ledger.Executed, Owner: owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: "exec", Target: r.text(), Detail: "begun, in the background, as " + id})
+	return id, nil
+}
+
+// WaitRequest asks for a run.
+type WaitRequest struct {
+	ID     string
+	Wait   time.Duration
+	Cursor string // empty for the two ends of the outputs
+	Cancel bool
+}
+
+// RunResult is a run as callers see it.
+type RunResult struct {
+	ExecResult
+	State     sandbox.RunState
+	Cancelled bool
+	Cursor    string // to read on
+	More      bool   // there is more to read at Cursor
+}
+
+// WaitRun returns a run once it has ended, or after a time.
+func (m *Manager) WaitRun(ctx context.Context, owner string, r WaitRequest) (RunResult, error) {
+	name, run, _ := strings.Cut(r.ID, ".")
+	if sandbox.CheckName(name[strings.LastIndex(name, "/")+1:]) != nil || !runRule.MatchString(run) {
+		return RunResult{}, fmt.Errorf("id %s is %w: give one that exec or another tool answered as its operation", sandbox.Quote(r.ID), sandbox.ErrInvalid)
+	}
+	q := sandbox.RunQuery{Wait: r.Wait, Cancel: r.Cancel, Limit: keep, Stdout: -1, Stderr: -1}
+	if r.Cursor != "" {
+		if _, err := fmt.Sscanf(r.Cursor, "%d:%d", &q.Stdout, &q.Stderr); err != nil || q.Stdout < 0 || q.Stderr < 0 {
+			return RunResult{}, fmt.Errorf("cursor %s is %w: give one that wait answered", sandbox.Quote(r.Cursor), sandbox.ErrInvalid)
+		}
+	}
+	b, err := m.vet(ctx, policy.Call{Name: "wait", Owner: owner, Sandbox: name})
+	if err != nil {
+		return RunResult{}, err
+	}
+	s, err := m.get(ctx, owner, name)
+	if err != nil {
+		return RunResult{}, err
+	}
+	got, err := b.LookAtRun(ctx, s.ID, run, q)
+	if errors.Is(err, sandbox.ErrNotFound) {
+		return RunResult{}, fmt.Errorf("operation %q %w: the sandbox was restored or made anew since, or it ended long ago", r.ID, sandbox.ErrNotFound)
+	}
+	if err != nil {
+		return RunResult{}, err
+	}
+	out := RunResult{State: got.State, Cancelled: got.Cancelled, ExecResult: ExecResult{ExitCode: got.ExitCode, TimedOut: got.TimedOut}}
+	ended := got.Ended
+	if got.State != sandbox.RunEnded {
+		ended = time.Now()
+	}
+	out.Duration = max(ended.Sub(got.Started), 0)
+	cutOut, cutErr := false, false
+	var atOut, atErr int64
+	// What is missing in the middle of one output is read from there on, without the other one again.
+	out.Stdout, atOut, cutOut = outputText(got.Stdout, q.Stdout, cursor(int64(len(got.Stdout.Head)), got.Stderr.Size))
+	out.Stderr, atErr, cutErr = outputText(got.Stderr, q.Stderr, cursor(got.Stdout.Size, int64(len(got.Stderr.Head))))
+	if r.Cursor == "" {
+		out.Truncated = cutOut || cutErr
+	} else {
+		out.More = cutOut || cutErr
+	}
+	out.Cursor = cursor(atOut, atErr)
+	out.Denied = b.denials(ctx, s.ID, got.Started)
+	if got.State == sandbox.RunEnded && m.gate.first(r.ID) {
+		m.record(ctx, ledger.Record{Kind: ledger.Executed, Owner: owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: "exec", Detail: "ended: " + r.ID, Code: &got.ExitCode, Duration: out.Duration})
+	}
+	return out, nil
+}
+
+// cursor names a place in both outputs of a run.
+func cursor(stdout, stderr int64) string { return fmt.Sprintf("%d:%d", stdout, stderr) }
+
+// outputText returns an output that was asked for from a place on, where to read on, and whether something is missing: in its
+// middle when from is negative, at its end else. middle is the cursor of what is missing in its middle.
+func outputText(o sandbox.RunOutput, from int64, middle string) (text string, next int64, missing bool) {
+	if from >= 0 {
+		next = from + int64(len(o.Head))
+		return valid(o.Head), next, next < o.Size
+	}
+	shown := int64(len(o.Head) + len(o.Tail))
+	if shown >= o.Size {
+		return valid(append(o.Head[:len(o.Head):len(o.Head)], o.Tail...)), o.Size, false
+	}
+	return cutText(o.Head, o.Tail, o.Size-shown, fmt.Sprintf("wait with the cursor %q reads on from here", middle)), o.Size, true
+}
+
+// A run is named NAME.RUN to callers. A sandbox's name has no dot.
+var runRule = regexp.MustCompile(`^[a-z0-9]{8,40}$`)

@@ -1,0 +1,24 @@
+package manager
+
+import (
+	"fmt"
+	"strings"
+
+	"pixels/sandbox"
+)
+
+// whose tells which sandbox a caller means: NAME is one of their own, and OWNER/NAME one of somebody who shares with them.
+// What isn't shared is not there.
+func (m *Manager) whose(caller, name string) (owner, own string, err error) {
+	owner, own, other := strings.Cut(name, "/")
+	if !other {
+		owner, own = caller, name
+	}
+	if err := sandbox.CheckName(own); err != nil {
+		return "", "", err
+	}
+	if !m.human && !m.gate.policy.Now().Shares(owner, caller) {
+		return "", "", fmt.Errorf("sandbox %s %w: it is somebody else's, or nobody's", sandbox.Quote(name), sandbox.ErrNotFound)
+	}
+	return owner, own, nil
+}

@@ -1,0 +1,45 @@
+package manager
+
+import (
+	"context"
+	"time"
+
+	"pixels/sandbox"
+)
+
+// SweepEvery is how often a server looks for leases that are over and for what killed processes left.
+const SweepEvery = 15 * time.Second
+
+// pruneEvery is how often old records are removed.
+const pruneEvery = time.Hour
+
+// KeepSwept sweeps at once and then every so often, until ctx ends. Servers that share a backend may all do so. report
+// hears of sandboxes whose lease was over, and of failures.
+func (m *Manager) KeepSwept(ctx context.Context, every time.Duration, report func(expired []sandbox.Sandbox, err error)) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	var pruned time.Time
+	for {
+		if now := time.Now(); now.Sub(pruned).Abs() > pruneEvery {
+			pruned = now
+			if err := m.gate.store.Prune(m.gate.policy.Now().Keep()); err != nil {
+				report(nil, err)
+			}
+		}
+		if err := m.gate.store.Tidy(); err != nil {
+			report(nil, err)
+		}
+		expired, err := m.gate.backend.Sweep(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if len(expired) > 0 || err != nil {
+			report(expired, err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,312 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"pixels/egress"
+	"pixels/internal/fault"
+	"pixels/policy"
+	"pixels/policy/approver"
+	"pixels/policy/ledger"
+	"pixels/sandbox"
+)
+
+// reader is what of a Backend serves to see what a call is about, before it is vetted: what the caller itself has.
+type reader interface {
+	List(ctx context.Context, owner string) ([]sandbox.Sandbox, error)
+	Relatives(ctx context.Context, owner, lineage string) ([]sandbox.Sandbox, error)
+	Get(ctx context.Context, owner, name string) (sandbox.Sandbox, error)
+	Checkpoints(ctx context.Context, id string) ([]sandbox.Checkpoint, error)
+	CheckpointsCost(ctx context.Context) bool
+	CheckpointCost(ctx context.Context, id string) (int64, error)
+}
+
+// gate is the way to the whole Backend, which leads through the policy.
+type gate struct {
+	backend sandbox.Backend
+	policy  *policy.Policy
+	store   *ledger.Store // nil where there is none: then nothing is on record
+
+	// taking is held by one call that takes of a quota at a time, while what there is is counted, which asks the backend.
+	taking sync.Mutex
+
+	mu       sync.Mutex
+	reserved []*reservation
+	told     map[string]bool // what first was asked about
+}
+
+// first tells whether it is asked for the first time about something that is to be on record once, as the end of a run.
+func (g *gate) first(what string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.told[what] {
+		return false
+	}
+	if g.told == nil || len(g.told) > 10_000 {
+		g.told = map[string]bool{}
+	}
+	g.told[what] = true
+	return true
+}
+
+// permit is the backend, for one call that the policy lets pass.
+type permit struct {
+	sandbox.Backend
+	verdict policy.Verdict // what it asks a human about must not be done
+	gate    *gate
+	takes   *reservation
+}
+
+// reservation is what a call that is under way takes of its owner's quota.
+type reservation struct {
+	owner string
+	takes policy.Usage
+	names map[string]bool // of sandboxes that it is making, which would count twice once they are listed
+}
+
+// create makes a sandbox of what the call has set aside. Of several calls of this process that would make one of a name,
+// one does: else the sandbox that one made would be taken for another's that is still being made, and not be counted.
+func (p *permit) create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox, error) {
+	if err := p.claim(ctx, spec); err != nil {
+		return sandbox.Sandbox{}, err
+	}
+	made, err := p.Create(ctx, spec)
+	if err != nil {
+		p.gate.mu.Lock()
+		defer p.gate.mu.Unlock()
+		delete(p.takes.names, spec.Name)
+	}
+	return made, err
+}
+
+// on does something to a sandbox. One that another call restored meanwhile has another ID then, to which it is done.
+func (p *permit) on(ctx context.Context, s sandbox.Sandbox, do func(id string) error) error {
+	for try := 0; ; try++ {
+		err := do(s.ID)
+		if !errors.Is(err, sandbox.ErrNotFound) || try == 20 {
+			return err
+		}
+		all, e := p.Relatives(ctx, s.Owner, s.Lineage) // which no event need have told of
+		i := slices.IndexFunc(all, func(now sandbox.Sandbox) bool { return now.Name == s.Name })
+		if e != nil || i < 0 {
+			return err
+		}
+		s = all[i]
+		time.Sleep(20 * time.Millisecond) // what is gone may be listed for a moment
+	}
+}
+
+func (p *permit) claim(ctx context.Context, spec sandbox.Spec) error {
+	p.gate.taking.Lock()
+	defer p.gate.taking.Unlock()
+	p.gate.mu.Lock()
+	taken := slices.ContainsFunc(p.gate.reserved, func(r *reservation) bool { return r.owner == spec.Owner && r.names[spec.Name] })
+	p.gate.mu.Unlock()
+	if !taken {
+		_, err := p.Get(ctx, spec.Owner, spec.Name)
+		if err != nil && !errors.Is(err, sandbox.ErrNotFound) {
+			return err
+		}
+		taken = err == nil
+	}
+	if taken {
+		return fmt.Errorf("sandbox %q %w", spec.Name, sandbox.ErrExists)
+	}
+	p.gate.mu.Lock()
+	defer p.gate.mu.Unlock()
+	p.takes.names[spec.Name] = true
+	return nil
+}
+
+// done ends what the call has set aside: what it made is there to be counted.
+func (p *permit) done() {
+	p.gate.mu.Lock()
+	defer p.gate.mu.Unlock()
+	p.gate.reserved = slices.DeleteFunc(p.gate.reserved, func(r *reservation) bool { return r == p.takes })
+}
+
+// Trial is the error by which a call ends that only wanted to know its verdict.
+type Trial struct{ policy.Verdict }
+
+// Error says the verdict.
+func (t Trial) Error() string { return "the verdict is " + string(t.Decision) }
+
+// AsHuman returns a Manager for calls that a human makes, by a channel that no agent has: what agents would have to ask
+// a human for is theirs to do.
+// channel names it on record.
+func (m *Manager) AsHuman(channel string) *Manager {
+	human := *m
+	human.human, human.channel = true, channel
+	return &human
+}
+
+// Proven returns a Manager for calls of a human who has shown what the policy's level of approval asks for. Whoever calls it
+// has checked that: see Prove.
+func (m *Manager) Proven() *Manager {
+	proven := *m
+	proven.proven = true
+	return &proven
+}
+
+// Prove checks a passphrase where the policy asks for one, and returns a Manager for calls that need it. At the level of
+// passkeys no passphrase will do.
+func (m *Manager) Prove(passphrase string) (*Manager, error) {
+	switch level := m.Approval(); level {
+	case policy.Terminal:
+		return m, nil
+	case policy.Passphrase:
+		if err := m.Approver().CheckPassphrase(passphrase); err != nil {
+			return nil, err
+		}
+		return m.Proven(), nil
+	default:
+		return nil, fmt.Errorf("%w: the policy asks for a %s, which the page takes", approver.ErrProof, level)
+	}
+}
+
+// Approval is what the policy asks of who approves.
+func (m *Manager) Approval() policy.Approval { return m.gate.policy.Now().Approval() }
+
+// Approver is what proves that a human approves.
+func (m *Manager) Approver() *approver.Approver { return approver.Beside(m.gate.store.Path()) }
+
+// widens tells whether a human's call gives a sandbox more than it had.
+func widens(c policy.Call) bool { return len(c.Domains) > 0 || c.Mode != "" && c.Mode != egress.None }
+
+// Trial returns a Manager whose calls end before they do anything, with a Trial for an error.
+func (m *Manager) Trial() *Manager {
+	trial := *m
+	trial.trial = true
+	return &trial
+}
+
+// vet puts a call to the policy, and returns the backend to carry it out. All that the Manager has a backend do goes
+// through here, but for what servers do by themselves. What it takes of the owner's quota is set aside until the permit's
+// done, which the caller of such a call must see to.
+func (m *Manager) vet(ctx context.Context, c policy.Call) (*permit, error) {
+	c.Human = m.human
+	g := m.gate
+	if m.human && !m.trial && !m.proven && widens(c) && m.Approval() != policy.Terminal {
+		return nil, fmt.Errorf("%w: the policy asks for a %s of who approves", approver.ErrProof, m.Approval())
+	}
+	takes := policy.Usage{Sandboxes: c.Sandboxes, Checkpoints: c.Checkpoints, CPU: c.CPU, Memory: c.Memory, Disk: c.Disk}
+	if takes != (policy.Usage{}) {
+		g.taking.Lock()
+		defer g.taking.Unlock()
+	}
+	c.Usage = func() (policy.Usage, error) { return m.usage(ctx, c) }
+	v, err := g.policy.Vet(c)
+	if !m.trial {
+		m.record(ctx, decision(c, v, err))
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case m.trial:
+		return nil, Trial{v}
+	case v.Decision == policy.Deny:
+		return nil, fault.Errorf(sandbox.ErrDenied, v.Hint, "%s (%s): %s", sandbox.ErrDenied, v.Rule, v.Reason)
+	}
+	p := &permit{Backend: g.backend, verdict: v, gate: g}
+	if takes != (policy.Usage{}) {
+		p.takes = &reservation{owner: c.Owner, takes: takes, names: map[string]bool{}}
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.reserved = append(g.reserved, p.takes)
+	}
+	return p, nil
+}
+
+// unvetted is a permit for what no call asks for: a human's answer, or the policy's own.
+func (m *Manager) unvetted() *permit { return &permit{Backend: m.gate.backend, gate: m.gate} }
+
+// decision is the record of a verdict.
+func decision(c policy.Call, v policy.Verdict, err error) ledger.Record {
+	r := ledger.Record{Kind: ledger.Decided, Owner: c.Owner, Sandbox: c.Sandbox, Tool: c.Name, Verdict: string(v.Decision), Rule: v.Rule, Detail: v.Reason}
+	if err != nil {
+		r.Verdict, r.Detail = "error", err.Error()
+	}
+	var targets []string
+	for _, d := range c.Domains {
+		targets = append(targets, d.String())
+	}
+	for _, d := range c.Denied {
+		targets = append(targets, "not "+d.String())
+	}
+	for _, text := range []string{string(c.Mode), c.HostPath} {
+		if text != "" {
+			targets = append(targets, text)
+		}
+	}
+	r.Target = strings.Join(targets, " ")
+	return r
+}
+
+// record puts something down about the call that ctx belongs to.
+func (m *Manager) record(ctx context.Context, r ledger.Record) {
+	r.Channel, r.Call = m.channel, ledger.CallID(ctx)
+	m.gate.store.Add(r)
+}
+
+// Permit vets a call that needs no backend.
+func (m *Manager) Permit(ctx context.Context, owner, name string) error {
+	_, err := m.vet(ctx, policy.Call{Name: name, Owner: owner})
+	return err
+}
+
+// usage counts what the owner of a call has, with what calls under way have set aside.
+func (m *Manager) usage(ctx context.Context, c policy.Call) (u policy.Usage, err error) {
+	making := map[string]bool{}
+	m.gate.mu.Lock()
+	for _, r := range m.gate.reserved {
+		if r.owner == c.Owner {
+			add(&u, r.takes)
+			maps.Copy(making, r.names)
+		}
+	}
+	m.gate.mu.Unlock()
+	list, err := m.read.List(ctx, c.Owner)
+	if err != nil {
+		return u, err
+	}
+	for _, s := range list {
+		if !making[s.Name] {
+			add(&u, policy.Usage{Sandboxes: 1, CPU: s.Limits.CPU, Memory: s.Limits.Memory, Disk: s.Limits.Disk})
+		}
+	}
+	costs := c.Disk > 0 && m.read.CheckpointsCost(ctx)
+	if c.Checkpoints == 0 && !costs {
+		return u, nil
+	}
+	counts, errs := make([]int, len(list)), make([]error, len(list))
+	disk := make([]int64, len(list))
+	sideBySide(len(list), parallel, func(i int) {
+		have, err := m.read.Checkpoints(ctx, list[i].ID)
+		for _, c := range have {
+			disk[i] += c.Cost
+		}
+		if counts[i] = len(have); !errors.Is(err, sandbox.ErrNotFound) { // it was destroyed meanwhile
+			errs[i] = err
+		}
+	})
+	for i, n := range counts {
+		u.Checkpoints += n
+		u.Disk += disk[i]
+	}
+	return u, errors.Join(errs...)
+}
+
+func add(u *policy.Usage, more policy.Usage) {
+	u.Sandboxes += more.Sandboxes
+	u.Checkpoints += more.Checkpoints
+	u.CPU += more.CPU
+	u.Memory += more.Memory
+	u.Disk += more.Disk
+}
