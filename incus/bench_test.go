@@ -53,15 +53,15 @@ func TestBenchmark(t *testing.T) {
 	all := images(t, b)
 	for range benchRounds {
 		for _, kind := range []string{"base", "base-systemd"} {
-			base, err := m.Create(t.Context(), owner, manager.CreateRequest{Name: "base", Image: all[kind]})
+			base, err := m.Create(t.Context(), manager.Agent(owner), manager.CreateRequest{Name: "base", Image: all[kind]})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := m.CreateCheckpoint(t.Context(), owner, "base", "ready", ""); err != nil {
+			if _, err := m.CreateCheckpoint(t.Context(), manager.Agent(owner), "base", "ready", ""); err != nil {
 				t.Fatal(err)
 			}
 			took(kind+" clones", func() {
-				got, err := m.Clone(t.Context(), owner, manager.CloneRequest{Source: "base:ready", Count: benchClones, Command: &manager.ExecRequest{Shell: "hostname"}})
+				got, err := m.Clone(t.Context(), manager.Agent(owner), manager.CloneRequest{Source: "base:ready", Count: benchClones, Command: &manager.ExecRequest{Shell: "hostname"}})
 				if err != nil || len(got) != benchClones {
 					t.Fatal(err)
 				}
@@ -89,13 +89,13 @@ func TestBenchmark(t *testing.T) {
 			clear()
 		}
 	}
-	base, err := m.Create(t.Context(), owner, manager.CreateRequest{Name: "base", Image: all["base"]})
+	base, err := m.Create(t.Context(), manager.Agent(owner), manager.CreateRequest{Name: "base", Image: all["base"]})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 50 {
 		took("exec", func() {
-			if _, err := m.Exec(t.Context(), owner, manager.ExecRequest{Name: "base", Argv: []string{"true"}}); err != nil {
+			if _, err := m.Exec(t.Context(), manager.Agent(owner), manager.ExecRequest{Name: "base", Argv: []string{"true"}}); err != nil {
 				t.Fatal(err)
 			}
 		})
@@ -105,17 +105,17 @@ func TestBenchmark(t *testing.T) {
 			}
 		})
 	}
-	if _, err := m.CreateCheckpoint(t.Context(), owner, "base", "ready", ""); err != nil {
+	if _, err := m.CreateCheckpoint(t.Context(), manager.Agent(owner), "base", "ready", ""); err != nil {
 		t.Fatal(err)
 	}
 	for range 12 {
 		took("clone", func() {
-			got, err := m.Clone(t.Context(), owner, manager.CloneRequest{Source: "base:ready", Names: []string{"one"}, Command: &manager.ExecRequest{Argv: []string{"hostname"}}})
+			got, err := m.Clone(t.Context(), manager.Agent(owner), manager.CloneRequest{Source: "base:ready", Names: []string{"one"}, Command: &manager.ExecRequest{Argv: []string{"hostname"}}})
 			if err != nil || got[0].Err != nil || got[0].ExecErr != nil {
 				t.Fatal(err, got)
 			}
 		})
-		if _, err := m.Destroy(t.Context(), owner, []string{"one"}); err != nil {
+		if _, err := m.Destroy(t.Context(), manager.Agent(owner), []string{"one"}); err != nil {
 			t.Fatal(err)
 		}
 		b.background.Wait()

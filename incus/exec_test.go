@@ -193,7 +193,7 @@ func TestHalfMadeMakesWay(t *testing.T) {
 		t.Errorf("half-made it is %+v, %v", got, err)
 	}
 	m := manager.New(b, manager.Defaults{})
-	if _, err := m.Exec(t.Context(), spec.Owner, manager.ExecRequest{Name: spec.Name, Shell: "true"}); !errors.Is(err, sandbox.ErrState) {
+	if _, err := m.Exec(t.Context(), manager.Agent(spec.Owner), manager.ExecRequest{Name: spec.Name, Shell: "true"}); !errors.Is(err, sandbox.ErrState) {
 		t.Errorf("exec in it: %v", err)
 	}
 	if _, err := b.Create(t.Context(), spec); !errors.Is(err, sandbox.ErrExists) {

@@ -40,7 +40,7 @@ func TestASandboxThatDiesDuringExec(t *testing.T) {
 			}
 			end := make(chan ended, 1)
 			go func() {
-				r, err := m.Exec(context.Background(), made.Owner, manager.ExecRequest{Name: made.Name, Shell: "touch begun; sleep 30", Timeout: 40 * time.Second})
+				r, err := m.Exec(context.Background(), manager.Agent(made.Owner), manager.ExecRequest{Name: made.Name, Shell: "touch begun; sleep 30", Timeout: 40 * time.Second})
 				end <- ended{r, err}
 			}()
 			soon(t, "the command has begun", func() bool { return sh(t, b, made.ID, "ls /home/pixel") == "begun" })
@@ -91,9 +91,9 @@ func TestAFullPool(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := manager.New(small, manager.Defaults{})
-	r, err := m.Exec(t.Context(), owner, manager.ExecRequest{Name: "fills", Shell: "head -c 900M /dev/urandom >big; sync; df . | tail -1; echo x >more; sync", User: "root"})
+	r, err := m.Exec(t.Context(), manager.Agent(owner), manager.ExecRequest{Name: "fills", Shell: "head -c 900M /dev/urandom >big; sync; df . | tail -1; echo x >more; sync", User: "root"})
 	t.Logf("filled: %+v, %v", r, err)
-	if _, err := m.WriteFile(t.Context(), owner, manager.WriteRequest{Name: "fills", Path: "/root/new", Content: make([]byte, 8<<20)}); err == nil {
+	if _, err := m.WriteFile(t.Context(), manager.Agent(owner), manager.WriteRequest{Name: "fills", Path: "/root/new", Content: make([]byte, 8<<20)}); err == nil {
 		t.Error("a file can be written")
 	} else {
 		t.Logf("write: %v", err)

@@ -60,7 +60,7 @@ func newHung(t *testing.T) *hung {
 	rules := sandboxtest.Policy(t, "[files]\nhost_folders = [\"/etc\"]\n[egress]\nallow = [\"example.com\"]")
 	m := manager.New(h.Backend, manager.Defaults{Egress: egress.Allowlist, Image: c.Image, Policy: rules})
 	operations := tools.NewOperations(t.Context())
-	h.session = tools.Session{Manager: m, Operations: operations, Owner: owner}
+	h.session = tools.Session{Manager: m, Operations: operations, Caller: manager.Agent(owner)}
 	t.Cleanup(func() {
 		for _, s := range ofOwner(t, h.Backend, owner) {
 			_ = h.Destroy(context.Background(), s.Name)

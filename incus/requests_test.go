@@ -21,9 +21,10 @@ import (
 // asking is a lab whose connections are watched and put to a human, with what that human and an agent call.
 type asking struct {
 	*lab
-	agent, human *manager.Manager
-	store        *ledger.Store
-	owner        string
+	agent *manager.Manager
+	human *manager.Human
+	store *ledger.Store
+	owner string
 }
 
 // patient gives a sandbox on a busy machine more time to say whose a connection is than a Manager does.
@@ -40,9 +41,10 @@ func newAsking(t *testing.T, l *lab) *asking {
 		t.Fatal(err)
 	}
 	a := &asking{lab: l, store: store, owner: l.box(t, "one", egress.Allowlist).Owner}
-	a.agent = manager.New(patient{l.Backend}, manager.Defaults{Store: store})
-	a.human = a.agent.AsHuman("test")
-	if _, err := a.agent.List(t.Context(), a.owner, manager.ListRequest{}); err != nil { // the owner is one of this store's from now on
+	var door manager.Door
+	a.agent, door = manager.NewWithDoor(patient{l.Backend}, manager.Defaults{Store: store})
+	a.human = door.Human("test")
+	if _, err := a.agent.List(t.Context(), manager.Agent(a.owner), manager.ListRequest{}); err != nil { // the owner is one of this store's from now on
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -126,7 +128,7 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 	if text := <-got; !strings.Contains(text, "200 OK") {
 		t.Errorf("approved: %q", text)
 	}
-	if _, err := a.human.Deny(t.Context(), a.owner, "one", []string{allowedName}); err != nil {
+	if _, err := a.human.Deny(t.Context(), a.human.As(a.owner), "one", []string{allowedName}); err != nil {
 		t.Fatal(err)
 	}
 	got = a.reach(t, deniedName)
@@ -149,10 +151,11 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 	soon(t, "call, command and connection are on record together", func() bool {
 		tries++
 		domain := fmt.Sprintf("joined%d.example.com", tries)
-		ctx := ledger.WithCall(t.Context())
+		caller := manager.Agent(a.owner)
+		caller.Call = ledger.NewCall()
 		ran := make(chan error, 1)
 		go func() {
-			_, err := a.agent.Exec(ctx, a.owner, manager.ExecRequest{Name: "one", Shell: "attempt tcp " + domain + ":80 -host " + domain})
+			_, err := a.agent.Exec(t.Context(), caller, manager.ExecRequest{Name: "one", Shell: "attempt tcp " + domain + ":80 -host " + domain})
 			ran <- err
 		}()
 		joined := a.asked(t, domain)
@@ -163,7 +166,7 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 			t.Fatal(err)
 		}
 		for end := time.Now().Add(7 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) { // connections are put down every 5 s
-			list, err := a.store.Records(ledger.Query{Call: ledger.CallID(ctx)})
+			list, err := a.store.Records(ledger.Query{Call: caller.Call})
 			kinds := map[ledger.Kind]ledger.Record{}
 			for _, r := range list {
 				kinds[r.Kind] = r
@@ -204,13 +207,13 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 	// A wider answer ends narrower questions; a denial of less stands; what was granted is seen, and taken back.
 	ask := func(domain string) ledger.Request {
 		t.Helper()
-		got, err := a.agent.Allow(t.Context(), a.owner, manager.AllowRequest{Name: "one", Domains: []string{domain}, Reason: "a test"})
+		got, err := a.agent.Allow(t.Context(), manager.Agent(a.owner), manager.AllowRequest{Name: "one", Domains: []string{domain}, Reason: "a test"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return got.Requests[0]
 	}
-	if _, err := a.human.Deny(t.Context(), a.owner, "one", []string{"no.example.org"}); err != nil {
+	if _, err := a.human.Deny(t.Context(), a.human.As(a.owner), "one", []string{"no.example.org"}); err != nil {
 		t.Fatal(err)
 	}
 	narrow, wide := ask("narrow.example.org"), ask("*.example.org")
@@ -227,7 +230,7 @@ func TestABlockedConnectionIsHeldForAHuman(t *testing.T) {
 		t.Errorf("%v, %v", names, err)
 	}
 	// One that nobody used is the wire's: it is no key of the sandbox, which a copy would take along, and ends with a stop.
-	asked, err := a.agent.Allow(t.Context(), a.owner, manager.AllowRequest{Name: "one", Domains: []string{"unused.example.com"}, Reason: "a test"})
+	asked, err := a.agent.Allow(t.Context(), manager.Agent(a.owner), manager.AllowRequest{Name: "one", Domains: []string{"unused.example.com"}, Reason: "a test"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,8 @@ func beHuman(b *Backend, owner string) error {
 		return err
 	}
 	defer store.Close()
-	m := manager.New(b, manager.Defaults{Store: store, MaxLease: 48 * time.Hour}).AsHuman("test")
+	_, door := manager.NewWithDoor(b, manager.Defaults{Store: store, MaxLease: 48 * time.Hour})
+	m := door.Human("test")
 	ctx := context.Background()
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		do, name, _ := strings.Cut(lines.Text(), " ")
@@ -54,14 +55,14 @@ func beHuman(b *Backend, owner string) error {
 		case "cut-lineage":
 			_, err = m.Panic(ctx, owner, name, true)
 		case "deny":
-			if _, err = m.Deny(ctx, owner, name, []string{deniedName}); errors.Is(err, sandbox.ErrState) {
+			if _, err = m.Deny(ctx, m.As(owner), name, []string{deniedName}); errors.Is(err, sandbox.ErrState) {
 				err = nil
 			}
 		case "extend":
-			_, err = m.Extend(ctx, owner, name, longLease)
+			_, err = m.Extend(ctx, m.As(owner), name, longLease)
 		case "destroy":
 			var d manager.Destroyed
-			if d, err = m.Destroy(ctx, owner, []string{name}); err == nil {
+			if d, err = m.Destroy(ctx, m.As(owner), []string{name}); err == nil {
 				err = errors.Join(d.Failed[name])
 			}
 		}
@@ -268,7 +269,7 @@ func TestACloneUndoesNothing(t *testing.T) {
 	mode := egress.Mode("") // that of the source; or the same, asked for
 	clone := func(n int) []manager.CloneResult {
 		t.Helper()
-		made, err := agent.Clone(t.Context(), owner, manager.CloneRequest{Source: "base:ready", Count: n, Egress: mode})
+		made, err := agent.Clone(t.Context(), manager.Agent(owner), manager.CloneRequest{Source: "base:ready", Count: n, Egress: mode})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -27,7 +27,7 @@ var createCheckpoint = define(Tool{
 	Name: "create_checkpoint", Title: "Create a checkpoint", Long: true,
 	Description: "Keeps the file system of a sandbox as it is now, under a label, for clone_sandbox and create_sandbox. Processes and memory are not in it. Takes a moment, and the sandbox goes on running.",
 }, func(ctx context.Context, s Session, in createCheckpointInput) (createCheckpointOutput, Result, error) {
-	made, err := s.Manager.CreateCheckpoint(ctx, s.Owner, in.Name, in.Label, in.Description)
+	made, err := s.Manager.CreateCheckpoint(ctx, s.Caller, in.Name, in.Label, in.Description)
 	out := createCheckpointOutput{in.Name + ":" + made.Label, made.Label, made.Description, made.CreatedAt}
 	return out, Result{Text: "created checkpoint " + out.Checkpoint}, err
 })
@@ -45,7 +45,7 @@ var listCheckpoints = define(Tool{
 	Name: "list_checkpoints", Title: "List checkpoints", ReadOnly: true, Idempotent: true,
 	Description: "Lists the checkpoints of a sandbox, the oldest first. NAME:LABEL names one to other tools.",
 }, func(ctx context.Context, s Session, in listCheckpointsInput) (listCheckpointsOutput, Result, error) {
-	list, err := s.Manager.Checkpoints(ctx, s.Owner, in.Name)
+	list, err := s.Manager.Checkpoints(ctx, s.Caller, in.Name)
 	if err != nil || len(list) == 0 {
 		return listCheckpointsOutput{in.Name, []sandbox.Checkpoint{}}, Result{Text: in.Name + " has no checkpoint; create_checkpoint makes one"}, err
 	}
@@ -75,7 +75,7 @@ var restoreCheckpoint = define(Tool{
 	Description: "Puts the files of a sandbox back to what they were at a checkpoint and starts it anew: what ran in it ends, and files written since are lost. " +
 		"All checkpoints stay, later ones too. Its address may be another one afterwards.",
 }, func(ctx context.Context, s Session, in checkpointInput) (sandbox.Sandbox, Result, error) {
-	box, err := s.Manager.Restore(ctx, s.Owner, in.Name, in.Label)
+	box, err := s.Manager.Restore(ctx, s.Caller, in.Name, in.Label)
 	return box, Result{Text: fmt.Sprintf("restored %s:%s; %s", in.Name, in.Label, line(box))}, err
 })
 
@@ -88,5 +88,5 @@ var deleteCheckpoint = define(Tool{
 	Description: "Deletes a checkpoint for good. The sandbox, its other checkpoints and clones made from this one stay.",
 }, func(ctx context.Context, s Session, in checkpointInput) (deletedCheckpoint, Result, error) {
 	out := deletedCheckpoint{in.Name + ":" + in.Label}
-	return out, Result{Text: "deleted checkpoint " + out.Deleted}, s.Manager.DeleteCheckpoint(ctx, s.Owner, in.Name, in.Label)
+	return out, Result{Text: "deleted checkpoint " + out.Deleted}, s.Manager.DeleteCheckpoint(ctx, s.Caller, in.Name, in.Label)
 })

@@ -62,7 +62,7 @@ var cloneSandbox = define(Tool{
 			}
 		}
 	}
-	results, err := s.Manager.Clone(ctx, s.Owner, r)
+	results, err := s.Manager.Clone(ctx, s.Caller, r)
 	if err != nil {
 		return cloneOutput{}, Result{}, err
 	}

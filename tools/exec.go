@@ -79,7 +79,7 @@ var execTool = define(Tool{
 		defer told.stop()
 		r.Progress = told.hear
 	}
-	ran, err := s.Manager.Exec(ctx, s.Owner, r)
+	ran, err := s.Manager.Exec(ctx, s.Caller, r)
 	if err != nil {
 		return execOutput{}, Result{}, err
 	}
@@ -89,19 +89,19 @@ var execTool = define(Tool{
 
 // execBehind runs a command in the background, and waits for it for a while when it is asked to.
 func (s Session) execBehind(ctx context.Context, r manager.ExecRequest, wait bool) (execOutput, Result, error) {
-	id, err := s.Manager.StartRun(ctx, s.Owner, r)
+	id, err := s.Manager.StartRun(ctx, s.Caller, r)
 	if err != nil {
 		return execOutput{}, Result{}, err
 	}
 	if !wait {
 		return execOutput{Operation: id}, Result{Text: "it runs in the background, as the operation " + id + ": wait shows its output and how it ends"}, nil
 	}
-	run, err := s.Manager.WaitRun(ctx, s.Owner, manager.WaitRequest{ID: id, Wait: callLimit})
+	run, err := s.Manager.WaitRun(ctx, s.Caller, manager.WaitRequest{ID: id, Wait: callLimit})
 	if ctx.Err() != nil {
 		// The caller has given up, and what it started must not go on.
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 		defer cancel()
-		_, err := s.Manager.WaitRun(end, s.Owner, manager.WaitRequest{ID: id, Cancel: true})
+		_, err := s.Manager.WaitRun(end, s.Caller, manager.WaitRequest{ID: id, Cancel: true})
 		return execOutput{}, Result{}, errors.Join(ctx.Err(), err)
 	}
 	if err != nil {

@@ -40,7 +40,7 @@ var readFile = define(Tool{
 	Name: "read_file", Title: "Read a file", ReadOnly: true, Idempotent: true,
 	Description: "Reads a text file of a sandbox, by lines when it is long, or shows an image. Works on stopped and paused sandboxes too.",
 }, func(ctx context.Context, s Session, in readInput) (readOutput, Result, error) {
-	r, err := s.Manager.ReadFile(ctx, s.Owner, manager.ReadRequest{Name: in.Name, Path: in.Path, Offset: in.Offset, Limit: in.Limit, Base64: in.Encoding == base64Encoding})
+	r, err := s.Manager.ReadFile(ctx, s.Caller, manager.ReadRequest{Name: in.Name, Path: in.Path, Offset: in.Offset, Limit: in.Limit, Base64: in.Encoding == base64Encoding})
 	if err != nil {
 		return readOutput{}, Result{}, err
 	}
@@ -94,7 +94,7 @@ var writeFile = define(Tool{
 			return writeOutput{}, Result{}, fmt.Errorf("the argument \"mode\" is %q; give permissions in octal, as 644 or 755", in.Mode)
 		}
 	}
-	w, err := s.Manager.WriteFile(ctx, s.Owner, manager.WriteRequest{Name: in.Name, Path: in.Path, Content: content, Append: in.Append, Mode: fs.FileMode(mode)})
+	w, err := s.Manager.WriteFile(ctx, s.Caller, manager.WriteRequest{Name: in.Name, Path: in.Path, Content: content, Append: in.Append, Mode: fs.FileMode(mode)})
 	out := writeOutput{w.Path, w.Size, w.Created}
 	return out, Result{Text: fmt.Sprintf("wrote %s, which has %d bytes now", out.Path, out.Size)}, err
 })
@@ -116,7 +116,7 @@ var editFile = define(Tool{
 	Name: "edit_file", Title: "Edit a file", Destructive: true,
 	Description: "Replaces text in a file of a sandbox by other text, exactly and without patterns.",
 }, func(ctx context.Context, s Session, in editInput) (editOutput, Result, error) {
-	p, n, err := s.Manager.EditFile(ctx, s.Owner, manager.EditRequest{Name: in.Name, Path: in.Path, Old: in.OldText, New: in.NewText, All: in.ReplaceAll})
+	p, n, err := s.Manager.EditFile(ctx, s.Caller, manager.EditRequest{Name: in.Name, Path: in.Path, Old: in.OldText, New: in.NewText, All: in.ReplaceAll})
 	return editOutput{p, n}, Result{Text: fmt.Sprintf("replaced %s in %s", count(n, "occurrence", "occurrences"), p)}, err
 })
 
@@ -142,7 +142,7 @@ var listFiles = define(Tool{
 	if in.Path == "" {
 		in.Path = "."
 	}
-	page, err := s.Manager.ListFiles(ctx, s.Owner, manager.FilesRequest{Name: in.Name, Path: in.Path, Depth: in.Depth, Glob: in.Glob, Limit: in.Limit, After: in.Cursor})
+	page, err := s.Manager.ListFiles(ctx, s.Caller, manager.FilesRequest{Name: in.Name, Path: in.Path, Depth: in.Depth, Glob: in.Glob, Limit: in.Limit, After: in.Cursor})
 	if err != nil {
 		return listFilesOutput{}, Result{}, err
 	}
@@ -204,7 +204,7 @@ var copyFiles = define(Tool{
 			return copyOutput{}, Result{}, fmt.Errorf("the argument \"max_size\": %w", err)
 		}
 	}
-	c, err := s.Manager.CopyFiles(ctx, s.Owner, manager.CopyRequest{
+	c, err := s.Manager.CopyFiles(ctx, s.Caller, manager.CopyRequest{
 		Name: in.Name, Out: in.Direction == "out", HostPath: in.HostPath, Path: in.Path, MaxBytes: most, MaxFiles: in.MaxFiles,
 	})
 	if err != nil {

@@ -34,7 +34,7 @@ var setSandboxState = define(Tool{
 	Description: "Starts, stops or pauses a sandbox and returns when it is so. Stopping ends all that runs in it and keeps its files. " +
 		"Pausing freezes its processes where they are, and running lets them go on.",
 }, func(ctx context.Context, s Session, in stateInput) (sandbox.Sandbox, Result, error) {
-	box, err := s.Manager.SetState(ctx, s.Owner, in.Name, sandbox.State(in.State))
+	box, err := s.Manager.SetState(ctx, s.Caller, in.Name, sandbox.State(in.State))
 	return box, Result{Text: line(box)}, err
 })
 
@@ -54,7 +54,7 @@ var extendSandbox = define(Tool{
 	if err != nil {
 		return sandbox.Sandbox{}, Result{}, err
 	}
-	box, err := s.Manager.Extend(ctx, s.Owner, in.Name, d)
+	box, err := s.Manager.Extend(ctx, s.Caller, in.Name, d)
 	return box, Result{Text: box.Name + " lives until " + clock(box.ExpiresAt)}, err
 })
 

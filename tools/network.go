@@ -93,7 +93,7 @@ var allowDomain = define(Tool{
 	if err != nil {
 		return allowOutput{}, Result{}, err
 	}
-	got, err := s.Manager.Allow(ctx, s.Owner, manager.AllowRequest{
+	got, err := s.Manager.Allow(ctx, s.Caller, manager.AllowRequest{
 		Name: in.Name, Domains: in.Domains, Reason: reason, TTL: lasting, Again: s.Human.Again,
 	})
 	if err != nil {
@@ -166,7 +166,7 @@ var denyDomain = define(Tool{
 	Name: "deny_domain", Title: "Deny domains", Destructive: true, Idempotent: true,
 	Description: "Takes domains from what a sandbox may reach, those of its mode too, and cuts open connections there.",
 }, func(ctx context.Context, s Session, in denyInput) (egressChange, Result, error) {
-	change, err := s.Manager.Deny(ctx, s.Owner, in.Name, in.Domains)
+	change, err := s.Manager.Deny(ctx, s.Caller, in.Name, in.Domains)
 	if err != nil {
 		return egressChange{}, Result{}, err
 	}
@@ -185,9 +185,9 @@ var egressTool = define(Tool{
 	var change manager.EgressChange
 	var err error
 	if in.Mode != "" {
-		change, err = s.Manager.SetEgress(ctx, s.Owner, in.Name, in.Mode)
+		change, err = s.Manager.SetEgress(ctx, s.Caller, in.Name, in.Mode)
 	} else {
-		change.Network, err = s.Manager.Egress(ctx, s.Owner, in.Name)
+		change.Network, err = s.Manager.Egress(ctx, s.Caller, in.Name)
 	}
 	if err != nil {
 		return egressOutput{}, Result{}, err

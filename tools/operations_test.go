@@ -19,7 +19,7 @@ func session(t *testing.T) (s Session, end context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	s = Session{
 		Manager:    manager.New(sandboxtest.NewMemory(), manager.Defaults{Image: sandboxtest.Image, Egress: egress.None}),
-		Operations: NewOperations(ctx), Owner: "tester",
+		Operations: NewOperations(ctx), Caller: manager.Agent("tester"),
 	}
 	s.Operations.limit = 50 * time.Millisecond
 	t.Cleanup(func() {
@@ -82,7 +82,7 @@ func aLongCallGoesOnAsAnOperation(t *testing.T) {
 		t.Errorf("asked again it is %v", again)
 	}
 	other := s
-	other.Owner = "someone-else"
+	other.Caller.Owner = "someone-else"
 	if r := waitTool.Call(t.Context(), other, json.RawMessage(`{"ids":["`+id+`"]}`)); !r.Failed || !strings.Contains(r.Text, "not found") {
 		t.Errorf("another owner sees %+v", r)
 	}

@@ -110,9 +110,9 @@ func boxed(t *testing.T, owners ...string) *sandboxtest.Memory {
 	b := sandboxtest.NewMemory()
 	m := manager.New(b, manager.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist})
 	for _, owner := range owners {
-		_, err := m.Create(t.Context(), owner, manager.CreateRequest{Name: "box"})
+		_, err := m.Create(t.Context(), manager.Agent(owner), manager.CreateRequest{Name: "box"})
 		if err == nil {
-			_, err = m.CreateCheckpoint(t.Context(), owner, "box", "one", "")
+			_, err = m.CreateCheckpoint(t.Context(), manager.Agent(owner), "box", "one", "")
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -124,7 +124,7 @@ func boxed(t *testing.T, owners ...string) *sandboxtest.Memory {
 func sessionOver(b sandbox.Backend, p *policy.Policy, owner string) Session {
 	return Session{
 		Manager:    manager.New(b, manager.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Policy: p}),
-		Operations: NewOperations(context.Background()), Owner: owner,
+		Operations: NewOperations(context.Background()), Caller: manager.Agent(owner),
 	}
 }
 
@@ -221,7 +221,7 @@ modes = ["allowlist"]
 			s := sessionOver(w, p, c.owner)
 			i := slices.IndexFunc(All(), func(tool Tool) bool { return tool.Name == c.tool })
 			trial := s
-			trial.Manager = s.Manager.Trial()
+			trial.Caller.Trial = true
 			v, err := Verdict(t.Context(), trial, c.tool, json.RawMessage(c.arguments))
 			if want := map[bool]policy.Decision{true: policy.Allow, false: policy.Deny}[c.rule == ""]; err != nil || v.Decision != want || v.Rule != c.rule {
 				t.Errorf("the trial says %+v, %v; want %q", v, err, c.rule)
@@ -248,7 +248,7 @@ func TestSideBySideStaysWithinTheQuota(t *testing.T) {
 	var wg sync.WaitGroup
 	errs := make([]error, 20)
 	for i := range errs {
-		wg.Go(func() { _, errs[i] = s.Manager.Create(t.Context(), "alice", manager.CreateRequest{}) })
+		wg.Go(func() { _, errs[i] = s.Manager.Create(t.Context(), manager.Agent("alice"), manager.CreateRequest{}) })
 	}
 	wg.Wait()
 	made := 0
@@ -260,7 +260,7 @@ func TestSideBySideStaysWithinTheQuota(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if list, err := s.Manager.List(t.Context(), "alice", manager.ListRequest{}); err != nil || made != 5 || len(list.Sandboxes) != 5 {
+	if list, err := s.Manager.List(t.Context(), manager.Agent("alice"), manager.ListRequest{}); err != nil || made != 5 || len(list.Sandboxes) != 5 {
 		t.Errorf("made %d of 5, and there are %d, %v", made, len(list.Sandboxes), err)
 	}
 }
@@ -273,22 +273,22 @@ func TestWhatWasDoneIsOnRecord(t *testing.T) {
 	defer store.Close()
 	s := sessionOver(boxed(t, "alice"), nil, "alice")
 	s.Manager = manager.New(boxed(t, "alice"), manager.Defaults{Image: sandboxtest.Image, Store: store, Policy: sandboxtest.Policy(t, "[tools]\noff = [\"write_file\"]")})
-	ctx := ledger.WithCall(t.Context())
+	s.Caller.Call = ledger.NewCall()
 	for _, tool := range All() {
 		if slices.Contains([]string{"exec", "write_file"}, tool.Name) {
 			arguments := strings.Replace(calls[tool.Name], `"true"`, `"echo $PIXELS_CALL"`, 1)
-			if r := tool.Call(ctx, s, json.RawMessage(arguments)); tool.Name == "exec" && !strings.Contains(r.Text, ledger.CallID(ctx)) {
+			if r := tool.Call(t.Context(), s, json.RawMessage(arguments)); tool.Name == "exec" && !strings.Contains(r.Text, s.Caller.Call) {
 				t.Errorf("a command does not know its call: %s", r.Text)
 			}
 		}
 	}
 	var got []ledger.Record
 	for end := time.Now().Add(10 * time.Second); len(got) < 3 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if got, err = store.Records(ledger.Query{Call: ledger.CallID(ctx)}); err != nil {
+		if got, err = store.Records(ledger.Query{Call: s.Caller.Call}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	call, code := ledger.CallID(ctx), 0
+	call, code := s.Caller.Call, 0
 	want := []ledger.Record{
 		{Kind: ledger.Decided, Owner: "alice", Sandbox: "box", Channel: "mcp", Call: call, Tool: "exec", Verdict: "allow", Count: 1},
 		{Kind: ledger.Executed, Owner: "alice", Sandbox: "box", Channel: "mcp", Call: call, Tool: "exec", Target: "echo $PIXELS_CALL", Count: 1, Code: &code},

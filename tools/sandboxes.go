@@ -48,7 +48,7 @@ var createSandbox = define(Tool{
 	if err != nil {
 		return sandbox.Sandbox{}, Result{}, err
 	}
-	made, err := s.Manager.Create(ctx, s.Owner, manager.CreateRequest{
+	made, err := s.Manager.Create(ctx, s.Caller, manager.CreateRequest{
 		Name: in.Name, From: in.From, Image: in.Image, Egress: in.Egress, Allow: in.Allow, Labels: in.Labels, Env: in.Env, Limits: limits, TTL: lease,
 	})
 	return made, Result{Text: "created " + line(made)}, err
@@ -71,7 +71,7 @@ var listSandboxes = define(Tool{
 	Name: "list_sandboxes", Title: "List sandboxes", ReadOnly: true, Idempotent: true,
 	Description: "Lists your sandboxes with their state, address, origin, labels and end of lease. One in the state creating is still being made, or was left half-made.",
 }, func(ctx context.Context, s Session, in listInput) (listOutput, Result, error) {
-	page, err := s.Manager.List(ctx, s.Owner, manager.ListRequest{Name: in.Name, Labels: in.Labels, State: in.State, Limit: in.Limit, After: in.Cursor})
+	page, err := s.Manager.List(ctx, s.Caller, manager.ListRequest{Name: in.Name, Labels: in.Labels, State: in.State, Limit: in.Limit, After: in.Cursor})
 	if err != nil {
 		return listOutput{}, Result{}, err
 	}
@@ -134,7 +134,7 @@ var destroySandbox = define(Tool{
 	Name: "destroy_sandbox", Title: "Destroy sandboxes", Destructive: true, Idempotent: true, Long: true,
 	Description: "Ends sandboxes and removes them with their files and checkpoints, for good. Clones made from them stay. A name that is not there is no failure.",
 }, func(ctx context.Context, s Session, in destroyInput) (destroyOutput, Result, error) {
-	d, err := s.Manager.Destroy(ctx, s.Owner, in.Names)
+	d, err := s.Manager.Destroy(ctx, s.Caller, in.Names)
 	if err != nil {
 		return destroyOutput{}, Result{}, err
 	}

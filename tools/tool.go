@@ -35,7 +35,7 @@ type Tool struct {
 type Session struct {
 	Manager    *manager.Manager
 	Operations *Operations
-	Owner      string
+	Caller     manager.Caller
 	Progress   func(message string) // tells the caller how it goes; nil when it doesn't want to know
 	Human      Human
 }
@@ -98,7 +98,7 @@ func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in 
 		if !t.Long {
 			return work(ctx)
 		}
-		result, id := s.Operations.do(ctx, s.Owner, t.Name, work)
+		result, id := s.Operations.do(ctx, s.Caller.Owner, t.Name, work)
 		if id == "" {
 			return result
 		}

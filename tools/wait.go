@@ -96,7 +96,7 @@ func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time
 		return waitResult{ID: id, State: "unknown", Error: view.Error(err, view.Agent), text: view.Error(err, view.Agent), err: err}
 	}
 	if sandbox.IsRun(id) {
-		run, err := s.Manager.WaitRun(ctx, s.Owner, manager.WaitRequest{ID: id, Wait: wait, Cursor: in.Cursor, Cancel: in.Cancel})
+		run, err := s.Manager.WaitRun(ctx, s.Caller, manager.WaitRequest{ID: id, Wait: wait, Cursor: in.Cursor, Cancel: in.Cancel})
 		if err != nil {
 			return unknown(err)
 		}
@@ -113,7 +113,7 @@ func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time
 		return r
 	}
 	if ledger.IsRequest(id) {
-		r, err := s.Manager.WaitRequest(ctx, s.Owner, id, wait)
+		r, err := s.Manager.WaitRequest(ctx, s.Caller, id, wait)
 		if err != nil {
 			return unknown(err)
 		}
@@ -123,10 +123,10 @@ func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time
 		}
 		return out
 	}
-	if err := s.Manager.Permit(ctx, s.Owner, "wait"); err != nil {
+	if err := s.Manager.Permit(ctx, s.Caller, "wait"); err != nil {
 		return unknown(err)
 	}
-	op, err := s.Operations.find(s.Owner, id)
+	op, err := s.Operations.find(s.Caller.Owner, id)
 	if err != nil {
 		return unknown(err)
 	}

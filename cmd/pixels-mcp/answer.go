@@ -34,7 +34,7 @@ func (a *app) requestsApprove() *cobra.Command {
 					return usageError{fmt.Errorf("--for: %w", err)}
 				}
 			}
-			return a.withRequests(cmd, func(m *manager.Manager, _ string) error {
+			return a.withRequests(cmd, func(m *manager.Human, _ string) error {
 				var all []error
 				var answers []manager.Approval
 				for _, handle := range args {
@@ -66,7 +66,7 @@ func (a *app) requestsApprove() *cobra.Command {
 	return cmd
 }
 
-func (a *app) approve(ctx context.Context, m *manager.Manager, answer manager.Approval) error {
+func (a *app) approve(ctx context.Context, m *manager.Human, answer manager.Approval) error {
 	got, err := m.Approve(ctx, answer)
 	if err != nil {
 		return err
@@ -79,7 +79,7 @@ func (a *app) approve(ctx context.Context, m *manager.Manager, answer manager.Ap
 }
 
 // seen divides what names a request. Of an ID alone it shows the request, and asks.
-func (a *app) seen(ctx context.Context, m *manager.Manager, handle, what string) (id, digest string, err error) {
+func (a *app) seen(ctx context.Context, m *manager.Human, handle, what string) (id, digest string, err error) {
 	id, digest = ledger.ParseHandle(handle)
 	if digest != "" {
 		return id, digest, nil
@@ -142,7 +142,7 @@ func (a *app) requestsDeny() *cobra.Command {
 		Example: "  pixels-mcp requests deny req-k3xisscy6f --answer 'use the mirror'",
 		Args:    idsNeeded,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withRequests(cmd, func(m *manager.Manager, _ string) error {
+			return a.withRequests(cmd, func(m *manager.Human, _ string) error {
 				var all []error
 				for _, handle := range args {
 					id, seen := ledger.ParseHandle(handle)

@@ -124,7 +124,7 @@ func (a *app) line() (string, error) {
 }
 
 // proven returns a manager for what widens a sandbox's reach, when the human proves to be one as the policy asks.
-func (a *app) proven(m *manager.Manager) (*manager.Manager, error) {
+func (a *app) proven(m *manager.Human) (*manager.Human, error) {
 	passphrase := ""
 	if m.Approval() == policy.Passphrase {
 		var err error

@@ -32,8 +32,8 @@ func (a *app) networkCheck() *cobra.Command {
 			if err != nil {
 				return usageError{err}
 			}
-			return a.withManager(func(m *manager.Manager) error {
-				e, err := m.Egress(cmd.Context(), a.owner, args[0])
+			return a.withHuman(func(m *manager.Human) error {
+				e, err := m.Egress(cmd.Context(), m.As(a.owner), args[0])
 				if err != nil {
 					return err
 				}
@@ -96,8 +96,8 @@ func check(e sandbox.Egress, host string, port uint16) (text string, allowed boo
 }
 
 // mayLift shows which denials the mode unrestricted lifts, and asks.
-func (a *app) mayLift(ctx context.Context, m *manager.Manager, name string) error {
-	e, err := m.Egress(ctx, a.owner, name)
+func (a *app) mayLift(ctx context.Context, m *manager.Human, name string) error {
+	e, err := m.Egress(ctx, m.As(a.owner), name)
 	if err != nil {
 		return err
 	}

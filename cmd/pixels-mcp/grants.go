@@ -29,7 +29,7 @@ func (a *app) networkGrants() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := strings.Join(args, "")
-			return a.withRequests(cmd, func(m *manager.Manager, owner string) error {
+			return a.withRequests(cmd, func(m *manager.Human, owner string) error {
 				if name != "" {
 					owner = a.owner
 				}
@@ -96,7 +96,7 @@ func (a *app) requestsRevoke() *cobra.Command {
 		Example: "  pixels-mcp requests revoke req-k3xisscy6f",
 		Args:    idsNeeded,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withRequests(cmd, func(m *manager.Manager, _ string) error {
+			return a.withRequests(cmd, func(m *manager.Human, _ string) error {
 				var all []error
 				for _, handle := range args {
 					id, _ := ledger.ParseHandle(handle)

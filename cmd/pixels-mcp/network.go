@@ -26,10 +26,10 @@ import (
 
 // manager returns a manager of a backend's sandboxes, under the policy beside the configuration, and how to close it. say
 // hears of a policy that went bad after it was read, and of records that can't be kept.
-func (a *app) manager(b sandbox.Backend, say func(error)) (m *manager.Manager, done func(), err error) {
+func (a *app) manager(b sandbox.Backend, say func(error)) (m *manager.Manager, door manager.Door, done func(), err error) {
 	p, err := policy.Open(a.policyPath())
 	if err != nil {
-		return nil, nil, err
+		return nil, door, nil, err
 	}
 	p.Bad = say
 	d := a.config.SandboxDefaults()
@@ -37,7 +37,8 @@ func (a *app) manager(b sandbox.Backend, say func(error)) (m *manager.Manager, d
 	if d.Store, err = a.store(say); err != nil {
 		// Sandboxes and their protection need none of it.
 		say(fmt.Errorf("nothing is on record, and no human can be asked: %w", err))
-		return manager.New(b, d), func() {}, nil
+		m, door = manager.NewWithDoor(b, d)
+		return m, door, func() {}, nil
 	}
 	d.Store.Fresh = func(r ledger.Request) {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
@@ -46,7 +47,8 @@ func (a *app) manager(b sandbox.Backend, say func(error)) (m *manager.Manager, d
 			say(err)
 		}
 	}
-	return manager.New(b, d), func() {
+	m, door = manager.NewWithDoor(b, d)
+	return m, door, func() {
 		if err := d.Store.Close(); err != nil {
 			say(err)
 		}
@@ -73,27 +75,27 @@ func (a *app) store(say func(error)) (*ledger.Store, error) {
 // warn says something on stderr.
 func (a *app) warn(err error) { fmt.Fprintf(a.err, "pixels-mcp: %v\n", err) }
 
-// withAgents calls do with a manager of sandboxes, whose calls are an agent's.
-func (a *app) withAgents(do func(*manager.Manager) error) error {
+// withDoor calls do with a manager of sandboxes, and the door of its humans.
+func (a *app) withDoor(do func(*manager.Manager, manager.Door) error) error {
 	backend, err := incus.OpenBackend(a.config.IncusConfig())
 	if err != nil {
 		return err
 	}
 	defer backend.Close()
-	m, done, err := a.manager(backend, a.warn)
+	m, door, done, err := a.manager(backend, a.warn)
 	if err != nil {
 		return err
 	}
 	defer done()
-	return do(m)
+	return do(m, door)
 }
 
-// withManager calls do with a manager of sandboxes, whose calls are a human's.
-func (a *app) withManager(do func(*manager.Manager) error) error {
+// withHuman calls do with the human at the terminal.
+func (a *app) withHuman(do func(*manager.Human) error) error {
 	if err := a.notBesideService(); err != nil {
 		return err
 	}
-	return a.withAgents(func(m *manager.Manager) error { return do(m.AsHuman("cli")) })
+	return a.withDoor(func(_ *manager.Manager, door manager.Door) error { return do(door.Human("cli")) })
 }
 
 func (a *app) networkCommand() *cobra.Command {
@@ -107,12 +109,12 @@ func (a *app) networkCommand() *cobra.Command {
 	}
 	var reason, ttl string
 	yes := false
-	change := func(use, short, example string, args cobra.PositionalArgs, do func(ctx context.Context, m *manager.Manager, name string, rest []string) (manager.EgressChange, error)) *cobra.Command {
+	change := func(use, short, example string, args cobra.PositionalArgs, do func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error)) *cobra.Command {
 		asJSON := false
 		c := &cobra.Command{
 			Use: use, Short: short, Example: example, Args: args,
 			RunE: func(cmd *cobra.Command, args []string) error {
-				return a.withManager(func(m *manager.Manager) error {
+				return a.withHuman(func(m *manager.Human) error {
 					change, err := do(cmd.Context(), m, args[0], args[1:])
 					if err != nil {
 						return err
@@ -134,12 +136,12 @@ func (a *app) networkCommand() *cobra.Command {
 		return c
 	}
 	show := change("show NAME", "Show mode, rules, what was denied lately, and whether all that is enforced", "", exactly(1, "the name of a sandbox"),
-		func(ctx context.Context, m *manager.Manager, name string, _ []string) (manager.EgressChange, error) {
-			e, err := m.Egress(ctx, a.owner, name)
+		func(ctx context.Context, m *manager.Human, name string, _ []string) (manager.EgressChange, error) {
+			e, err := m.Egress(ctx, m.As(a.owner), name)
 			return manager.EgressChange{Network: e}, err
 		})
 	set := change("set NAME MODE", "Set the mode: "+modes(), "  pixels-mcp network set work allowlist", exactly(2, "the name of a sandbox and a mode"),
-		func(ctx context.Context, m *manager.Manager, name string, rest []string) (manager.EgressChange, error) {
+		func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error) {
 			if egress.Mode(rest[0]) == egress.Unrestricted && !yes {
 				if err := a.mayLift(ctx, m, name); err != nil {
 					return manager.EgressChange{}, err
@@ -151,12 +153,12 @@ func (a *app) networkCommand() *cobra.Command {
 					return manager.EgressChange{}, err
 				}
 			}
-			return m.SetEgress(ctx, a.owner, name, egress.Mode(rest[0]))
+			return m.SetEgress(ctx, m.As(a.owner), name, egress.Mode(rest[0]))
 		})
 	set.Flags().BoolVar(&yes, "yes", false, "lift denials without asking")
 	allow := change("allow NAME DOMAIN...", "Allow domains (example.com, *.example.com, example.com:8443) or addresses (10.1.2.0/24:5432)",
 		"  pixels-mcp network allow work api.example.com '*.example.org'", nameAndDomains,
-		func(ctx context.Context, m *manager.Manager, name string, rest []string) (manager.EgressChange, error) {
+		func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error) {
 			lasting := time.Duration(0)
 			if ttl != "" {
 				var err error
@@ -168,17 +170,17 @@ func (a *app) networkCommand() *cobra.Command {
 			if err != nil {
 				return manager.EgressChange{}, err
 			}
-			got, err := m.Allow(ctx, a.owner, manager.AllowRequest{Name: name, Domains: rest, Reason: reason, TTL: lasting, Addresses: true})
+			got, err := m.Allow(ctx, m.As(a.owner), manager.AllowRequest{Name: name, Domains: rest, Reason: reason, TTL: lasting, Addresses: true})
 			return got.EgressChange, err
 		})
 	allow.Flags().StringVar(&reason, "reason", "", "what for; kept with the rule")
 	allow.Flags().StringVar(&ttl, "ttl", "", "for how long, as 30m, 2h or 7d (default as long as the policy lets a grant last)")
 	deny := change("deny NAME DOMAIN...", "Deny domains or addresses, and cut connections there", "  pixels-mcp network deny work api.example.com", nameAndDomains,
-		func(ctx context.Context, m *manager.Manager, name string, rest []string) (manager.EgressChange, error) {
-			return m.Deny(ctx, a.owner, name, rest)
+		func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error) {
+			return m.Deny(ctx, m.As(a.owner), name, rest)
 		})
 	revoke := change("revoke NAME DOMAIN...", "Take back grants for domains, and cut connections there; what else allows them stays", "  pixels-mcp network revoke work api.example.com", nameAndDomains,
-		func(ctx context.Context, m *manager.Manager, name string, rest []string) (manager.EgressChange, error) {
+		func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error) {
 			return m.RevokeRules(ctx, a.owner, name, rest)
 		})
 	cmd.AddCommand(show, a.networkGrants(), a.networkCheck(), set, allow, deny, revoke)

@@ -74,8 +74,10 @@ func (a *app) verdict(ctx context.Context, owner string, args []string, asJSON b
 		return usageError{errors.New("`pixels-mcp policy check --as OWNER` wants the name of a tool and its arguments as JSON, as create_sandbox '{\"cpu\": 2}'")}
 	}
 	var v policy.Verdict
-	err := a.withAgents(func(m *manager.Manager) (err error) {
-		v, err = tools.Verdict(ctx, tools.Session{Manager: m.Trial(), Operations: tools.NewOperations(ctx), Owner: owner}, args[0], json.RawMessage(args[1]))
+	err := a.withDoor(func(m *manager.Manager, _ manager.Door) (err error) {
+		caller := manager.Agent(owner)
+		caller.Trial = true
+		v, err = tools.Verdict(ctx, tools.Session{Manager: m, Operations: tools.NewOperations(ctx), Caller: caller}, args[0], json.RawMessage(args[1]))
 		return err
 	})
 	if err != nil {

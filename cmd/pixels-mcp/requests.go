@@ -32,12 +32,12 @@ func (a *app) requestsCommand() *cobra.Command {
 }
 
 // withRequests calls do with a manager for a human who looks at all owners' requests unless --owner names one.
-func (a *app) withRequests(cmd *cobra.Command, do func(m *manager.Manager, owner string) error) error {
+func (a *app) withRequests(cmd *cobra.Command, do func(m *manager.Human, owner string) error) error {
 	owner := ""
 	if cmd.Flags().Changed("owner") {
 		owner = a.owner
 	}
-	return a.withManager(func(m *manager.Manager) error { return do(m, owner) })
+	return a.withHuman(func(m *manager.Human) error { return do(m, owner) })
 }
 
 // by says who decides here.
@@ -56,7 +56,7 @@ func (a *app) requestsList() *cobra.Command {
 		Short: "List the open requests, the oldest first",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withRequests(cmd, func(m *manager.Manager, owner string) error {
+			return a.withRequests(cmd, func(m *manager.Human, owner string) error {
 				states := []ledger.RequestState{ledger.RequestOpen, ledger.RequestGranting}
 				if all {
 					states = nil
@@ -104,7 +104,7 @@ type shownRequest struct {
 	For    string `json:"for,omitempty"`    // how long its grant lasts unless the answer says otherwise
 }
 
-func shown(m *manager.Manager, r ledger.Request) shownRequest {
+func shown(m *manager.Human, r ledger.Request) shownRequest {
 	if r.State.Ended() {
 		return shownRequest{Request: r}
 	}
@@ -113,7 +113,7 @@ func shown(m *manager.Manager, r ledger.Request) shownRequest {
 }
 
 // handle is what answers a request as it is shown; the ID of one that is answered.
-func handle(m *manager.Manager, r ledger.Request) string {
+func handle(m *manager.Human, r ledger.Request) string {
 	if r.State.Ended() {
 		return r.ID
 	}
@@ -121,7 +121,7 @@ func handle(m *manager.Manager, r ledger.Request) string {
 }
 
 // lasting says how long a grant would last, or until when it does.
-func lasting(m *manager.Manager, r ledger.Request) string {
+func lasting(m *manager.Human, r ledger.Request) string {
 	switch {
 	case !r.Until.IsZero():
 		return "until " + moment(r.Until)
@@ -184,7 +184,7 @@ func (a *app) requestsShow() *cobra.Command {
 		Short: "Show one request",
 		Args:  exactly(1, "the ID of a request"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withRequests(cmd, func(m *manager.Manager, _ string) error {
+			return a.withRequests(cmd, func(m *manager.Human, _ string) error {
 				id, _ := ledger.ParseHandle(args[0])
 				r, err := m.Request(id)
 				if err != nil {
@@ -201,7 +201,7 @@ func (a *app) requestsShow() *cobra.Command {
 	return cmd
 }
 
-func (a *app) showRequest(ctx context.Context, m *manager.Manager, r ledger.Request) error {
+func (a *app) showRequest(ctx context.Context, m *manager.Human, r ledger.Request) error {
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	lines := [][2]string{
 		{"request", handle(m, r) + ", " + string(r.State)}, {"to reach", r.Subject}, {"asked by", fmt.Sprintf("%s of %s", strings.Join(r.Names(), ", "), r.Owner)},
@@ -245,7 +245,7 @@ func (a *app) requestsWatch() *cobra.Command {
 			"connections that are blocked are held for your answer (egress.hold of the policy), and go through when you approve.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withRequests(cmd, func(m *manager.Manager, owner string) error {
+			return a.withRequests(cmd, func(m *manager.Human, owner string) error {
 				return a.watch(cmd.Context(), m, owner, asJSON)
 			})
 		},
@@ -260,7 +260,7 @@ func terminal(f any) (*os.File, bool) {
 	return file, ok && term.IsTerminal(int(file.Fd()))
 }
 
-func (a *app) watch(ctx context.Context, m *manager.Manager, owner string, asJSON bool) error {
+func (a *app) watch(ctx context.Context, m *manager.Human, owner string, asJSON bool) error {
 	leave, err := m.Present(ctx, fmt.Sprintf("cli-%d", os.Getpid()), presentFor)
 	if err != nil {
 		return err
@@ -299,7 +299,7 @@ func (a *app) watch(ctx context.Context, m *manager.Manager, owner string, asJSO
 	}
 }
 
-func (a *app) tell(m *manager.Manager, r ledger.Request, asJSON bool) error {
+func (a *app) tell(m *manager.Human, r ledger.Request, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(a.out).Encode(shown(m, r))
 	}

@@ -47,7 +47,7 @@ func (a *app) serveCommand() *cobra.Command {
 			signal.Ignore(syscall.SIGPIPE)
 			defer backend.Close()
 			log := logger(a.err)
-			manager, done, err := a.manager(backend, func(err error) { log.Error().Err(err).Msg("policy") })
+			agents, door, done, err := a.manager(backend, func(err error) { log.Error().Err(err).Msg("policy") })
 			if err != nil {
 				return err
 			}
@@ -63,17 +63,17 @@ func (a *app) serveCommand() *cobra.Command {
 					log.Warn().Err(err).Msg("this machine's own firewall rules")
 				}
 			})()
-			defer inBackground(cmd.Context(), func(ctx context.Context) { keepSwept(ctx, manager, log) })()
+			defer inBackground(cmd.Context(), func(ctx context.Context) { keepSwept(ctx, agents, log) })()
 			defer inBackground(cmd.Context(), func(ctx context.Context) {
-				manager.KeepWatched(ctx, func(err error) { log.Warn().Err(err).Msg("watch") })
+				agents.KeepWatched(ctx, func(err error) { log.Warn().Err(err).Msg("watch") })
 			})()
 			operating, endOperations := context.WithCancel(cmd.Context())
 			operations := tools.NewOperations(operating)
 			defer operations.Wait()
 			defer endOperations()
-			session := tools.Session{Manager: manager, Operations: operations, Owner: a.owner}
+			session := tools.Session{Manager: agents, Operations: operations, Caller: manager.Agent(a.owner)}
 			if page != "" {
-				stop, err := a.servePage(cmd.Context(), page, manager, log)
+				stop, err := a.servePage(cmd.Context(), page, door.Human("web"), log)
 				if err != nil {
 					return err
 				}
@@ -104,7 +104,7 @@ func serviceOf(path string) bool {
 }
 
 // servePage serves the page until stop is called.
-func (a *app) servePage(ctx context.Context, address string, m *manager.Manager, log zerolog.Logger) (stop func(), err error) {
+func (a *app) servePage(ctx context.Context, address string, m *manager.Human, log zerolog.Logger) (stop func(), err error) {
 	secret, err := webToken()
 	if err != nil {
 		return nil, err

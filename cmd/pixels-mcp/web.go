@@ -44,7 +44,7 @@ func (a *app) webCommand() *cobra.Command {
 			}
 			defer listener.Close()
 			log := logger(a.err)
-			return a.withManager(func(m *manager.Manager) error {
+			return a.withHuman(func(m *manager.Human) error {
 				s, err := web.New(m, secret, names, func(err error) { log.Warn().Err(err).Msg("web") })
 				if err != nil {
 					return err

@@ -38,6 +38,7 @@ type elicited struct {
 	t       *testing.T
 	c       *client.Client
 	m       *manager.Manager
+	door    manager.Door
 	asked   atomic.Int32
 	message string
 	sent    *tap // what the client says
@@ -88,15 +89,16 @@ func newElicited(t *testing.T, version, rules string, capability *mcp.Elicitatio
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &elicited{t: t, m: manager.New(sandboxtest.NewMemory(), manager.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Policy: sandboxtest.Policy(t, rules), Store: store})}
-	if _, err := e.m.Create(t.Context(), "tester", manager.CreateRequest{Name: "box"}); err != nil {
+	m, door := manager.NewWithDoor(sandboxtest.NewMemory(), manager.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Policy: sandboxtest.Policy(t, rules), Store: store})
+	e := &elicited{t: t, m: m, door: door}
+	if _, err := e.m.Create(t.Context(), manager.Agent("tester"), manager.CreateRequest{Name: "box"}); err != nil {
 		t.Fatal(err)
 	}
 	fromClient, write := io.Pipe()
 	e.sent = &tap{WriteCloser: write, wrote: make(chan struct{}, 1)}
 	fromServer, toClient := io.Pipe()
 	served := make(chan error, 1)
-	session := tools.Session{Manager: e.m, Operations: tools.NewOperations(t.Context()), Owner: "tester"}
+	session := tools.Session{Manager: e.m, Operations: tools.NewOperations(t.Context()), Caller: manager.Agent("tester")}
 	go func() {
 		err := New("test", session, zerolog.Nop()).Serve(context.Background(), fromClient, toClient)
 		_ = toClient.Close() // as the end of its process would
@@ -241,7 +243,7 @@ func TestAnAnswerElsewhereEndsTheQuestion(t *testing.T) {
 		<-asked
 		list, err := e.m.Requests("tester", 0, ledger.RequestOpen)
 		if err == nil {
-			_, err = e.m.AsHuman("test").Refuse(t.Context(), manager.Approval{ID: list[0].ID, By: "test", Answer: "no"})
+			_, err = e.door.Human("test").Refuse(t.Context(), manager.Approval{ID: list[0].ID, By: "test", Answer: "no"})
 		}
 		refused <- err
 	}()

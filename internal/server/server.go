@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"pixels/policy/ledger"
+	"pixels/sandbox/manager"
 	"pixels/tools"
 )
 
@@ -33,14 +34,15 @@ type Server struct {
 	dialogs dialogs
 }
 
-// New returns a server on which each call is made for session.
-func New(version string, session tools.Session, log zerolog.Logger) *Server {
+// New returns a server. base is what the sessions of all requests have in common; whose a request is, its context may say
+// otherwise: see WithOwner.
+func New(version string, base tools.Session, log zerolog.Logger) *Server {
 	s := &Server{log: log, mcp: mcpserver.NewMCPServer("pixels", version,
 		mcpserver.WithToolCapabilities(false), mcpserver.WithRecovery(), mcpserver.WithInstructions(instructions),
 		mcpserver.WithTitle("Pixels"),
 	)}
 	for _, t := range tools.All() {
-		s.mcp.AddTool(describe(t), s.handler(t, session))
+		s.mcp.AddTool(describe(t), s.handler(t, base))
 	}
 	return s
 }
@@ -57,19 +59,18 @@ func describe(t tools.Tool) mcp.Tool {
 }
 
 // handler calls a tool and logs a line about it. What the caller can mend is in the result, never a protocol error.
-func (s *Server) handler(t tools.Tool, session tools.Session) mcpserver.ToolHandlerFunc {
+func (s *Server) handler(t tools.Tool, base tools.Session) mcpserver.ToolHandlerFunc {
 	return func(ctx context.Context, request mcp.CallToolRequest) (*mcp.CallToolResult, error) {
 		start := time.Now()
 		arguments, err := json.Marshal(request.Params.Arguments)
 		if err != nil {
 			return nil, err
 		}
-		mine := session
-		mine.Progress = progress(ctx, request)
 		questions := newQuestions(ctx, &s.dialogs, request)
-		mine.Human = questions.human()
-		ctx = ledger.WithCall(ctx)
-		r := t.Call(ctx, mine, arguments)
+		session := base
+		session.Caller = caller(ctx, base.Caller)
+		session.Progress, session.Human = progress(ctx, request), questions.human()
+		r := t.Call(ctx, session, arguments)
 		event := s.log.Info()
 		if r.Failed {
 			event = s.log.Warn()
@@ -81,7 +82,7 @@ func (s *Server) handler(t tools.Tool, session tools.Session) mcpserver.ToolHand
 			// Only what we say of a call: beside a structured result the text is a command's output, which may hold secrets.
 			event = event.Str("error", r.Text)
 		}
-		event.Str("tool", t.Name).Str("call", ledger.CallID(ctx)).Str("owner", session.Owner).Dur("took", time.Since(start)).Msg("call")
+		event.Str("tool", t.Name).Str("call", session.Caller.Call).Str("owner", session.Caller.Owner).Dur("took", time.Since(start)).Msg("call")
 		if questions.asked {
 			return questions.ask.ToolResult(), nil
 		}
@@ -93,6 +94,22 @@ func (s *Server) handler(t tools.Tool, session tools.Session) mcpserver.ToolHand
 			Content: content, StructuredContent: r.Structured, IsError: r.Failed,
 		}, nil
 	}
+}
+
+type ownerKey struct{}
+
+// WithOwner makes the requests of a context an owner's.
+func WithOwner(ctx context.Context, owner string) context.Context {
+	return context.WithValue(ctx, ownerKey{}, owner)
+}
+
+// caller is who makes a request, with an ID for it.
+func caller(ctx context.Context, base manager.Caller) manager.Caller {
+	if owner, ok := ctx.Value(ownerKey{}).(string); ok {
+		base.Owner = owner
+	}
+	base.Call = ledger.NewCall()
+	return base
 }
 
 // progress is how to tell the client how a call goes; nil when it did not ask.

@@ -27,7 +27,7 @@ func serve(t *testing.T) *Client {
 	session := tools.Session{
 		Manager:    manager.New(sandboxtest.NewMemory(), manager.Defaults{Image: sandboxtest.Image, Egress: egress.None}),
 		Operations: tools.NewOperations(t.Context()),
-		Owner:      "tester",
+		Caller:     manager.Agent("tester"),
 	}
 	fromClient, toServer := io.Pipe()
 	fromServer, toClient := io.Pipe()

@@ -21,9 +21,9 @@ import (
 // Socket is where the service listens, unless it is told otherwise.
 const Socket = "/run/pixels/pixels.sock"
 
-// ServeSocket serves a session on each connection to a Unix socket, for the user at its other end: the kernel says who that
+// ServeSocket serves each connection to a Unix socket, for the user at its other end: the kernel says who that
 // is, so that nobody can be another. It returns when ctx has ended and every call has come to its end.
-func ServeSocket(ctx context.Context, path, version string, session tools.Session, log zerolog.Logger) error {
+func ServeSocket(ctx context.Context, path, version string, base tools.Session, log zerolog.Logger) error {
 	listener, err := listenUnix(path)
 	if err != nil {
 		return err
@@ -46,10 +46,8 @@ func ServeSocket(ctx context.Context, path, version string, session tools.Sessio
 				log.Warn().Err(err).Msg("connection")
 				return
 			}
-			mine := session
-			mine.Owner = owner
 			log.Info().Str("owner", owner).Msg("session begins")
-			if err := New(version, mine, log).Serve(ctx, conn, conn); err != nil && ctx.Err() == nil {
+			if err := New(version, base, log).Serve(WithOwner(ctx, owner), conn, conn); err != nil && ctx.Err() == nil {
 				log.Warn().Str("owner", owner).Err(err).Msg("session")
 			}
 		})

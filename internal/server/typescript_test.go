@@ -30,10 +30,10 @@ func serveMemory(dir string) error {
 		return err
 	}
 	m := manager.New(sandboxtest.NewMemory(), manager.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Policy: policy.Shipped(), Store: store})
-	if _, err := m.Create(ctx, "tester", manager.CreateRequest{Name: "box"}); err != nil {
+	if _, err := m.Create(ctx, manager.Agent("tester"), manager.CreateRequest{Name: "box"}); err != nil {
 		return err
 	}
-	session := tools.Session{Manager: m, Operations: tools.NewOperations(ctx), Owner: "tester"}
+	session := tools.Session{Manager: m, Operations: tools.NewOperations(ctx), Caller: manager.Agent("tester")}
 	err = New("test", session, zerolog.Nop()).Serve(ctx, os.Stdin, os.Stdout)
 	_ = store.Close()
 	return err

@@ -162,7 +162,7 @@ func TestTheBrowser(t *testing.T) {
 	// Decided elsewhere, a card goes.
 	fourth := s.ask(t, "elsewhere.example.com", "")
 	run(t, ctx, comes(`document.querySelectorAll("[data-card]").length === 1`))
-	if _, err := s.agent.AsHuman("cli").Refuse(t.Context(), manager.Approval{ID: fourth.ID, By: "cli"}); err != nil {
+	if _, err := s.door.Human("cli").Refuse(t.Context(), manager.Approval{ID: fourth.ID, By: "cli"}); err != nil {
 		t.Fatal(err)
 	}
 	run(t, ctx, comes(`document.querySelectorAll("[data-card]").length === 0`))

@@ -19,8 +19,8 @@ type grantsPage struct {
 func (s *Server) showGrants(w http.ResponseWriter, r *http.Request, _ *session) {
 	p := grantsPage{page: page{Title: "Grants", Open: s.open()}}
 	var err error
-	if p.Grants, err = s.manager.Grants(r.Context(), "", ""); err == nil {
-		p.ByPolicy, err = s.manager.Allowances("")
+	if p.Grants, err = s.human.Grants(r.Context(), "", ""); err == nil {
+		p.ByPolicy, err = s.human.Allowances("")
 	}
 	if err != nil {
 		s.failed(w, &p.page, err)
@@ -41,9 +41,9 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, _ *session) {
 	}
 	var names []string
 	if id := r.PostFormValue("request"); id != "" {
-		_, names, err = s.manager.RevokeRequest(r.Context(), id, by(r))
+		_, names, err = s.human.RevokeRequest(r.Context(), id, by(r))
 	} else {
-		names, err = s.manager.RevokeGrant(r.Context(), r.PostFormValue("owner"), rule, r.PostFormValue("from"))
+		names, err = s.human.RevokeGrant(r.Context(), r.PostFormValue("owner"), rule, r.PostFormValue("from"))
 	}
 	s.answer(w, fmt.Sprintf("%s is taken back from %s.", rule, strings.Join(names, ", ")), err)
 }

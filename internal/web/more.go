@@ -30,7 +30,7 @@ type lineage struct {
 func (s *Server) showSandboxes(w http.ResponseWriter, r *http.Request, _ *session) {
 	p := sandboxesPage{page: page{Title: "Sandboxes"}}
 	p.Open = s.open()
-	boxes, err := s.manager.Everybodys(r.Context())
+	boxes, err := s.human.Everybodys(r.Context())
 	if err != nil {
 		s.failed(w, &p.page, err)
 		return
@@ -55,7 +55,7 @@ func (s *Server) showSandboxes(w http.ResponseWriter, r *http.Request, _ *sessio
 
 // open counts the requests that wait.
 func (s *Server) open() int {
-	list, err := s.manager.Requests("", 0, ledger.RequestOpen, ledger.RequestGranting)
+	list, err := s.human.Requests("", 0, ledger.RequestOpen, ledger.RequestGranting)
 	if err != nil {
 		return 0
 	}
@@ -63,7 +63,7 @@ func (s *Server) open() int {
 }
 
 func (s *Server) panic(w http.ResponseWriter, r *http.Request, _ *session) {
-	names, err := s.manager.Panic(r.Context(), r.PostFormValue("owner"), r.PostFormValue("name"), r.PostFormValue("lineage") != "")
+	names, err := s.human.Panic(r.Context(), r.PostFormValue("owner"), r.PostFormValue("name"), r.PostFormValue("lineage") != "")
 	s.answer(w, "Cut off: "+strings.Join(names, ", ")+". The egress is none until somebody sets it again.", err)
 }
 
@@ -98,7 +98,7 @@ func (s *Server) showAudit(w http.ResponseWriter, r *http.Request, _ *session) {
 		p.Wrong = fmt.Sprintf("The verdict %q is unknown.", p.Query.Verdict)
 	}
 	var err error
-	if p.Records, err = s.manager.Records(p.Query); err != nil {
+	if p.Records, err = s.human.Records(p.Query); err != nil {
 		s.failed(w, &p.page, err)
 		return
 	}
@@ -117,7 +117,7 @@ const (
 // events is a stream that says whenever requests change. While it is open a human counts as there: connections are held
 // for an answer.
 func (s *Server) events(w http.ResponseWriter, r *http.Request, _ *session) {
-	leave, err := s.manager.Present(r.Context(), fmt.Sprintf("web-%d-%s", os.Getpid(), rand.Text()[:8]), presentFor)
+	leave, err := s.human.Present(r.Context(), fmt.Sprintf("web-%d-%s", os.Getpid(), rand.Text()[:8]), presentFor)
 	if err != nil {
 		s.log(err)
 		http.Error(w, view.Error(err, view.Page), http.StatusServiceUnavailable)
@@ -133,7 +133,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request, _ *session) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	for {
-		now, err := s.manager.RequestsVersion()
+		now, err := s.human.RequestsVersion()
 		switch {
 		case err != nil:
 			s.log(err)

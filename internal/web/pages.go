@@ -55,13 +55,13 @@ const (
 
 func (s *Server) showRequests(w http.ResponseWriter, r *http.Request, _ *session) {
 	p := requestsPage{page: page{Title: "Requests"}}
-	open, err := s.manager.Requests("", shownRequests, ledger.RequestOpen, ledger.RequestGranting)
+	open, err := s.human.Requests("", shownRequests, ledger.RequestOpen, ledger.RequestGranting)
 	if err == nil {
 		p.Open = len(open)
 		p.Cards, err = s.cards(r, open)
 	}
 	if err == nil {
-		p.Decided, err = s.manager.Requests("", shownDecided, ledger.RequestGranted, ledger.RequestDenied, ledger.RequestExpired, ledger.RequestWithdrawn, ledger.RequestRevoked)
+		p.Decided, err = s.human.Requests("", shownDecided, ledger.RequestGranted, ledger.RequestDenied, ledger.RequestExpired, ledger.RequestWithdrawn, ledger.RequestRevoked)
 	}
 	if err != nil {
 		s.failed(w, &p.page, err)
@@ -77,7 +77,7 @@ func (s *Server) showRequests(w http.ResponseWriter, r *http.Request, _ *session
 
 func (s *Server) showRequest(w http.ResponseWriter, r *http.Request, _ *session) {
 	p := requestsPage{page: page{Title: "Request", Open: s.open()}, Only: true}
-	one, err := s.manager.Request(r.PathValue("id"))
+	one, err := s.human.Request(r.PathValue("id"))
 	if errors.Is(err, ledger.ErrNoRequest) {
 		p.Wrong = "There is no such request, or its record was pruned."
 		s.render(w, http.StatusNotFound, "requests.html", p)
@@ -99,7 +99,7 @@ func (s *Server) showRequest(w http.ResponseWriter, r *http.Request, _ *session)
 
 // cards are requests as they are shown.
 func (s *Server) cards(r *http.Request, open []ledger.Request) ([]card, error) {
-	looks, err := s.manager.Looks(r.Context(), open)
+	looks, err := s.human.Looks(r.Context(), open)
 	if err != nil {
 		return nil, err
 	}
@@ -111,14 +111,14 @@ func (s *Server) cards(r *http.Request, open []ledger.Request) ([]card, error) {
 			lasts[key] = s.lasts(each.Request)
 		}
 		_, seen := ledger.ParseHandle(each.Handle)
-		out = append(out, card{Look: each, Level: s.manager.Approval(), Lasts: lasts[key], Seen: seen})
+		out = append(out, card{Look: each, Level: s.human.Approval(), Lasts: lasts[key], Seen: seen})
 	}
 	return out, nil
 }
 
 // lasts are the lengths that a grant may have, the usual one or the one that the agent wants chosen.
 func (s *Server) lasts(r ledger.Request) (out []choice) {
-	chosen, longest := s.manager.GrantFor(r)
+	chosen, longest := s.human.GrantFor(r)
 	all := []time.Duration{15 * time.Minute, time.Hour, 8 * time.Hour, 24 * time.Hour, 7 * 24 * time.Hour, 30 * 24 * time.Hour}
 	there := false
 	for _, d := range all {
@@ -141,7 +141,7 @@ func (s *Server) approval(r *http.Request) (a manager.Approval, rule string, err
 	if err != nil {
 		return a, "", fmt.Errorf("how long it is to last is %w", sandbox.ErrInvalid)
 	}
-	request, err := s.manager.Request(r.PathValue("id"))
+	request, err := s.human.Request(r.PathValue("id"))
 	return manager.Approval{ID: r.PathValue("id"), Seen: r.PostFormValue("seen"), By: by(r), Scope: policy.Scope(r.PostFormValue("scope")), For: lasting, Answer: r.PostFormValue("answer")}, request.Subject, err
 }
 
@@ -153,7 +153,7 @@ func by(r *http.Request) string { return "web, from " + peer(r) }
 
 // weighed refuses an approval that is for much, unless the one who asks for it was told for what.
 func (s *Server) weighed(r *http.Request, a manager.Approval) error {
-	heavy, err := s.manager.Weight(r.Context(), a)
+	heavy, err := s.human.Weight(r.Context(), a)
 	if err != nil || heavy == "" || r.PostFormValue("sure") == heavy {
 		return err
 	}
@@ -161,16 +161,16 @@ func (s *Server) weighed(r *http.Request, a manager.Approval) error {
 }
 
 // proven is a manager for an approval, when the human proves to be one as the policy asks.
-func (s *Server) proven(r *http.Request, mine *session, a manager.Approval, rule string) (*manager.Manager, error) {
-	if s.manager.Approval() == policy.Passkey {
+func (s *Server) proven(r *http.Request, mine *session, a manager.Approval, rule string) (*manager.Human, error) {
+	if s.human.Approval() == policy.Passkey {
 		if err := s.signed(r, mine, a, rule); err != nil {
 			return nil, err
 		}
-		return s.manager.Proven(), nil
+		return s.human.Proven(), nil
 	}
-	var m *manager.Manager
+	var m *manager.Human
 	err := s.tries.check(r, mine, func() (err error) {
-		m, err = s.manager.Prove(r.PostFormValue("passphrase"))
+		m, err = s.human.Prove(r.PostFormValue("passphrase"))
 		return err
 	})
 	return m, err
@@ -183,7 +183,7 @@ func (s *Server) approve(w http.ResponseWriter, r *http.Request, mine *session) 
 		err = s.weighed(r, a)
 	}
 	if err == nil {
-		var m *manager.Manager
+		var m *manager.Human
 		if m, err = s.proven(r, mine, a, rule); err == nil {
 			got, err = m.Approve(r.Context(), a)
 		}
@@ -210,7 +210,7 @@ func reach(r manager.Approved) string {
 }
 
 func (s *Server) deny(w http.ResponseWriter, r *http.Request, mine *session) {
-	got, err := s.manager.Refuse(r.Context(), manager.Approval{ID: r.PathValue("id"), Seen: r.PostFormValue("seen"), By: by(r), Answer: r.PostFormValue("answer")})
+	got, err := s.human.Refuse(r.Context(), manager.Approval{ID: r.PathValue("id"), Seen: r.PostFormValue("seen"), By: by(r), Answer: r.PostFormValue("answer")})
 	s.answer(w, fmt.Sprintf("%s is denied to %s.", got.Subject, got.Sandbox), err)
 }
 

@@ -61,14 +61,14 @@ func (s *Server) parties(r *http.Request) (*webauthn.WebAuthn, *approver.User, e
 	if err != nil {
 		return nil, nil, err
 	}
-	user, err := s.manager.Approver().User()
+	user, err := s.human.Approver().User()
 	return party, user, err
 }
 
 func (s *Server) showPasskeys(w http.ResponseWriter, r *http.Request, _ *session) {
-	p := passkeysPage{page: page{Title: "Passkeys", Open: s.open()}, Level: s.manager.Approval()}
+	p := passkeysPage{page: page{Title: "Passkeys", Open: s.open()}, Level: s.human.Approval()}
 	var err error
-	if p.Passphrase, p.Count, err = s.manager.Approver().Set(); err != nil {
+	if p.Passphrase, p.Count, err = s.human.Approver().Set(); err != nil {
 		s.failed(w, &p.page, err)
 		return
 	}
@@ -90,12 +90,12 @@ type passkeysPage struct {
 // another one can only be added after the file that has them was removed by hand.
 func (s *Server) beginPasskey(w http.ResponseWriter, r *http.Request, mine *session) {
 	options, err := func() (*protocol.CredentialCreation, error) {
-		set, keys, err := s.manager.Approver().Set()
+		set, keys, err := s.human.Approver().Set()
 		switch {
 		case err != nil:
 			return nil, err
 		case set:
-			err := s.tries.check(r, mine, func() error { return s.manager.Approver().CheckPassphrase(r.PostFormValue("passphrase")) })
+			err := s.tries.check(r, mine, func() error { return s.human.Approver().CheckPassphrase(r.PostFormValue("passphrase")) })
 			if err != nil {
 				return nil, err
 			}
@@ -108,10 +108,10 @@ func (s *Server) beginPasskey(w http.ResponseWriter, r *http.Request, mine *sess
 		}
 		id := make([]byte, 64)
 		_, _ = rand.Read(id) // never fails
-		if err := s.manager.Approver().Enrol(id); err != nil {
+		if err := s.human.Approver().Enrol(id); err != nil {
 			return nil, err
 		}
-		user, err := s.manager.Approver().User()
+		user, err := s.human.Approver().User()
 		if err != nil {
 			return nil, err
 		}
@@ -143,7 +143,7 @@ func (s *Server) finishPasskey(w http.ResponseWriter, r *http.Request, mine *ses
 		if err != nil {
 			return fmt.Errorf("%w: %w", approver.ErrProof, err)
 		}
-		return s.manager.Approver().AddPasskey(*made, c.proven)
+		return s.human.Approver().AddPasskey(*made, c.proven)
 	}()
 	s.answer(w, "The passkey is kept. Approvals want it once the policy has approval = \"passkey\".", err)
 }
@@ -200,7 +200,7 @@ func (s *Server) signed(r *http.Request, mine *session, a manager.Approval, rule
 	if used.Authenticator.CloneWarning {
 		return fmt.Errorf("%w: that passkey seems to be a copy, for its counter went back", approver.ErrProof)
 	}
-	return s.manager.Approver().UsedPasskey(*used)
+	return s.human.Approver().UsedPasskey(*used)
 }
 
 // json answers a script.

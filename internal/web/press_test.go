@@ -59,7 +59,7 @@ func TestOnePressIsOneDecision(t *testing.T) {
 	}
 	// A card that is decided elsewhere leaves its neighbour alone.
 	run(t, ctx, chromedp.KeyEvent("j"), comes(`document.activeElement.id === "`+second.ID+`"`), calm)
-	if _, err := s.agent.AsHuman("cli").Refuse(t.Context(), manager.Approval{ID: second.ID, By: "cli"}); err != nil {
+	if _, err := s.door.Human("cli").Refuse(t.Context(), manager.Approval{ID: second.ID, By: "cli"}); err != nil {
 		t.Fatal(err)
 	}
 	run(t, ctx, comes(`document.querySelectorAll("[data-card]").length === 1`), chromedp.KeyEvent("a"), calm, chromedp.KeyEvent("a"), chromedp.Sleep(300*time.Millisecond))
@@ -83,7 +83,7 @@ func TestOnePressIsOneDecision(t *testing.T) {
 
 func TestMuchIsAskedForTwice(t *testing.T) {
 	s := newSite(t, "")
-	human := s.agent.AsHuman("test")
+	human := s.door.Human("test")
 	weight := func(r ledger.Request, a manager.Approval) string {
 		t.Helper()
 		a.ID = r.ID
@@ -104,7 +104,7 @@ func TestMuchIsAskedForTwice(t *testing.T) {
 		t.Errorf("a range: %q", got)
 	}
 	for i := range 19 {
-		if _, err := s.agent.Clone(t.Context(), "alice", manager.CloneRequest{Source: "box:one", Names: []string{fmt.Sprint("more-", i)}}); err != nil {
+		if _, err := s.agent.Clone(t.Context(), manager.Agent("alice"), manager.CloneRequest{Source: "box:one", Names: []string{fmt.Sprint("more-", i)}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -117,14 +117,14 @@ func TestACardShowsWhatMatters(t *testing.T) {
 	s := newSite(t, "")
 	ctx := browser(t)
 	no := s.ask(t, "pаypal.example.com", "") // its first a is Cyrillic
-	if _, err := s.agent.AsHuman("cli").Refuse(t.Context(), manager.Approval{ID: no.ID, By: "cli"}); err != nil {
+	if _, err := s.door.Human("cli").Refuse(t.Context(), manager.Approval{ID: no.ID, By: "cli"}); err != nil {
 		t.Fatal(err)
 	}
 	box, err := s.Get(t.Context(), "alice", "box-1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.agent.AsHuman("cli").Allow(t.Context(), "alice", manager.AllowRequest{Name: "box-1", Domains: []string{"docs.example.org"}}); err != nil {
+	if _, err := s.door.Human("cli").Allow(t.Context(), s.door.Human("cli").As("alice"), manager.AllowRequest{Name: "box-1", Domains: []string{"docs.example.org"}}); err != nil {
 		t.Fatal(err)
 	}
 	held := ledger.Request{Owner: "alice", Sandbox: "box-1", Born: box.CreatedAt, Lineage: box.Lineage, Subject: "*." + no.Subject, Source: ledger.ByConnection, Process: "7 curl", Held: time.Now().Add(4 * time.Second)}
@@ -141,7 +141,7 @@ func TestACardShowsWhatMatters(t *testing.T) {
 	}
 	run(t, ctx, comes(`document.querySelector("[data-held]").textContent.includes("the agent must try again")`))
 	// The agent's words come to the card that is there.
-	if got, err := s.agent.Allow(t.Context(), "alice", manager.AllowRequest{Name: "box-2", Domains: []string{held.Subject}, Reason: "to pay"}); err != nil || len(got.Requests) != 1 {
+	if got, err := s.agent.Allow(t.Context(), manager.Agent("alice"), manager.AllowRequest{Name: "box-2", Domains: []string{held.Subject}, Reason: "to pay"}); err != nil || len(got.Requests) != 1 {
 		t.Fatal(got, err)
 	}
 	run(t, ctx, comes(`document.querySelector("[data-card]").textContent.includes("to pay")`), comes(`document.querySelector("[data-card]").textContent.includes("the 2 that asked")`))

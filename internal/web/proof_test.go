@@ -45,14 +45,14 @@ func TestApprovingWantsThePassphrase(t *testing.T) {
 		}
 	}
 	// What an agent with a shell under another user, or with the tools alone, may try.
-	human := s.agent.AsHuman("cli")
+	human := s.door.Human("cli")
 	if _, err := human.Approve(t.Context(), manager.Approval{ID: r.ID, Seen: human.Digest(r)}); err == nil {
 		t.Error("approved without it")
 	}
-	if _, err := human.Allow(t.Context(), "alice", manager.AllowRequest{Name: "box", Domains: []string{"example.com"}}); err == nil {
+	if _, err := human.Allow(t.Context(), human.As("alice"), manager.AllowRequest{Name: "box", Domains: []string{"example.com"}}); err == nil {
 		t.Error("allowed without it")
 	}
-	if _, err := human.SetEgress(t.Context(), "alice", "box", "unrestricted"); err == nil {
+	if _, err := human.SetEgress(t.Context(), human.As("alice"), "box", "unrestricted"); err == nil {
 		t.Error("opened without it")
 	}
 	if _, err := human.Panic(t.Context(), "alice", "box-2", false); err != nil {
@@ -120,7 +120,7 @@ func TestApprovingWantsThePasskey(t *testing.T) {
 	if status, body := v.do(t, "POST", "/passkeys/begin", url.Values{}); status != http.StatusForbidden || !strings.Contains(body, "set a passphrase first") {
 		t.Errorf("another key is added by the token alone: %d %s", status, body)
 	}
-	if _, err := s.agent.AsHuman("cli").Approve(t.Context(), manager.Approval{ID: r.ID, Seen: s.agent.Digest(r)}); err == nil {
+	if _, err := s.door.Human("cli").Approve(t.Context(), manager.Approval{ID: r.ID, Seen: s.agent.Digest(r)}); err == nil {
 		t.Error("approved by the command line without a key")
 	}
 

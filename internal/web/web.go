@@ -25,7 +25,7 @@ var files embed.FS
 
 // Server serves the page.
 type Server struct {
-	manager  *manager.Manager // a human's
+	human    *manager.Human
 	token    [sha256.Size]byte
 	hosts    []string // names that the page may be called by
 	pages    *template.Template
@@ -37,11 +37,11 @@ type Server struct {
 
 // New returns a server of the page for who knows a token. hosts are the names, with ports, that browsers may call it by
 // beside that of the listener; log hears of what failed.
-func New(m *manager.Manager, token string, hosts []string, log func(error)) (*Server, error) {
+func New(human *manager.Human, token string, hosts []string, log func(error)) (*Server, error) {
 	if len(token) < 20 {
 		return nil, errors.New("the token of the page is too short")
 	}
-	s := &Server{manager: m.AsHuman("web"), token: sha256.Sum256([]byte(token)), hosts: hosts, log: log}
+	s := &Server{human: human, token: sha256.Sum256([]byte(token)), hosts: hosts, log: log}
 	var err error
 	if s.pages, err = template.New("").Funcs(functions).ParseFS(files, "templates/*.html"); err != nil {
 		return nil, err

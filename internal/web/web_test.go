@@ -27,6 +27,7 @@ const token = "a-token-that-nobody-guesses"
 type site struct {
 	*sandboxtest.Memory
 	agent *manager.Manager
+	door  manager.Door
 	store *ledger.Store
 	url   string
 }
@@ -39,17 +40,17 @@ func newSite(t testing.TB, rules string) *site {
 	}
 	t.Cleanup(func() { _ = store.Close() })
 	s := &site{Memory: sandboxtest.NewMemory(), store: store}
-	s.agent = manager.New(s.Memory, manager.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Policy: sandboxtest.Policy(t, rules), Store: store})
+	s.agent, s.door = manager.NewWithDoor(s.Memory, manager.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Policy: sandboxtest.Policy(t, rules), Store: store})
 	ctx := context.Background()
-	_, err = s.agent.Create(ctx, "alice", manager.CreateRequest{Name: "box"})
+	_, err = s.agent.Create(ctx, manager.Agent("alice"), manager.CreateRequest{Name: "box"})
 	if err == nil {
-		_, err = s.agent.CreateCheckpoint(ctx, "alice", "box", "one", "")
+		_, err = s.agent.CreateCheckpoint(ctx, manager.Agent("alice"), "box", "one", "")
 	}
 	if err == nil {
-		_, err = s.agent.Clone(ctx, "alice", manager.CloneRequest{Source: "box:one", Count: 2})
+		_, err = s.agent.Clone(ctx, manager.Agent("alice"), manager.CloneRequest{Source: "box:one", Count: 2})
 	}
 	if err == nil {
-		_, err = s.agent.Create(ctx, "bob", manager.CreateRequest{Name: "lab"})
+		_, err = s.agent.Create(ctx, manager.Agent("bob"), manager.CreateRequest{Name: "lab"})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +62,7 @@ func newSite(t testing.TB, rules string) *site {
 			t.Fatalf("owners are %v, %v", owners, err)
 		}
 	}
-	server, err := New(s.agent, token, nil, func(err error) { t.Logf("the page says: %v", err) })
+	server, err := New(s.door.Human("web"), token, nil, func(err error) { t.Logf("the page says: %v", err) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +86,7 @@ func newSite(t testing.TB, rules string) *site {
 // ask raises a request as an agent does.
 func (s *site) ask(t testing.TB, domain, reason string) ledger.Request {
 	t.Helper()
-	got, err := s.agent.Allow(context.Background(), "alice", manager.AllowRequest{Name: "box", Domains: []string{domain}, Reason: reason})
+	got, err := s.agent.Allow(context.Background(), manager.Agent("alice"), manager.AllowRequest{Name: "box", Domains: []string{domain}, Reason: reason})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +196,7 @@ func TestOnlyWhoSignedInSeesAndDecides(t *testing.T) {
 		t.Fatalf("it is %s", state)
 	}
 	// What was shown before another sandbox asked is not what is answered now.
-	if _, err := s.agent.Allow(t.Context(), "alice", manager.AllowRequest{Name: "box-1", Domains: []string{"example.com"}, Reason: "me too"}); err != nil {
+	if _, err := s.agent.Allow(t.Context(), manager.Agent("alice"), manager.AllowRequest{Name: "box-1", Domains: []string{"example.com"}, Reason: "me too"}); err != nil {
 		t.Fatal(err)
 	}
 	if status, body := v.do(t, "POST", "/requests/"+r.ID+"/approve", approve); status != http.StatusConflict || !strings.Contains(body, "has changed since it was shown") || s.state(t, r.ID) != ledger.RequestOpen {

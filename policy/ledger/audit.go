@@ -60,18 +60,8 @@ var Verdicts = []string{
 	string(RequestGranted), string(RequestExpired), string(RequestWithdrawn), string(RequestRevoked), // of requests, which can be denied, too
 }
 
-type callKey struct{}
-
-// WithCall gives a call an ID, by which its records are found together, and the commands that it runs.
-func WithCall(ctx context.Context) context.Context {
-	return context.WithValue(ctx, callKey{}, strings.ToLower(rand.Text()[:16]))
-}
-
-// CallID returns the ID of the call that ctx belongs to, or nothing.
-func CallID(ctx context.Context) string {
-	id, _ := ctx.Value(callKey{}).(string)
-	return id
-}
+// NewCall makes an ID for a call, by which its records are found together, and the commands that it runs.
+func NewCall() string { return strings.ToLower(rand.Text()[:16]) }
 
 // Bounds of the record.
 const (

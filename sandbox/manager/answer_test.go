@@ -17,7 +17,7 @@ import (
 // askFor asks as an agent does, with a reason and a length.
 func (a *asked) askFor(t *testing.T, name, domain, reason string, ttl time.Duration) ledger.Request {
 	t.Helper()
-	got, err := a.agent.Allow(t.Context(), "me", manager.AllowRequest{Name: name, Domains: []string{domain}, Reason: reason, TTL: ttl})
+	got, err := a.agent.Allow(t.Context(), manager.Agent("me"), manager.AllowRequest{Name: name, Domains: []string{domain}, Reason: reason, TTL: ttl})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,17 +66,17 @@ func TestAnAnswerIsToWhatWasShown(t *testing.T) {
 	if !a.reaches(t, "c1", "x.example.com") || !a.reaches(t, "c2", "x.example.com") || a.reaches(t, "box", "x.example.com") || a.reaches(t, "c3", "x.example.com") {
 		t.Error("not those that asked")
 	}
-	_, err = a.agent.CreateCheckpoint(t.Context(), "me", "c1", "then", "")
+	_, err = a.agent.CreateCheckpoint(t.Context(), manager.Agent("me"), "c1", "then", "")
 	if err == nil {
-		_, err = a.agent.Clone(t.Context(), "me", manager.CloneRequest{Source: "c1:then", Names: []string{"d1"}})
+		_, err = a.agent.Clone(t.Context(), manager.Agent("me"), manager.CloneRequest{Source: "c1:then", Names: []string{"d1"}})
 	}
 	if err == nil {
-		_, err = a.agent.Create(t.Context(), "me", manager.CreateRequest{Name: "d2", From: "c1:then"})
+		_, err = a.agent.Create(t.Context(), manager.Agent("me"), manager.CreateRequest{Name: "d2", From: "c1:then"})
 	}
 	if err != nil || a.reaches(t, "d1", "x.example.com") || a.reaches(t, "d2", "x.example.com") {
 		t.Errorf("a copy has what its source alone was given: %v", err)
 	}
-	if _, err := a.agent.Restore(t.Context(), "me", "c1", "then"); err != nil || !a.reaches(t, "c1", "x.example.com") {
+	if _, err := a.agent.Restore(t.Context(), manager.Agent("me"), "c1", "then"); err != nil || !a.reaches(t, "c1", "x.example.com") {
 		t.Errorf("a restore took it: %v", err)
 	}
 	// The policy's length counts where the wish is longer.
@@ -131,11 +131,11 @@ func TestTheAgentsFirstWordsAreShown(t *testing.T) {
 func TestANewSandboxIsNotTheOneThatAsked(t *testing.T) {
 	a := newAsked(t, "")
 	r := a.askFor(t, "c1", "x.example.com", "", 0)
-	if _, err := a.agent.Destroy(t.Context(), "me", []string{"c1"}); err != nil {
+	if _, err := a.agent.Destroy(t.Context(), manager.Agent("me"), []string{"c1"}); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(2 * time.Millisecond)
-	if _, err := a.agent.Clone(t.Context(), "me", manager.CloneRequest{Source: "box:one", Names: []string{"c1"}}); err != nil {
+	if _, err := a.agent.Clone(t.Context(), manager.Agent("me"), manager.CloneRequest{Source: "box:one", Names: []string{"c1"}}); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := a.human.Approve(t.Context(), manager.Approval{ID: r.ID, Seen: a.seen(t, r.ID)}); err == nil || a.reaches(t, "c1", "x.example.com") {
@@ -149,9 +149,9 @@ func TestAGrantForOneConnectionIsCopiedNowhere(t *testing.T) {
 	if _, err := a.human.Approve(t.Context(), manager.Approval{ID: r.ID, Seen: a.seen(t, r.ID), Scope: policy.Once}); err != nil {
 		t.Fatal(err)
 	}
-	_, err := a.agent.CreateCheckpoint(t.Context(), "me", "c1", "then", "")
+	_, err := a.agent.CreateCheckpoint(t.Context(), manager.Agent("me"), "c1", "then", "")
 	if err == nil {
-		_, err = a.agent.Clone(t.Context(), "me", manager.CloneRequest{Source: "c1:then", Names: []string{"d1"}})
+		_, err = a.agent.Clone(t.Context(), manager.Agent("me"), manager.CloneRequest{Source: "c1:then", Names: []string{"d1"}})
 	}
 	if err != nil || !a.reaches(t, "c1", "once.example.com") || a.reaches(t, "d1", "once.example.com") {
 		t.Errorf("%v", err)
@@ -184,11 +184,11 @@ func TestANoOutlivesAYes(t *testing.T) {
 	a := newAsked(t, "")
 	human := func(name, domain string) {
 		t.Helper()
-		if _, err := a.human.Deny(t.Context(), "me", name, []string{domain}); err != nil {
+		if _, err := a.human.Deny(t.Context(), a.human.As("me"), name, []string{domain}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := a.human.SetEgress(t.Context(), "me", "c1", egress.Agent); err != nil {
+	if _, err := a.human.SetEgress(t.Context(), a.human.As("me"), "c1", egress.Agent); err != nil {
 		t.Fatal(err)
 	}
 	human("c1", "api.openai.com") // which the preset has
@@ -212,7 +212,7 @@ func TestANoOutlivesAYes(t *testing.T) {
 	}
 	// A refusal takes what a grant of more has meanwhile.
 	r = a.askFor(t, "c3", "web.example.net", "", 0)
-	if _, err := a.human.Allow(t.Context(), "me", manager.AllowRequest{Name: "box", Domains: []string{"*.example.net"}}); err != nil || !a.reaches(t, "box", "web.example.net") {
+	if _, err := a.human.Allow(t.Context(), a.human.As("me"), manager.AllowRequest{Name: "box", Domains: []string{"*.example.net"}}); err != nil || !a.reaches(t, "box", "web.example.net") {
 		t.Fatal(err)
 	}
 	if _, err := a.human.Refuse(t.Context(), manager.Approval{ID: r.ID, By: "test"}); err != nil || a.reaches(t, "box", "web.example.net") || !a.reaches(t, "box", "www.example.net") {
@@ -220,7 +220,7 @@ func TestANoOutlivesAYes(t *testing.T) {
 	}
 	// What was given for itself is not taken by a no to more.
 	r = a.askFor(t, "box", "*.org.example.org", "", 0)
-	if _, err := a.human.Allow(t.Context(), "me", manager.AllowRequest{Name: "box", Domains: []string{"one.org.example.org"}}); err != nil {
+	if _, err := a.human.Allow(t.Context(), a.human.As("me"), manager.AllowRequest{Name: "box", Domains: []string{"one.org.example.org"}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.human.Refuse(t.Context(), manager.Approval{ID: r.ID, By: "test"}); err != nil || !a.reaches(t, "box", "one.org.example.org") {
@@ -228,7 +228,7 @@ func TestANoOutlivesAYes(t *testing.T) {
 	}
 	// On the one port of two that a grant of more has.
 	r = a.askFor(t, "box", "web.example.com", "", 0)
-	if _, err := a.human.Allow(t.Context(), "me", manager.AllowRequest{Name: "box", Domains: []string{"*.example.com:443"}}); err != nil {
+	if _, err := a.human.Allow(t.Context(), a.human.As("me"), manager.AllowRequest{Name: "box", Domains: []string{"*.example.com:443"}}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.human.Refuse(t.Context(), manager.Approval{ID: r.ID, By: "test"}); err != nil || a.reaches(t, "box", "web.example.com") || !a.reaches(t, "box", "www.example.com") {
@@ -239,7 +239,7 @@ func TestANoOutlivesAYes(t *testing.T) {
 // A grant that can't be brought to all leaves all as they were: also what it would have replaced.
 func TestAFailedGrantRestoresWhatWas(t *testing.T) {
 	a := newAsked(t, "")
-	if _, err := a.human.Allow(t.Context(), "me", manager.AllowRequest{Name: "c1", Domains: []string{"x.example.com"}, TTL: time.Minute}); err != nil {
+	if _, err := a.human.Allow(t.Context(), a.human.As("me"), manager.AllowRequest{Name: "c1", Domains: []string{"x.example.com"}, TTL: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	before, err := a.Get(t.Context(), "me", "c1")
@@ -248,7 +248,8 @@ func TestAFailedGrantRestoresWhatWas(t *testing.T) {
 		t.Fatal(err, err2)
 	}
 	r := a.askFor(t, "c2", "*.example.com", "", 0)
-	broken := manager.New(&failing{a.Memory, c2.ID}, manager.Defaults{Store: a.store}).AsHuman("test")
+	_, door := manager.NewWithDoor(&failing{a.Memory, c2.ID}, manager.Defaults{Store: a.store})
+	broken := door.Human("test")
 	if _, err := broken.Approve(t.Context(), manager.Approval{ID: r.ID, Seen: a.seen(t, r.ID), Scope: policy.ThisLineage}); err == nil {
 		t.Fatal("it is granted")
 	}
@@ -266,7 +267,7 @@ func TestAWiderAnswerEndsNarrowerQuestions(t *testing.T) {
 	if _, err := a.human.Approve(t.Context(), manager.Approval{ID: wide.ID, Seen: a.seen(t, wide.ID)}); err != nil {
 		t.Fatal(err)
 	}
-	r, err := a.agent.WaitRequest(t.Context(), "me", one.ID, 0)
+	r, err := a.agent.WaitRequest(t.Context(), manager.Agent("me"), one.ID, 0)
 	if err != nil || r.State != ledger.RequestGranted || !strings.Contains(r.Answer, "granted by *.example.net ("+wide.ID) || r.Until.IsZero() {
 		t.Errorf("%+v, %v", r, err)
 	}
@@ -278,7 +279,7 @@ func TestAWiderAnswerEndsNarrowerQuestions(t *testing.T) {
 	if _, _, err := a.human.RevokeRequest(t.Context(), one.ID, "test"); !errors.Is(err, sandbox.ErrState) || !strings.Contains(err.Error(), wide.ID) {
 		t.Errorf("revoking what another request granted: %v", err)
 	}
-	if _, err := a.human.Allow(t.Context(), "me", manager.AllowRequest{Name: "c2", Domains: []string{"*.example.net"}}); err != nil {
+	if _, err := a.human.Allow(t.Context(), a.human.As("me"), manager.AllowRequest{Name: "c2", Domains: []string{"*.example.net"}}); err != nil {
 		t.Fatal(err)
 	}
 	if r, err := a.human.Request(other.ID); err != nil || r.State != ledger.RequestGranted || !strings.Contains(r.Answer, "granted by *.example.net (human, test") {
@@ -289,37 +290,37 @@ func TestAWiderAnswerEndsNarrowerQuestions(t *testing.T) {
 // What a human cut off no agent connects again: not it, and no copy of it.
 func TestACutIsAHumansToUndo(t *testing.T) {
 	a := newAsked(t, "[egress]\nmodes = [\"none\", \"agent\", \"allowlist\", \"unrestricted\"]")
-	if _, err := a.human.Deny(t.Context(), "me", "c2", []string{"no.example.com"}); err != nil {
+	if _, err := a.human.Deny(t.Context(), a.human.As("me"), "c2", []string{"no.example.com"}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.human.SetEgress(t.Context(), "me", "c1", egress.None); err != nil {
+	if _, err := a.human.SetEgress(t.Context(), a.human.As("me"), "c1", egress.None); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := a.human.Panic(t.Context(), "me", "c3", false); err != nil {
 		t.Fatal(err)
 	}
-	_, err := a.agent.CreateCheckpoint(t.Context(), "me", "c1", "then", "")
+	_, err := a.agent.CreateCheckpoint(t.Context(), manager.Agent("me"), "c1", "then", "")
 	if err == nil {
-		_, err = a.agent.CreateCheckpoint(t.Context(), "me", "c2", "then", "")
+		_, err = a.agent.CreateCheckpoint(t.Context(), manager.Agent("me"), "c2", "then", "")
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	set := func(name string, mode egress.Mode) func() error {
-		return func() error { _, err := a.agent.SetEgress(t.Context(), "me", name, mode); return err }
+		return func() error { _, err := a.agent.SetEgress(t.Context(), manager.Agent("me"), name, mode); return err }
 	}
 	for what, try := range map[string]func() error{
 		"another mode": set("c1", egress.Agent), "after a panic": set("c3", egress.Allowlist), "a mode that lifts a denial": set("c2", egress.Unrestricted),
 		"a clone": func() error {
-			_, err := a.agent.Clone(t.Context(), "me", manager.CloneRequest{Source: "c1:then", Egress: egress.Agent})
+			_, err := a.agent.Clone(t.Context(), manager.Agent("me"), manager.CloneRequest{Source: "c1:then", Egress: egress.Agent})
 			return err
 		},
 		"a copy": func() error {
-			_, err := a.agent.Create(t.Context(), "me", manager.CreateRequest{Name: "d", From: "c1:then", Egress: egress.Agent})
+			_, err := a.agent.Create(t.Context(), manager.Agent("me"), manager.CreateRequest{Name: "d", From: "c1:then", Egress: egress.Agent})
 			return err
 		},
 		"a clone in a mode that lifts a denial": func() error {
-			_, err := a.agent.Clone(t.Context(), "me", manager.CloneRequest{Source: "c2:then", Egress: egress.Unrestricted})
+			_, err := a.agent.Clone(t.Context(), manager.Agent("me"), manager.CloneRequest{Source: "c2:then", Egress: egress.Unrestricted})
 			return err
 		},
 	} {
@@ -327,14 +328,14 @@ func TestACutIsAHumansToUndo(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if clones, err := a.agent.Clone(t.Context(), "me", manager.CloneRequest{Source: "c1:then", Names: []string{"d1"}}); err != nil || clones[0].Err != nil || clones[0].Sandbox.Egress != egress.None {
+	if clones, err := a.agent.Clone(t.Context(), manager.Agent("me"), manager.CloneRequest{Source: "c1:then", Names: []string{"d1"}}); err != nil || clones[0].Err != nil || clones[0].Sandbox.Egress != egress.None {
 		t.Errorf("a clone without a network: %+v, %v", clones, err)
 	}
 	// What an agent set to none itself it may change; and a human gives back.
 	if err := errors.Join(set("box", egress.None)(), set("box", egress.Agent)()); err != nil {
 		t.Error(err)
 	}
-	if _, err := a.human.SetEgress(t.Context(), "me", "c1", egress.Allowlist); err != nil {
+	if _, err := a.human.SetEgress(t.Context(), a.human.As("me"), "c1", egress.Allowlist); err != nil {
 		t.Fatal(err)
 	}
 	if err := set("c1", egress.Agent)(); err != nil {

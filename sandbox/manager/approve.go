@@ -33,18 +33,29 @@ type Approved struct {
 }
 
 // Digest names all that there is to see of a request, with how long its grant lasts unless the answer says otherwise.
-func (m *Manager) Digest(r ledger.Request) string { return r.Digest(m.usual(r)) }
+func (m *Manager) Digest(r ledger.Request) string { return r.Digest(m.begin(Caller{}).usual(r)) }
 
 // Handle is the ID of a request with its digest.
-func (m *Manager) Handle(r ledger.Request) string { return r.Handle(m.usual(r)) }
+func (m *Manager) Handle(r ledger.Request) string { return r.Handle(m.begin(Caller{}).usual(r)) }
 
-func (m *Manager) usual(r ledger.Request) time.Duration {
-	usual, _ := m.GrantFor(r)
-	return usual
+// GrantFor is how long the grant of a request lasts unless its approver says otherwise, which is what the agent wants where
+// that is less than the policy has, and the longest that it may.
+func (m *Manager) GrantFor(r ledger.Request) (usual, longest time.Duration) {
+	return m.begin(Caller{}).grantFor(r)
 }
 
-// errNotHuman ends what only a human may do; no tool comes here.
-var errNotHuman = errors.New("only a human can decide about a request")
+func (c *call) grantFor(r ledger.Request) (usual, longest time.Duration) {
+	usual, longest = c.rules(r.Owner).GrantFor()
+	if wanted := r.Wanted.Duration(); wanted > 0 {
+		usual = min(usual, wanted)
+	}
+	return min(usual, longest), longest
+}
+
+func (c *call) usual(r ledger.Request) time.Duration {
+	usual, _ := c.grantFor(r)
+	return usual
+}
 
 // Requests returns the requests of an owner, of all when it is empty, in one of the states.
 func (m *Manager) Requests(owner string, limit int, states ...ledger.RequestState) ([]ledger.Request, error) {
@@ -56,9 +67,10 @@ func (m *Manager) Request(id string) (ledger.Request, error) { return m.gate.sto
 
 // Present says that a human looks at requests, until leave is called: connections are held for their answer. name is one
 // that nobody else has; patience is how long that is believed of a process that died.
-func (m *Manager) Present(ctx context.Context, name string, patience time.Duration) (leave func(), err error) {
+func (h *Human) Present(ctx context.Context, name string, patience time.Duration) (leave func(), err error) {
+	c := h.begin(h.As(""))
 	lease := func() error {
-		_, err := m.gate.store.Lease(PresenceLease+name, name, patience)
+		_, err := c.gate.store.Lease(PresenceLease+name, name, patience)
 		return err
 	}
 	if err := lease(); err != nil {
@@ -81,27 +93,25 @@ func (m *Manager) Present(ctx context.Context, name string, patience time.Durati
 	return func() {
 		cancel()
 		keeping.Wait()
-		_ = m.gate.store.Release(PresenceLease+name, name)
+		_ = c.gate.store.Release(PresenceLease+name, name)
 	}, nil
 }
 
 // Approve grants what a request asks for. When it can't be given to all that it is for it is given to none, and the request
 // stays open. policy.ErrChanged is for one that is not what was shown.
-func (m *Manager) Approve(ctx context.Context, a Approval) (Approved, error) {
-	if !m.human {
-		return Approved{}, errNotHuman
-	}
+func (h *Human) Approve(ctx context.Context, a Approval) (Approved, error) {
+	c := h.begin(h.As(""))
 	if a.Scope == "" {
 		a.Scope = policy.Askers
 	}
 	if !slices.Contains(policy.Scopes, a.Scope) {
 		return Approved{}, fmt.Errorf("scope %s is %w: use one of %v", sandbox.Quote(string(a.Scope)), sandbox.ErrInvalid, policy.Scopes)
 	}
-	r, err := m.gate.store.Request(a.ID)
+	r, err := c.gate.store.Request(a.ID)
 	if err != nil {
 		return Approved{Request: r}, err
 	}
-	usual, longest := m.GrantFor(r)
+	usual, longest := c.grantFor(r)
 	if a.For == 0 {
 		a.For = usual
 	}
@@ -112,33 +122,33 @@ func (m *Manager) Approve(ctx context.Context, a Approval) (Approved, error) {
 	if err != nil {
 		return Approved{Request: r}, err
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "allow_domain", Owner: r.Owner, Sandbox: r.Sandbox, Domains: []egress.Rule{rule}})
+	b, err := c.vet(ctx, policy.Call{Name: "allow_domain", Owner: r.Owner, Sandbox: r.Sandbox, Domains: []egress.Rule{rule}})
 	if err != nil {
 		return Approved{Request: r}, err
 	}
-	if r, err = m.gate.store.Claim(a.ID, a.By, ledger.Seen(a.Seen, m.usual)); err != nil {
+	if r, err = c.gate.store.Claim(a.ID, a.By, ledger.Seen(a.Seen, c.usual)); err != nil {
 		return Approved{Request: r}, err
 	}
 	as := egress.Grant{From: fmt.Sprintf("%s%s, request %s", egress.Human, a.By, r.ID), Until: end(a.For, longest), Alone: a.Scope == policy.Askers}
 	// From here on it goes to its end, or back, whoever gives up meanwhile.
 	ctx = context.WithoutCancel(ctx)
-	boxes, err := m.asking(ctx, r, a.Scope)
+	boxes, err := c.asking(ctx, r, a.Scope)
 	if err == nil && a.Scope == policy.Once {
-		err = m.giveOnce(ctx, boxes[0], r.ID, as, rule)
+		err = c.giveOnce(ctx, boxes[0], r.ID, as, rule)
 	} else if err == nil {
-		err = m.give(ctx, b, boxes, as, rule)
+		err = c.give(ctx, b, boxes, as, rule)
 	}
 	if err != nil {
-		err = errors.Join(err, m.gate.store.Unclaim(r.ID))
+		err = errors.Join(err, c.gate.store.Unclaim(r.ID))
 		if errors.Is(err, sandbox.ErrNotFound) {
-			if _, e := m.gate.store.Withdraw(r.ID, "its sandboxes are gone"); e != nil {
+			if _, e := c.gate.store.Withdraw(r.ID, "its sandboxes are gone"); e != nil {
 				err = errors.Join(err, e)
 			}
 		}
 		return Approved{Request: r}, err
 	}
 	out := Approved{}
-	out.Request, err = m.gate.store.Grant(r.ID, a.By, a.Scope, as.Until, a.Answer)
+	out.Request, err = c.gate.store.Grant(r.ID, a.By, a.Scope, as.Until, a.Answer)
 	if err != nil {
 		return out, fmt.Errorf("it is granted, and that could not be put down: %w", err)
 	}
@@ -146,8 +156,8 @@ func (m *Manager) Approve(ctx context.Context, a Approval) (Approved, error) {
 		out.Names = append(out.Names, s.Name)
 	}
 	if a.Scope != policy.Once {
-		m.settle(ctx, r.Owner, r.Lineage, fmt.Sprintf("granted by %s (%s)", r.Subject, r.ID))
-		if now, err := m.gate.backend.Egress(ctx, boxes[0].ID); err == nil {
+		c.settle(ctx, r.Owner, r.Lineage, fmt.Sprintf("granted by %s (%s)", r.Subject, r.ID))
+		if now, err := c.gate.backend.Egress(ctx, boxes[0].ID); err == nil {
 			out.Standing = egress.Standing(now.Rules, rule)
 		}
 	}
@@ -155,8 +165,8 @@ func (m *Manager) Approve(ctx context.Context, a Approval) (Approved, error) {
 }
 
 // asking are the sandboxes that an answer of a scope is for.
-func (m *Manager) asking(ctx context.Context, r ledger.Request, scope policy.Scope) ([]sandbox.Sandbox, error) {
-	list, err := m.read.List(ctx, r.Owner)
+func (c *call) asking(ctx context.Context, r ledger.Request, scope policy.Scope) ([]sandbox.Sandbox, error) {
+	list, err := c.read.List(ctx, r.Owner)
 	if err != nil {
 		return nil, err
 	}
@@ -195,13 +205,13 @@ func asks(r ledger.Request, s sandbox.Sandbox) bool {
 
 // settle ends the open requests of a lineage whose sandboxes may all reach what they asked for by now: those who wait hear
 // why. What it can't end stays open, for a human to answer.
-func (m *Manager) settle(ctx context.Context, owner, lineage, why string) {
-	open, err := m.gate.store.Requests(owner, 0, ledger.RequestOpen)
+func (c *call) settle(ctx context.Context, owner, lineage, why string) {
+	open, err := c.gate.store.Requests(owner, 0, ledger.RequestOpen)
 	open = slices.DeleteFunc(open, func(r ledger.Request) bool { return r.Lineage != lineage })
 	if err != nil || len(open) == 0 {
 		return
 	}
-	list, err := m.read.List(ctx, owner)
+	list, err := c.read.List(ctx, owner)
 	if err != nil {
 		return
 	}
@@ -214,7 +224,7 @@ func (m *Manager) settle(ctx context.Context, owner, lineage, why string) {
 		all := true
 		for _, s := range list {
 			if asks(r, s) {
-				by, has := s.Has(m.defaults.Presets, rule)
+				by, has := s.Has(c.defaults.Presets, rule)
 				all = all && has
 				if n++; until.IsZero() || !by.Until.IsZero() && by.Until.Before(until) {
 					until = by.Until
@@ -222,18 +232,18 @@ func (m *Manager) settle(ctx context.Context, owner, lineage, why string) {
 			}
 		}
 		if n > 0 && all {
-			_ = m.gate.store.Settle(r, why, until)
+			_ = c.gate.store.Settle(r, why, until)
 		}
 	}
 }
 
 // withdraw ends the open requests of an owner's whose sandboxes are gone.
-func (m *Manager) withdraw(ctx context.Context, owner string) error {
-	open, err := m.gate.store.Requests(owner, 0, ledger.RequestOpen)
+func (c *call) withdraw(ctx context.Context, owner string) error {
+	open, err := c.gate.store.Requests(owner, 0, ledger.RequestOpen)
 	if err != nil || len(open) == 0 {
 		return err
 	}
-	list, err := m.read.List(ctx, owner)
+	list, err := c.read.List(ctx, owner)
 	if err != nil {
 		return err
 	}
@@ -241,7 +251,7 @@ func (m *Manager) withdraw(ctx context.Context, owner string) error {
 		if slices.ContainsFunc(list, func(s sandbox.Sandbox) bool { return s.Lineage == r.Lineage }) {
 			continue
 		}
-		if _, err := m.gate.store.Withdraw(r.ID, "its sandboxes are gone"); err != nil && !errors.Is(err, ledger.ErrDecided) {
+		if _, err := c.gate.store.Withdraw(r.ID, "its sandboxes are gone"); err != nil && !errors.Is(err, ledger.ErrDecided) {
 			return err
 		}
 	}

@@ -47,54 +47,55 @@ const askEvery = 100 * time.Millisecond
 const expiryEvery = 5 * time.Second
 
 // Allow lets a sandbox reach domains, as far as the policy grants them unasked; the others are put to a human.
-func (m *Manager) Allow(ctx context.Context, owner string, r AllowRequest) (AllowResult, error) {
+func (m *Manager) Allow(ctx context.Context, caller Caller, r AllowRequest) (AllowResult, error) {
+	c := m.begin(caller)
 	r.Reason = plain.Line(r.Reason, MaxReason)
-	rules, err := allowRules(r.Domains, r.Addresses && m.human)
+	rules, err := allowRules(r.Domains, r.Addresses && c.human)
 	if err != nil {
 		return AllowResult{}, err
 	}
-	now := m.gate.policy.Now().For(owner)
+	now := c.rules(c.Owner)
 	_, longest := now.GrantFor()
 	if r.TTL < 0 || r.TTL > longest {
 		return AllowResult{}, fmt.Errorf("ttl %s is %w: a grant may last up to %s here", r.TTL, sandbox.ErrInvalid, longest)
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "allow_domain", Owner: owner, Sandbox: r.Name, Domains: rules})
+	b, err := c.vet(ctx, policy.Call{Name: "allow_domain", Owner: c.Owner, Sandbox: r.Name, Domains: rules})
 	if err != nil {
 		return AllowResult{}, err
 	}
-	s, err := m.get(ctx, owner, r.Name)
+	s, err := c.get(ctx, c.Owner, r.Name)
 	if err != nil {
 		return AllowResult{}, err
 	}
 	if s.Egress == egress.None {
 		return AllowResult{}, nothingIn(s)
 	}
-	give, ask := m.divide(b.verdict, s, rules)
+	give, ask := c.divide(b.verdict, s, rules)
 	var out AllowResult
 	if len(give) > 0 {
-		as := m.terms(owner, m.by("allow_domain", owner, r.Reason), r.TTL)
-		if out.EgressChange, err = m.change(ctx, b, s, as, give); err != nil {
+		as := c.terms(c.Owner, c.by("allow_domain", c.Owner, r.Reason), r.TTL)
+		if out.EgressChange, err = c.change(ctx, b, s, as, give); err != nil {
 			return out, err
 		}
-		m.fired(ctx, s, give)
+		c.fired(ctx, s, give)
 		out.Granted = give
-		if m.human {
-			m.settle(context.WithoutCancel(ctx), s.Owner, s.Lineage, "granted by "+ruleTexts(give)+" ("+m.by("allow_domain", owner, "")+")")
+		if c.human {
+			c.settle(context.WithoutCancel(ctx), s.Owner, s.Lineage, "granted by "+ruleTexts(give)+" ("+c.by("allow_domain", c.Owner, "")+")")
 		}
 	}
-	if out.Requests, err = m.raise(s, r.Reason, r.TTL, ask, r.Again); err != nil {
+	if out.Requests, err = c.raise(s, r.Reason, r.TTL, ask, r.Again); err != nil {
 		return out, err
 	}
-	out.Network, err = m.egressOf(ctx, b, s)
+	out.Network, err = c.egressOf(ctx, b, s)
 	return out, err
 }
 
 // divide tells what of rules a sandbox is given, and what a human is asked for. What it may reach already is in neither.
-func (m *Manager) divide(v policy.Verdict, s sandbox.Sandbox, rules []egress.Rule) (give, ask []egress.Rule) {
+func (c *call) divide(v policy.Verdict, s sandbox.Sandbox, rules []egress.Rule) (give, ask []egress.Rule) {
 	for _, rule := range rules {
-		_, has := s.Has(m.defaults.Presets, rule)
+		_, has := s.Has(c.defaults.Presets, rule)
 		switch {
-		case m.human:
+		case c.human:
 			give = append(give, rule)
 		case has:
 		case s.DeniedByHuman(rule) || slices.ContainsFunc(v.Ask, rule.Equal):
@@ -107,16 +108,16 @@ func (m *Manager) divide(v policy.Verdict, s sandbox.Sandbox, rules []egress.Rul
 }
 
 // raise puts rules to a human, for a sandbox and its lineage.
-func (m *Manager) raise(s sandbox.Sandbox, reason string, wanted time.Duration, rules []egress.Rule, again bool) (out []ledger.Request, err error) {
+func (c *call) raise(s sandbox.Sandbox, reason string, wanted time.Duration, rules []egress.Rule, again bool) (out []ledger.Request, err error) {
 	for _, rule := range rules {
 		ask := ledger.Request{
 			Owner: s.Owner, Sandbox: s.Name, Born: s.CreatedAt, Lineage: s.Lineage, Subject: rule.String(), Reason: reason, Source: ledger.ByAgent, Wanted: ledger.Seconds(wanted / time.Second), Again: again,
 		}
-		r, _, err := m.gate.store.Raise(ask)
+		r, _, err := c.gate.store.Raise(ask)
 		// One that is just being granted is for those that asked before: this one asks when that is over.
 		for tries := 0; tries < maxGranting && err == nil && r.State == ledger.RequestGranting && !asks(r, s); tries++ {
 			time.Sleep(askEvery)
-			r, _, err = m.gate.store.Raise(ask)
+			r, _, err = c.gate.store.Raise(ask)
 		}
 		if err != nil {
 			return out, fmt.Errorf("%s can't be asked for: %w", rule, err)
@@ -145,9 +146,9 @@ func openIDs(requests []ledger.Request) (ids []string) {
 }
 
 // by says who gave a rule and why, for whoever looks at it later.
-func (m *Manager) by(tool, owner, reason string) string {
-	if m.human {
-		tool = egress.Human + m.channel + ", by " + owner
+func (c *call) by(tool, owner, reason string) string {
+	if c.human {
+		tool = egress.Human + c.Channel + ", by " + owner
 	}
 	if reason != "" {
 		return tool + ": " + reason
@@ -169,12 +170,12 @@ func nothingIn(s sandbox.Sandbox) error {
 
 // terms are those on which an owner is given rules without a question to a human: those of a human who gives them, or else of
 // the policy, and for no longer than ttl, unless that is 0.
-func (m *Manager) terms(owner, from string, ttl time.Duration) func(egress.Rule) egress.Grant {
-	now := m.gate.policy.Now().For(owner)
+func (c *call) terms(owner, from string, ttl time.Duration) func(egress.Rule) egress.Grant {
+	now := c.rules(owner)
 	_, longest := now.GrantFor()
 	return func(r egress.Rule) egress.Grant {
 		lasting, alone := cmp.Or(ttl, longest), false
-		if a, ok := now.Allowance(r); ok && !m.human {
+		if a, ok := now.Allowance(r); ok && !c.human {
 			lasting, alone = min(lasting, a.For), a.Scope == policy.Askers
 		}
 		return egress.Grant{From: from, Until: end(lasting, longest), Alone: alone}
@@ -196,18 +197,18 @@ func allow(own []egress.Grant, as func(egress.Rule) egress.Grant, rules []egress
 const allowanceRule = "egress.allow "
 
 // fired puts on record that the policy gave a sandbox rules.
-func (m *Manager) fired(ctx context.Context, s sandbox.Sandbox, rules []egress.Rule) {
-	now := m.gate.policy.Now().For(s.Owner)
+func (c *call) fired(ctx context.Context, s sandbox.Sandbox, rules []egress.Rule) {
+	now := c.rules(s.Owner)
 	for _, r := range rules {
-		if a, ok := now.Allowance(r); ok && !m.human {
-			m.record(ctx, ledger.Record{Kind: ledger.Changed, Owner: s.Owner, Sandbox: s.Name, Lineage: s.Lineage, Verdict: string(policy.Allow), Rule: allowanceRule + a.Rule.String(), Target: r.String()})
+		if a, ok := now.Allowance(r); ok && !c.human {
+			c.record(ledger.Record{Kind: ledger.Changed, Owner: s.Owner, Sandbox: s.Name, Lineage: s.Lineage, Verdict: string(policy.Allow), Rule: allowanceRule + a.Rule.String(), Target: r.String()})
 		}
 	}
 }
 
 // change gives a sandbox rules.
-func (m *Manager) change(ctx context.Context, b *permit, s sandbox.Sandbox, as func(egress.Rule) egress.Grant, rules []egress.Rule) (EgressChange, error) {
-	change, err := m.editEgress(ctx, b, s, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+func (c *call) change(ctx context.Context, b *permit, s sandbox.Sandbox, as func(egress.Rule) egress.Grant, rules []egress.Rule) (EgressChange, error) {
+	change, err := c.editEgress(ctx, b, s, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 		if mode == egress.None {
 			return "", nil, nothingIn(s)
 		}
@@ -255,17 +256,18 @@ func (m *Manager) Await(ctx context.Context, requests []ledger.Request, wait tim
 }
 
 // WaitRequest returns a request of an owner's once it is answered, or after a time.
-func (m *Manager) WaitRequest(ctx context.Context, owner, id string, wait time.Duration) (ledger.Request, error) {
-	if _, err := m.vet(ctx, policy.Call{Name: "wait", Owner: owner}); err != nil {
+func (m *Manager) WaitRequest(ctx context.Context, caller Caller, id string, wait time.Duration) (ledger.Request, error) {
+	c := m.begin(caller)
+	if _, err := c.vet(ctx, policy.Call{Name: "wait", Owner: c.Owner}); err != nil {
 		return ledger.Request{}, err
 	}
-	r, err := m.gate.store.Request(id)
-	if err == nil && !m.gate.policy.Now().Shares(r.Owner, owner) {
+	r, err := c.gate.store.Request(id)
+	if err == nil && !c.set.Shares(r.Owner, c.Owner) {
 		err = fmt.Errorf("%w: %s", ledger.ErrNoRequest, sandbox.Quote(id))
 	}
 	if err != nil {
 		return ledger.Request{}, err
 	}
-	list, err := m.Await(ctx, []ledger.Request{r}, wait)
+	list, err := c.Await(ctx, []ledger.Request{r}, wait)
 	return list[0], err
 }

@@ -27,24 +27,24 @@ func TestCheckpointsCountAgainstTheDisk(t *testing.T) {
 	b := sandboxtest.NewMemory()
 	b.Cost = 900 << 20
 	m := manager.New(b, manager.Defaults{Policy: p, Image: sandboxtest.Image, Egress: egress.None, Limits: sandbox.Limits{Disk: 1 << 30}})
-	if _, err := m.Create(t.Context(), owner, manager.CreateRequest{Name: "box"}); err != nil {
+	if _, err := m.Create(t.Context(), manager.Agent(owner), manager.CreateRequest{Name: "box"}); err != nil {
 		t.Fatal(err)
 	}
 	for _, label := range []string{"one", "two"} {
-		if _, err := m.CreateCheckpoint(t.Context(), owner, "box", label, ""); err != nil {
+		if _, err := m.CreateCheckpoint(t.Context(), manager.Agent(owner), "box", label, ""); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := m.CreateCheckpoint(t.Context(), owner, "box", "three", ""); !errors.Is(err, sandbox.ErrDenied) || !strings.Contains(err.Error(), "disk") {
+	if _, err := m.CreateCheckpoint(t.Context(), manager.Agent(owner), "box", "three", ""); !errors.Is(err, sandbox.ErrDenied) || !strings.Contains(err.Error(), "disk") {
 		t.Errorf("a checkpoint beyond the quota: %v", err)
 	}
-	if _, err := m.Create(t.Context(), owner, manager.CreateRequest{Name: "other"}); !errors.Is(err, sandbox.ErrDenied) {
+	if _, err := m.Create(t.Context(), manager.Agent(owner), manager.CreateRequest{Name: "other"}); !errors.Is(err, sandbox.ErrDenied) {
 		t.Errorf("a sandbox beyond the quota: %v", err)
 	}
-	if err := m.DeleteCheckpoint(t.Context(), owner, "box", "one"); err != nil {
+	if err := m.DeleteCheckpoint(t.Context(), manager.Agent(owner), "box", "one"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.CreateCheckpoint(t.Context(), owner, "box", "three", ""); err != nil {
+	if _, err := m.CreateCheckpoint(t.Context(), manager.Agent(owner), "box", "three", ""); err != nil {
 		t.Errorf("after one was deleted: %v", err)
 	}
 }

@@ -48,7 +48,8 @@ type CloneResult struct {
 
 // Clone makes copies of a checkpoint side by side and runs a command in each. One that fails undoes no other. An error
 // means that the request itself was wrong, and that nothing was made.
-func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]CloneResult, error) {
+func (m *Manager) Clone(ctx context.Context, caller Caller, r CloneRequest) ([]CloneResult, error) {
+	c := m.begin(caller)
 	switch {
 	case r.Count < 0 || r.Count > MaxClones || len(r.Names) > MaxClones:
 		return nil, fmt.Errorf("count is %w: give 1 to %d", sandbox.ErrInvalid, MaxClones)
@@ -71,11 +72,11 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 			return nil, err
 		}
 	}
-	expires, err := m.expiry(r.TTL)
+	expires, err := c.expiry(r.TTL)
 	if err != nil {
 		return nil, err
 	}
-	source, label, err := m.source(ctx, owner, r.Source)
+	source, label, err := c.source(ctx, c.Owner, r.Source)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +87,7 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 	if mode == "" {
 		mode = source.Egress
 	}
-	if err := errors.Join(m.mayHave(source, mode), m.liftsNothing(mode, source.Rules)); err != nil {
+	if err := errors.Join(c.mayHave(source, mode), c.liftsNothing(mode, source.Rules)); err != nil {
 		return nil, err
 	}
 	asked, err := allowed(mode, r.Allow)
@@ -94,8 +95,8 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 		return nil, err
 	}
 	n := max(r.Count, len(r.Names), 1)
-	b, err := m.vet(ctx, policy.Call{
-		Name: "clone_sandbox", Owner: owner, Sandbox: r.Source, Sandboxes: n, CPU: n * source.Limits.CPU, Memory: int64(n) * source.Limits.Memory, Disk: int64(n) * source.Limits.Disk,
+	b, err := c.vet(ctx, policy.Call{
+		Name: "clone_sandbox", Owner: c.Owner, Sandbox: r.Source, Sandboxes: n, CPU: n * source.Limits.CPU, Memory: int64(n) * source.Limits.Memory, Disk: int64(n) * source.Limits.Disk,
 		Mode: mode, Domains: asked, Lease: time.Until(expires), Exec: r.Command.most(), Root: r.Command.root(),
 	})
 	if err != nil {
@@ -104,39 +105,39 @@ func (m *Manager) Clone(ctx context.Context, owner string, r CloneRequest) ([]Cl
 	defer b.done()
 	like := source
 	like.Egress = mode
-	give, ask := m.divide(b.verdict, like, asked)
-	rules, err := m.grant(owner, egress.Inherited(source.Rules), give, "clone_sandbox")
+	give, ask := c.divide(b.verdict, like, asked)
+	rules, err := c.grant(c.Owner, egress.Inherited(source.Rules), give, "clone_sandbox")
 	if err != nil {
 		return nil, err
 	}
 	making := make(chan struct{}, parallel)
-	clone := func(name string) (c CloneResult) {
+	clone := func(name string) (made CloneResult) {
 		if r.Done != nil {
-			defer func() { r.Done(c) }()
+			defer func() { r.Done(made) }()
 		}
-		spec := sandbox.Spec{Name: name, Owner: owner, Egress: r.Egress, Labels: r.Labels, ExpiresAt: expires, Nesting: m.defaults.Nesting, Early: r.Command != nil}
+		spec := sandbox.Spec{Name: name, Owner: c.Owner, Egress: r.Egress, Labels: r.Labels, ExpiresAt: expires, Nesting: c.defaults.Nesting, Early: r.Command != nil}
 		spec.CopyOf(source, label)
 		spec.Rules = rules
-		c.Name = name
+		made.Name = name
 		making <- struct{}{}
-		c.Sandbox, c.Err = m.copy(ctx, b, spec, owner, r.Source, source.Egress, r.Egress, give, "clone_sandbox")
+		made.Sandbox, made.Err = c.copy(ctx, b, spec, c.Owner, r.Source, source.Egress, r.Egress, give, "clone_sandbox")
 		<-making
-		c.Sandbox, c.Err = m.asked(ctx, b, c.Sandbox, give, ask, c.Err)
-		if c.Err != nil || r.Command == nil {
-			return c
+		made.Sandbox, made.Err = c.asked(ctx, b, made.Sandbox, give, ask, made.Err)
+		if made.Err != nil || r.Command == nil {
+			return made
 		}
-		ran, err := m.run(ctx, b, owner, c.Sandbox, *r.Command)
+		ran, err := c.run(ctx, b, c.Owner, made.Sandbox, *r.Command)
 		if err != nil {
-			c.ExecErr = err
+			made.ExecErr = err
 		} else {
-			c.Exec = &ran
+			made.Exec = &ran
 		}
-		return c
+		return made
 	}
 	var results []CloneResult
 	if len(r.Names) > 0 {
 		results = createNamed(r.Names, clone)
-	} else if results, err = m.createNumbered(ctx, owner, source.Name, n, clone); err != nil {
+	} else if results, err = c.createNumbered(ctx, c.Owner, source.Name, n, clone); err != nil {
 		return nil, err
 	}
 	return results, nil
@@ -151,9 +152,9 @@ func createNamed(names []string, create func(name string) CloneResult) []CloneRe
 
 // createNumbered makes count sandboxes that are called prefix-1, prefix-2 and so on, over what is taken. Where another
 // request takes one of the names at the same time, the next number is tried.
-func (m *Manager) createNumbered(ctx context.Context, owner, prefix string, count int, create func(name string) CloneResult) ([]CloneResult, error) {
+func (c *call) createNumbered(ctx context.Context, owner, prefix string, count int, create func(name string) CloneResult) ([]CloneResult, error) {
 	taken := map[string]bool{}
-	list, err := m.read.List(ctx, owner)
+	list, err := c.read.List(ctx, owner)
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +199,8 @@ type Destroyed struct {
 }
 
 // Destroy ends and removes sandboxes with their checkpoints, half-made ones too. What is not there is no failure.
-func (m *Manager) Destroy(ctx context.Context, owner string, names []string) (Destroyed, error) {
+func (m *Manager) Destroy(ctx context.Context, caller Caller, names []string) (Destroyed, error) {
+	c := m.begin(caller)
 	if len(names) == 0 {
 		return Destroyed{}, fault.Errorf(sandbox.ErrInvalid, fault.Hint{Action: fault.ListSandboxes}, "names is empty: name the sandboxes to destroy")
 	}
@@ -208,14 +210,14 @@ func (m *Manager) Destroy(ctx context.Context, owner string, names []string) (De
 		}
 	}
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
-	b, err := m.vet(ctx, policy.Call{Name: "destroy_sandbox", Owner: owner, Sandbox: strings.Join(names, " ")})
+	b, err := c.vet(ctx, policy.Call{Name: "destroy_sandbox", Owner: c.Owner, Sandbox: strings.Join(names, " ")})
 	if err != nil {
 		return Destroyed{}, err
 	}
 	d := Destroyed{Failed: map[string]error{}}
 	var mu sync.Mutex
 	sideBySide(len(names), parallel, func(i int) {
-		whose, own, err := m.whose(owner, names[i])
+		whose, own, err := c.whose(c.Owner, names[i])
 		var s sandbox.Sandbox
 		if err == nil {
 			s, err = b.Get(ctx, whose, own)
@@ -237,7 +239,7 @@ func (m *Manager) Destroy(ctx context.Context, owner string, names []string) (De
 	slices.Sort(d.Gone)
 	slices.Sort(d.Missing)
 	if len(d.Gone) > 0 {
-		_ = m.withdraw(ctx, owner) // a request that stays open is found to be of nobody when it is approved
+		_ = c.withdraw(ctx, c.Owner) // a request that stays open is found to be of nobody when it is approved
 	}
 	return d, nil
 }

@@ -52,12 +52,13 @@ const maxSkipped = 50
 // CopyFiles copies a file or a folder with all that is in it. Permissions and holes are kept, and what is there is written
 // over. Links stay links; to the host none is copied that leads out of what is copied. In a sandbox what is new belongs to DefaultUser; on the host to the process. On the host nothing outside
 // of the configured folders is touched, whatever links there say.
-func (m *Manager) CopyFiles(ctx context.Context, owner string, r CopyRequest) (CopyResult, error) {
-	folder, below, err := m.hostPath(owner, r.HostPath)
+func (m *Manager) CopyFiles(ctx context.Context, caller Caller, r CopyRequest) (CopyResult, error) {
+	c := m.begin(caller)
+	folder, below, err := c.hostPath(c.Owner, r.HostPath)
 	if err != nil {
 		return CopyResult{}, err
 	}
-	o, p, err := m.open(ctx, policy.Call{Name: "copy_files", Owner: owner, Sandbox: r.Name, HostPath: filepath.Join(folder, below)}, r.Name, r.Path)
+	o, p, err := c.open(ctx, policy.Call{Name: "copy_files", Owner: c.Owner, Sandbox: r.Name, HostPath: filepath.Join(folder, below)}, r.Name, r.Path)
 	if err != nil {
 		return CopyResult{}, err
 	}
@@ -70,19 +71,19 @@ func (m *Manager) CopyFiles(ctx context.Context, owner string, r CopyRequest) (C
 	if r.MaxBytes < 0 || r.MaxFiles < 0 {
 		return CopyResult{}, fmt.Errorf("the bounds of the copy are %w: give sizes and numbers above 0", sandbox.ErrInvalid)
 	}
-	c := copying{ctx: ctx, box: o, host: root, maxBytes: cmp.Or(r.MaxBytes, o.disk, defaultCopyBytes), maxFiles: cmp.Or(r.MaxFiles, DefaultCopyFiles), top: p, result: CopyResult{HostPath: filepath.Join(root.Name(), below), Path: p}}
+	copy := copying{ctx: ctx, box: o, host: root, maxBytes: cmp.Or(r.MaxBytes, o.disk, defaultCopyBytes), maxFiles: cmp.Or(r.MaxFiles, DefaultCopyFiles), top: p, result: CopyResult{HostPath: filepath.Join(root.Name(), below), Path: p}}
 	if r.Out {
-		err = c.out(p, below)
+		err = copy.out(p, below)
 	} else {
 		// As cp does: into a folder that is there.
 		if info, e := o.Stat(p); e == nil && info.Mode.IsDir() && below != "." {
 			if s, e := root.Stat(below); e == nil && !s.IsDir() || strings.HasSuffix(r.Path, "/") {
 				p = path.Join(p, filepath.Base(below))
-				c.result.Path = p
+				copy.result.Path = p
 			}
 		}
 		if err = o.makeFolders(path.Dir(p)); err == nil {
-			err = c.in(below, p, true)
+			err = copy.in(below, p, true)
 		}
 	}
 	if ctx.Err() != nil {
@@ -92,18 +93,18 @@ func (m *Manager) CopyFiles(ctx context.Context, owner string, r CopyRequest) (C
 		err = fmt.Errorf("%w (%w)", err, sandbox.ErrNotFound)
 	}
 	if err != nil {
-		err = fmt.Errorf("copy files, of which %d were copied: %w", c.result.Files, err)
+		err = fmt.Errorf("copy files, of which %d were copied: %w", copy.result.Files, err)
 	}
-	return c.result, err
+	return copy.result, err
 }
 
 // hostPath finds which of the host's folders a path lies in. In none of them, the folder is the root, which the policy
 // opens to nobody.
-func (m *Manager) hostPath(owner, p string) (folder, below string, err error) {
+func (c *call) hostPath(owner, p string) (folder, below string, err error) {
 	if p == "" || strings.ContainsRune(p, 0) {
 		return "", "", fmt.Errorf("host_path %s is %w: give the path of a file or folder of this machine", sandbox.Quote(p), sandbox.ErrInvalid)
 	}
-	folders := m.gate.policy.Now().For(owner).HostFolders()
+	folders := c.rules(owner).HostFolders()
 	if !filepath.IsAbs(p) && len(folders) > 0 {
 		p = filepath.Join(folders[0], p)
 	}

@@ -14,27 +14,27 @@ import (
 // A human's no is no agent's to undo: neither that a sandbox is to have no network, nor what is denied to it.
 
 // cutOff notes, before its egress becomes none by a human, that no agent may give a sandbox a network again.
-func (m *Manager) cutOff(s sandbox.Sandbox) error {
-	if !m.human {
+func (c *call) cutOff(s sandbox.Sandbox) error {
+	if !c.human {
 		return nil
 	}
-	return m.gate.store.Cut(s.Owner, s.Name, s.CreatedAt, m.channel)
+	return c.gate.store.Cut(s.Owner, s.Name, s.CreatedAt, c.Channel)
 }
 
 // givenBack notes that a human gave it one.
-func (m *Manager) givenBack(s sandbox.Sandbox) error {
-	if !m.human {
+func (c *call) givenBack(s sandbox.Sandbox) error {
+	if !c.human {
 		return nil
 	}
-	return m.gate.store.Uncut(s.Owner, s.Name, s.CreatedAt)
+	return c.gate.store.Uncut(s.Owner, s.Name, s.CreatedAt)
 }
 
 // mayHave refuses an agent a mode for a sandbox, or for a copy of it, that a human took the network from.
-func (m *Manager) mayHave(s sandbox.Sandbox, mode egress.Mode) error {
-	if m.human || mode == egress.None {
+func (c *call) mayHave(s sandbox.Sandbox, mode egress.Mode) error {
+	if c.human || mode == egress.None {
 		return nil
 	}
-	by, err := m.gate.store.CutBy(s.Owner, s.Name, s.CreatedAt)
+	by, err := c.gate.store.CutBy(s.Owner, s.Name, s.CreatedAt)
 	if err == nil && by != "" {
 		err = fault.Errorf(sandbox.ErrDenied, fault.Hint{Action: fault.GiveNetworkBack, Name: s.Name, Value: string(mode)}, "%s: a human (%s) took the network from sandbox %q", sandbox.ErrDenied, by, s.Name)
 	}
@@ -42,31 +42,31 @@ func (m *Manager) mayHave(s sandbox.Sandbox, mode egress.Mode) error {
 }
 
 // liftsNothing refuses an agent the mode unrestricted where that lifts what a human denied.
-func (m *Manager) liftsNothing(mode egress.Mode, own []egress.Grant) error {
+func (c *call) liftsNothing(mode egress.Mode, own []egress.Grant) error {
 	i := slices.IndexFunc(own, func(g egress.Grant) bool { return g.Deny && g.ByHuman() })
-	if m.human || mode != egress.Unrestricted || i < 0 {
+	if c.human || mode != egress.Unrestricted || i < 0 {
 		return nil
 	}
 	return fmt.Errorf("%w: the egress %s would lift the denial of %s (by %s); a human may set it", sandbox.ErrDenied, mode, own[i].Rule, own[i].From)
 }
 
 // setMode changes the egress mode of a sandbox.
-func (m *Manager) setMode(ctx context.Context, b *permit, s sandbox.Sandbox, mode egress.Mode) (EgressChange, error) {
+func (c *call) setMode(ctx context.Context, b *permit, s sandbox.Sandbox, mode egress.Mode) (EgressChange, error) {
 	var noted error
 	if mode == egress.None {
-		if noted = m.cutOff(s); noted != nil { // which keeps nobody from being cut off
+		if noted = c.cutOff(s); noted != nil { // which keeps nobody from being cut off
 			noted = fmt.Errorf("sandbox %s has no network now, and an agent may give it one again, for that could not be noted: %w", s.Name, noted)
 		}
-	} else if err := m.mayHave(s, mode); err != nil {
+	} else if err := c.mayHave(s, mode); err != nil {
 		return EgressChange{}, err
 	}
-	change, err := m.editEgress(ctx, b, s, func(_ egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+	change, err := c.editEgress(ctx, b, s, func(_ egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 		// Looked at once more: who cuts it off notes that first, and then changes it.
-		return mode, own, errors.Join(m.mayHave(s, mode), m.liftsNothing(mode, own))
+		return mode, own, errors.Join(c.mayHave(s, mode), c.liftsNothing(mode, own))
 	})
-	if err == nil && mode != egress.None && m.human {
-		err = m.givenBack(s)
-		m.settle(context.WithoutCancel(ctx), s.Owner, s.Lineage, fmt.Sprintf("granted by the egress %s (%s)", mode, m.by("egress", s.Owner, "")))
+	if err == nil && mode != egress.None && c.human {
+		err = c.givenBack(s)
+		c.settle(context.WithoutCancel(ctx), s.Owner, s.Lineage, fmt.Sprintf("granted by the egress %s (%s)", mode, c.by("egress", s.Owner, "")))
 	}
 	if err == nil {
 		err = noted

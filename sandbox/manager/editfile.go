@@ -49,11 +49,12 @@ type ReadResult struct {
 }
 
 // ReadFile reads a part of a text file, an image, or bytes.
-func (m *Manager) ReadFile(ctx context.Context, owner string, r ReadRequest) (ReadResult, error) {
+func (m *Manager) ReadFile(ctx context.Context, caller Caller, r ReadRequest) (ReadResult, error) {
+	c := m.begin(caller)
 	if r.Offset < 0 || r.Limit < 0 {
 		return ReadResult{}, fmt.Errorf("offset and limit are %w: give numbers from 0 on", sandbox.ErrInvalid)
 	}
-	o, p, err := m.open(ctx, policy.Call{Name: "read_file", Owner: owner, Sandbox: r.Name}, r.Name, r.Path)
+	o, p, err := c.open(ctx, policy.Call{Name: "read_file", Owner: c.Owner, Sandbox: r.Name}, r.Name, r.Path)
 	if err != nil {
 		return ReadResult{}, err
 	}
@@ -160,7 +161,8 @@ type WriteResult struct {
 
 // WriteFile writes a file, with the folders above it where they lack. One that is there is replaced at once, and keeps its
 // owner and permissions; a new one belongs to DefaultUser.
-func (m *Manager) WriteFile(ctx context.Context, owner string, r WriteRequest) (WriteResult, error) {
+func (m *Manager) WriteFile(ctx context.Context, caller Caller, r WriteRequest) (WriteResult, error) {
+	c := m.begin(caller)
 	switch {
 	case len(r.Content) > maxWrite:
 		return WriteResult{}, fault.Errorf(sandbox.ErrInvalid, fault.Hint{Action: fault.CopyFiles}, "content has %d bytes, and %d are the most", len(r.Content), maxWrite)
@@ -169,7 +171,7 @@ func (m *Manager) WriteFile(ctx context.Context, owner string, r WriteRequest) (
 	case strings.HasSuffix(r.Path, "/"):
 		return WriteResult{}, fmt.Errorf("path %s is %w: it names a folder; give the path of a file", sandbox.Quote(r.Path), sandbox.ErrInvalid)
 	}
-	o, p, err := m.open(ctx, policy.Call{Name: "write_file", Owner: owner, Sandbox: r.Name}, r.Name, r.Path)
+	o, p, err := c.open(ctx, policy.Call{Name: "write_file", Owner: c.Owner, Sandbox: r.Name}, r.Name, r.Path)
 	if err != nil {
 		return WriteResult{}, err
 	}
@@ -237,11 +239,12 @@ type EditRequest struct {
 }
 
 // EditFile replaces text in a file, and returns how often.
-func (m *Manager) EditFile(ctx context.Context, owner string, r EditRequest) (p string, replaced int, err error) {
+func (m *Manager) EditFile(ctx context.Context, caller Caller, r EditRequest) (p string, replaced int, err error) {
+	c := m.begin(caller)
 	if r.Old == "" || r.Old == r.New {
 		return "", 0, fault.Errorf(sandbox.ErrInvalid, fault.Hint{Action: fault.WriteFile}, "old_text is empty, or what new_text is: give the text to be replaced, and another one as new_text")
 	}
-	o, p, err := m.open(ctx, policy.Call{Name: "edit_file", Owner: owner, Sandbox: r.Name}, r.Name, r.Path)
+	o, p, err := c.open(ctx, policy.Call{Name: "edit_file", Owner: c.Owner, Sandbox: r.Name}, r.Name, r.Path)
 	if err != nil {
 		return "", 0, err
 	}

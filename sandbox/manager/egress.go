@@ -34,25 +34,26 @@ type EgressChange struct {
 const maxDomains = 100
 
 // Egress returns what a sandbox may reach.
-func (m *Manager) Egress(ctx context.Context, owner, name string) (Network, error) {
-	b, err := m.vet(ctx, policy.Call{Name: "egress", Owner: owner, Sandbox: name})
+func (m *Manager) Egress(ctx context.Context, caller Caller, name string) (Network, error) {
+	c := m.begin(caller)
+	b, err := c.vet(ctx, policy.Call{Name: "egress", Owner: c.Owner, Sandbox: name})
 	if err != nil {
 		return Network{}, err
 	}
-	s, err := m.get(ctx, owner, name)
+	s, err := c.get(ctx, c.Owner, name)
 	if err != nil {
 		return Network{}, err
 	}
-	return m.egressOf(ctx, b, s)
+	return c.egressOf(ctx, b, s)
 }
 
 // egressOf is what a sandbox may reach, with what of it is asked.
-func (m *Manager) egressOf(ctx context.Context, b *permit, s sandbox.Sandbox) (now Network, err error) {
+func (c *call) egressOf(ctx context.Context, b *permit, s sandbox.Sandbox) (now Network, err error) {
 	now.Egress, err = b.Egress(ctx, s.ID)
 	if err != nil {
 		return now, err
 	}
-	open, err := m.gate.store.Requests(s.Owner, 0, ledger.RequestOpen, ledger.RequestGranting)
+	open, err := c.gate.store.Requests(s.Owner, 0, ledger.RequestOpen, ledger.RequestGranting)
 	if err != nil {
 		return now, nil // what it may reach is known, and what is asked is for the human
 	}
@@ -61,18 +62,19 @@ func (m *Manager) egressOf(ctx context.Context, b *permit, s sandbox.Sandbox) (n
 }
 
 // Deny takes from a sandbox what it may reach, and cuts connections there.
-func (m *Manager) Deny(ctx context.Context, owner, name string, domains []string) (EgressChange, error) {
+func (m *Manager) Deny(ctx context.Context, caller Caller, name string, domains []string) (EgressChange, error) {
+	c := m.begin(caller)
 	rules, err := parseRules(domains, egress.ParseDenial)
 	if err != nil {
 		return EgressChange{}, err
 	}
 	var missing []egress.Rule
-	change, err := m.changeEgress(ctx, policy.Call{Name: "deny_domain", Owner: owner, Sandbox: name, Denied: rules}, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+	change, err := c.changeEgress(ctx, policy.Call{Name: "deny_domain", Owner: c.Owner, Sandbox: name, Denied: rules}, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 		if mode == egress.Unrestricted {
 			return "", nil, fmt.Errorf("the egress of sandbox %q is %s, in which nothing can be denied: that is the %w; set it to %s or %s first", name, mode, sandbox.ErrState, egress.Agent, egress.Allowlist)
 		}
 		var err error
-		own, missing, err = m.defaults.Presets.Deny(mode, own, m.by("deny_domain", owner, ""), m.human, rules...)
+		own, missing, err = c.defaults.Presets.Deny(mode, own, c.by("deny_domain", c.Owner, ""), c.human, rules...)
 		return mode, own, err
 	})
 	change.Missing = missing
@@ -80,37 +82,38 @@ func (m *Manager) Deny(ctx context.Context, owner, name string, domains []string
 }
 
 // SetEgress changes the egress mode of a sandbox. Its own rules stay, for the modes in which they count.
-func (m *Manager) SetEgress(ctx context.Context, owner, name string, mode egress.Mode) (EgressChange, error) {
+func (m *Manager) SetEgress(ctx context.Context, caller Caller, name string, mode egress.Mode) (EgressChange, error) {
+	c := m.begin(caller)
 	if err := checkEgress(mode); err != nil {
 		return EgressChange{}, err
 	}
-	b, s, err := m.vetted(ctx, policy.Call{Name: "egress", Owner: owner, Sandbox: name, Mode: mode}, name)
+	b, s, err := c.vetted(ctx, policy.Call{Name: "egress", Owner: c.Owner, Sandbox: name, Mode: mode}, name)
 	if err != nil {
 		return EgressChange{}, err
 	}
-	return m.setMode(ctx, b, s, mode)
+	return c.setMode(ctx, b, s, mode)
 }
 
-func (m *Manager) changeEgress(ctx context.Context, call policy.Call, name string, edit sandbox.EgressEdit) (EgressChange, error) {
-	b, s, err := m.vetted(ctx, call, name)
+func (c *call) changeEgress(ctx context.Context, call policy.Call, name string, edit sandbox.EgressEdit) (EgressChange, error) {
+	b, s, err := c.vetted(ctx, call, name)
 	if err != nil {
 		return EgressChange{}, err
 	}
-	return m.editEgress(ctx, b, s, edit)
+	return c.editEgress(ctx, b, s, edit)
 }
 
 // vetted vets a call, and finds the sandbox that it is about.
-func (m *Manager) vetted(ctx context.Context, call policy.Call, name string) (*permit, sandbox.Sandbox, error) {
-	b, err := m.vet(ctx, call)
+func (c *call) vetted(ctx context.Context, call policy.Call, name string) (*permit, sandbox.Sandbox, error) {
+	b, err := c.vet(ctx, call)
 	if err != nil {
 		return nil, sandbox.Sandbox{}, err
 	}
-	s, err := m.begun(ctx, call.Owner, name)
+	s, err := c.begun(ctx, call.Owner, name)
 	return b, s, err
 }
 
 // editEgress changes what a sandbox may reach, by a call that was vetted.
-func (m *Manager) editEgress(ctx context.Context, b *permit, s sandbox.Sandbox, edit sandbox.EgressEdit) (EgressChange, error) {
+func (c *call) editEgress(ctx context.Context, b *permit, s sandbox.Sandbox, edit sandbox.EgressEdit) (EgressChange, error) {
 	var cut int
 	var what string
 	err := b.on(ctx, s, func(id string) (err error) {
@@ -127,14 +130,14 @@ func (m *Manager) editEgress(ctx context.Context, b *permit, s sandbox.Sandbox, 
 	if err != nil {
 		return EgressChange{}, err
 	}
-	m.changed(ctx, s, what, cut)
-	now, err := m.egressOf(ctx, b, s)
+	c.changed(ctx, s, what, cut)
+	now, err := c.egressOf(ctx, b, s)
 	return EgressChange{Network: now, Cut: cut}, err
 }
 
 // changed puts a change of what a sandbox may reach on record.
-func (m *Manager) changed(ctx context.Context, s sandbox.Sandbox, what string, cut int) {
-	m.record(ctx, ledger.Record{Kind: ledger.Changed, Owner: s.Owner, Sandbox: s.Name, Lineage: s.Lineage, Target: what, Detail: fmt.Sprintf("%d connections cut", cut)})
+func (c *call) changed(ctx context.Context, s sandbox.Sandbox, what string, cut int) {
+	c.record(ledger.Record{Kind: ledger.Changed, Owner: s.Owner, Sandbox: s.Name, Lineage: s.Lineage, Target: what, Detail: fmt.Sprintf("%d connections cut", cut)})
 }
 
 // allowRules reads what is to be allowed.
@@ -179,14 +182,14 @@ func allowed(mode egress.Mode, allow []string) ([]egress.Rule, error) {
 }
 
 // grant adds rules to a sandbox's own before it is made, and what the policy never grants as denials: a mode may bring it along.
-func (m *Manager) grant(owner string, own []egress.Grant, rules []egress.Rule, by string) ([]egress.Grant, error) {
-	now := m.gate.policy.Now().For(owner)
+func (c *call) grant(owner string, own []egress.Grant, rules []egress.Rule, by string) ([]egress.Grant, error) {
+	now := c.rules(owner)
 	for _, never := range now.Never() {
 		if !slices.ContainsFunc(own, func(g egress.Grant) bool { return g.Deny && never.Within(g.Rule) }) {
 			own = append(own[:len(own):len(own)], egress.Grant{Rule: never, From: egress.FromNever, Deny: true})
 		}
 	}
-	own, err := allow(own, m.terms(owner, by, 0), rules)
+	own, err := allow(own, c.terms(owner, by, 0), rules)
 	if err != nil {
 		return nil, fmt.Errorf("allow is %w: %w", sandbox.ErrInvalid, err)
 	}

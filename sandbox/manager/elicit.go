@@ -42,7 +42,8 @@ type Question struct {
 // Question puts a request into words. A client's yes may grant one for exact domains, while the policy has no stronger proof
 // of who approves, and none that is for much: a client's answer isn't always a person's, for hooks answer, too.
 func (m *Manager) Question(ctx context.Context, r ledger.Request) Question {
-	q := Question{ID: m.Handle(r), Link: m.gate.policy.Now().Link(r.ID)}
+	c := m.begin(Caller{})
+	q := Question{ID: r.Handle(c.usual(r)), Link: c.set.Link(r.ID)}
 	names := r.Names()
 	q.Text = fmt.Sprintf("Sandbox %s wants to reach %s.", names[0], r.Subject)
 	if len(names) > 1 {
@@ -55,17 +56,17 @@ func (m *Manager) Question(ctx context.Context, r ledger.Request) Question {
 	if r.Reason != "" {
 		q.Text += fmt.Sprintf(" The agent says: %q.", r.Reason)
 	}
-	if err != nil || rule.Wide() != "" || !m.gate.policy.Now().Elicits(r.Owner) {
+	if err != nil || rule.Wide() != "" || !c.set.Elicits(r.Owner) {
 		return q
 	}
-	if heavy, err := m.Weight(ctx, Approval{ID: r.ID}); err != nil || heavy != "" {
+	if heavy, err := c.weight(ctx, Approval{ID: r.ID}); err != nil || heavy != "" {
 		return q
 	}
 	q.Text += " May it?"
-	_, longest := m.GrantFor(r)
-	for _, c := range []Choice{ChooseDeny, ChooseOnce, ChooseHour, ChooseShift} {
-		if lengths[c] <= longest {
-			q.Choices = append(q.Choices, c)
+	_, longest := c.grantFor(r)
+	for _, choice := range []Choice{ChooseDeny, ChooseOnce, ChooseHour, ChooseShift} {
+		if lengths[choice] <= longest {
+			q.Choices = append(q.Choices, choice)
 		}
 	}
 	return q
@@ -78,7 +79,7 @@ func (m *Manager) Chosen(ctx context.Context, r ledger.Request, q Question, c Ch
 	}
 	id, seen := ledger.ParseHandle(q.ID)
 	a := Approval{ID: id, Seen: seen, By: "elicitation, at the client of " + r.Owner, For: lengths[c]}
-	human := m.AsHuman("elicitation")
+	human := Door{m}.Human("elicitation")
 	if c == ChooseDeny {
 		_, err := human.Refuse(ctx, a)
 		return err

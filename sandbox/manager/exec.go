@@ -64,19 +64,20 @@ func (r ExecRequest) check(most time.Duration) error {
 }
 
 // Exec runs a command in a sandbox to its end. A command that fails is a result, not an error.
-func (m *Manager) Exec(ctx context.Context, owner string, r ExecRequest) (ExecResult, error) {
+func (m *Manager) Exec(ctx context.Context, caller Caller, r ExecRequest) (ExecResult, error) {
+	c := m.begin(caller)
 	if err := r.check(MaxTimeout); err != nil {
 		return ExecResult{}, err
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "exec", Owner: owner, Sandbox: r.Name, Exec: r.most(), Root: r.root()})
+	b, err := c.vet(ctx, policy.Call{Name: "exec", Owner: c.Owner, Sandbox: r.Name, Exec: r.most(), Root: r.root()})
 	if err != nil {
 		return ExecResult{}, err
 	}
-	s, err := m.get(ctx, owner, r.Name)
+	s, err := c.get(ctx, c.Owner, r.Name)
 	if err != nil {
 		return ExecResult{}, err
 	}
-	return m.run(ctx, b, owner, s, r)
+	return c.run(ctx, b, c.Owner, s, r)
 }
 
 // CallVariable names the call of a command to all that the command starts, so that what a process reaches for leads back
@@ -84,10 +85,10 @@ func (m *Manager) Exec(ctx context.Context, owner string, r ExecRequest) (ExecRe
 const CallVariable = "PIXELS_CALL"
 
 // command is what a backend is to run.
-func (r ExecRequest) command(ctx context.Context) sandbox.Command {
+func (r ExecRequest) command(call string) sandbox.Command {
 	c := sandbox.Command{Argv: r.Argv, Shell: r.Shell, Cwd: r.Cwd, Env: map[string]string{}, User: r.User}
-	if id := ledger.CallID(ctx); id != "" {
-		c.Env[CallVariable] = id
+	if call != "" {
+		c.Env[CallVariable] = call
 	}
 	maps.Copy(c.Env, r.Env)
 	if r.Stdin != "" {
@@ -140,14 +141,14 @@ func (r *ExecRequest) root() bool {
 }
 
 // run runs a checked and vetted request.
-func (m *Manager) run(ctx context.Context, b *permit, owner string, s sandbox.Sandbox, r ExecRequest) (ExecResult, error) {
+func (c *call) run(ctx context.Context, b *permit, owner string, s sandbox.Sandbox, r ExecRequest) (ExecResult, error) {
 	inTime, cancel := context.WithTimeout(ctx, r.most())
 	defer cancel()
 	var stdout, stderr headTail
 	start := time.Now()
-	c := r.command(ctx)
-	c.Stdout, c.Stderr = r.heard("stdout", &stdout), r.heard("stderr", &stderr)
-	code, err := b.Exec(inTime, s.ID, c)
+	command := r.command(c.Caller.Call)
+	command.Stdout, command.Stderr = r.heard("stdout", &stdout), r.heard("stderr", &stderr)
+	code, err := b.Exec(inTime, s.ID, command)
 	timedOut := ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)
 	if timedOut {
 		code, err = 124, nil
@@ -155,11 +156,11 @@ func (m *Manager) run(ctx context.Context, b *permit, owner string, s sandbox.Sa
 	record := ledger.Record{Kind: ledger.Executed, Owner: owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: "exec", Target: r.text(), Duration: time.Since(start)}
 	if err != nil {
 		record.Detail = err.Error()
-		m.record(ctx, record)
+		c.record(record)
 		return ExecResult{}, err
 	}
 	record.Code = &code
-	m.record(ctx, record)
+	c.record(record)
 	out, outCut := stdout.text()
 	errOut, errCut := stderr.text()
 	return ExecResult{

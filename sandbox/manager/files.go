@@ -23,15 +23,15 @@ type opened struct {
 }
 
 // open opens the files of a sandbox for a call, and tells which file a caller means: a relative path begins at DefaultUser's home.
-func (m *Manager) open(ctx context.Context, call policy.Call, name, p string) (*opened, string, error) {
+func (c *call) open(ctx context.Context, call policy.Call, name, p string) (*opened, string, error) {
 	if p == "" || strings.ContainsRune(p, 0) || len(p) > 4096 {
 		return nil, "", fmt.Errorf("path %s is %w: give the path of a file in the sandbox", sandbox.Quote(p), sandbox.ErrInvalid)
 	}
-	b, err := m.vet(ctx, call)
+	b, err := c.vet(ctx, call)
 	if err != nil {
 		return nil, "", err
 	}
-	s, err := m.get(ctx, call.Owner, name)
+	s, err := c.get(ctx, call.Owner, name)
 	if err != nil {
 		return nil, "", err
 	}

@@ -12,16 +12,16 @@ import (
 )
 
 // giveOnce gives the gateway alone a grant for one connection.
-func (m *Manager) giveOnce(ctx context.Context, s sandbox.Sandbox, id string, as egress.Grant, rule egress.Rule) error {
+func (c *call) giveOnce(ctx context.Context, s sandbox.Sandbox, id string, as egress.Grant, rule egress.Rule) error {
 	if _, err := egress.Allow(s.Rules, as, rule); err != nil {
 		return fmt.Errorf("%w: %w", sandbox.ErrInvalid, err)
 	}
 	as.Once, as.Rule, as.Alone, as.At = id, rule, true, egress.After(s.Rules)
-	return m.gate.backend.GrantOnce(ctx, s.ID, as)
+	return c.gate.backend.GrantOnce(ctx, s.ID, as)
 }
 
 // give brings a grant to sandboxes, to all or to none.
-func (m *Manager) give(ctx context.Context, b *permit, boxes []sandbox.Sandbox, as egress.Grant, rule egress.Rule) error {
+func (c *call) give(ctx context.Context, b *permit, boxes []sandbox.Sandbox, as egress.Grant, rule egress.Rule) error {
 	before := make([][]egress.Grant, len(boxes))
 	after := make([][]egress.Grant, len(boxes))
 	errs := make([]error, len(boxes))
@@ -36,7 +36,7 @@ func (m *Manager) give(ctx context.Context, b *permit, boxes []sandbox.Sandbox, 
 			return mode, after[i], err
 		})
 		if errs[i] = err; err == nil {
-			m.changed(ctx, boxes[i], egress.Changes("", "", before[i], after[i]), cut)
+			c.changed(ctx, boxes[i], egress.Changes("", "", before[i], after[i]), cut)
 		}
 		if errors.Is(errs[i], sandbox.ErrNotFound) { // it was destroyed meanwhile
 			before[i], errs[i] = nil, nil
@@ -51,7 +51,7 @@ func (m *Manager) give(ctx context.Context, b *permit, boxes []sandbox.Sandbox, 
 		if errs[i] != nil && before[i] == nil {
 			return
 		}
-		_, undone[i] = m.editEgress(ctx, b, boxes[i], func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+		_, undone[i] = c.editEgress(ctx, b, boxes[i], func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 			return mode, takeBack(own, before[i], after[i]), nil
 		})
 	})

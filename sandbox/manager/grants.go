@@ -51,11 +51,9 @@ func scopeOf(rule egress.Grant) policy.Scope {
 
 // Grants returns the grants in force, of all owners and sandboxes where none is named, the latest first. What a mode brings
 // along is none of them.
-func (m *Manager) Grants(ctx context.Context, owner, name string) (out []Standing, err error) {
-	if !m.human {
-		return nil, errNotHuman
-	}
-	boxes, err := m.Everybodys(ctx)
+func (h *Human) Grants(ctx context.Context, owner, name string) (out []Standing, err error) {
+	c := h.begin(h.As(""))
+	boxes, err := h.Everybodys(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +61,7 @@ func (m *Manager) Grants(ctx context.Context, owner, name string) (out []Standin
 	since := time.Now()
 	own := make([][]egress.Grant, len(boxes))
 	sideBySide(len(boxes), parallel, func(i int) {
-		own[i] = append(egress.Lasting(boxes[i].Rules), m.once(ctx, boxes[i])...)
+		own[i] = append(egress.Lasting(boxes[i].Rules), c.once(ctx, boxes[i])...)
 	})
 	for i, s := range boxes {
 		for _, rule := range own[i] {
@@ -88,7 +86,7 @@ func (m *Manager) Grants(ctx context.Context, owner, name string) (out []Standin
 	if len(out) == 0 {
 		return nil, nil
 	}
-	uses, err := m.gate.store.Uses(since)
+	uses, err := c.gate.store.Uses(since)
 	if err != nil {
 		return nil, err
 	}
@@ -111,11 +109,11 @@ func (m *Manager) Grants(ctx context.Context, owner, name string) (out []Standin
 
 // once are a sandbox's grants for one connection that was not made yet. Its gateway alone knows them; where none answers there
 // are none.
-func (m *Manager) once(ctx context.Context, s sandbox.Sandbox) []egress.Grant {
+func (c *call) once(ctx context.Context, s sandbox.Sandbox) []egress.Grant {
 	if s.State != sandbox.Running || s.Egress == egress.None {
 		return nil
 	}
-	now, err := m.gate.backend.Egress(ctx, s.ID)
+	now, err := c.gate.backend.Egress(ctx, s.ID)
 	if err != nil {
 		return nil
 	}
@@ -130,22 +128,21 @@ func covers(rule egress.Rule, target string) bool {
 
 // RevokeGrant takes a grant back from all sandboxes of an owner that have it, and cuts what it let out. It returns their names;
 // ErrNotFound when none has it.
-func (m *Manager) RevokeGrant(ctx context.Context, owner string, rule egress.Rule, from string) (names []string, err error) {
-	return m.takeBackGrant(ctx, owner, func(g egress.Grant) bool { return g.From == from && g.Rule.Equal(rule) })
+func (h *Human) RevokeGrant(ctx context.Context, owner string, rule egress.Rule, from string) (names []string, err error) {
+	c := h.begin(h.As(""))
+	return c.takeBackGrant(ctx, owner, func(g egress.Grant) bool { return g.From == from && g.Rule.Equal(rule) })
 }
 
 // RevokeRequest takes back what a request was granted. Who waits for it, or asks about it, hears that.
-func (m *Manager) RevokeRequest(ctx context.Context, id, by string) (r ledger.Request, names []string, err error) {
-	if !m.human {
-		return r, nil, errNotHuman
-	}
-	if r, err = m.gate.store.Request(id); err != nil {
+func (h *Human) RevokeRequest(ctx context.Context, id, by string) (r ledger.Request, names []string, err error) {
+	c := h.begin(h.As(""))
+	if r, err = c.gate.store.Request(id); err != nil {
 		return r, nil, err
 	}
 	if r.State != ledger.RequestGranted {
 		return r, nil, fmt.Errorf("request %s is %s: that is the %w; only what was granted can be revoked", id, r.State, sandbox.ErrState)
 	}
-	names, err = m.takeBackGrant(ctx, r.Owner, func(g egress.Grant) bool {
+	names, err = c.takeBackGrant(ctx, r.Owner, func(g egress.Grant) bool {
 		found := fromRequest.FindStringSubmatch(g.From)
 		return g.ByHuman() && found != nil && found[1] == id
 	})
@@ -159,25 +156,22 @@ func (m *Manager) RevokeRequest(ctx context.Context, id, by string) (r ledger.Re
 	if err != nil {
 		return r, nil, err
 	}
-	r, err = m.gate.store.Revoke(id, by)
+	r, err = c.gate.store.Revoke(id, by)
 	return r, names, err
 }
 
-func (m *Manager) takeBackGrant(ctx context.Context, owner string, is func(egress.Grant) bool) (names []string, err error) {
-	if !m.human {
-		return nil, errNotHuman
-	}
-	list, err := m.read.List(ctx, owner)
+func (c *call) takeBackGrant(ctx context.Context, owner string, is func(egress.Grant) bool) (names []string, err error) {
+	list, err := c.read.List(ctx, owner)
 	if err != nil {
 		return nil, err
 	}
 	ctx = context.WithoutCancel(ctx)
-	b := m.unvetted()
+	b := c.unvetted()
 	var all []error
 	for _, s := range list {
 		had := slices.ContainsFunc(s.Rules, func(g egress.Grant) bool { return !g.Deny && is(g) })
 		if had {
-			_, err := m.editEgress(ctx, b, s, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+			_, err := c.editEgress(ctx, b, s, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 				return mode, slices.DeleteFunc(slices.Clone(own), func(g egress.Grant) bool { return !g.Deny && is(g) }), nil
 			})
 			if err != nil && !errors.Is(err, sandbox.ErrNotFound) {
@@ -185,7 +179,7 @@ func (m *Manager) takeBackGrant(ctx context.Context, owner string, is func(egres
 				continue
 			}
 		}
-		once, err := m.takeBackOnce(ctx, s, is)
+		once, err := c.takeBackOnce(ctx, s, is)
 		if err != nil {
 			all = append(all, fmt.Errorf("sandbox %s: %w", s.Name, err))
 		}
@@ -200,11 +194,11 @@ func (m *Manager) takeBackGrant(ctx context.Context, owner string, is func(egres
 }
 
 // takeBackOnce takes grants for one connection from the gateway.
-func (m *Manager) takeBackOnce(ctx context.Context, s sandbox.Sandbox, is func(egress.Grant) bool) (took bool, err error) {
+func (c *call) takeBackOnce(ctx context.Context, s sandbox.Sandbox, is func(egress.Grant) bool) (took bool, err error) {
 	if s.State != sandbox.Running || s.Egress == egress.None {
 		return false, nil
 	}
-	now, err := m.gate.backend.Egress(ctx, s.ID)
+	now, err := c.gate.backend.Egress(ctx, s.ID)
 	if err != nil {
 		return false, nil // without a gateway there is none
 	}
@@ -213,7 +207,7 @@ func (m *Manager) takeBackOnce(ctx context.Context, s sandbox.Sandbox, is func(e
 			continue
 		}
 		g.Until = time.Now()
-		if err := m.gate.backend.GrantOnce(ctx, s.ID, g); err != nil && !errors.Is(err, sandbox.ErrState) {
+		if err := c.gate.backend.GrantOnce(ctx, s.ID, g); err != nil && !errors.Is(err, sandbox.ErrState) {
 			return took, err
 		}
 		took = true
@@ -223,12 +217,13 @@ func (m *Manager) takeBackOnce(ctx context.Context, s sandbox.Sandbox, is func(e
 
 // RevokeRules takes grants for domains, or for less, back from one sandbox, and cuts what they let out. What the mode brings
 // along stays. ErrNotFound when it has none.
-func (m *Manager) RevokeRules(ctx context.Context, owner, name string, domains []string) (EgressChange, error) {
+func (h *Human) RevokeRules(ctx context.Context, owner, name string, domains []string) (EgressChange, error) {
+	c := h.begin(h.As(""))
 	rules, err := parseRules(domains, egress.ParseDenial)
 	if err != nil {
 		return EgressChange{}, err
 	}
-	s, err := m.get(ctx, owner, name)
+	s, err := c.get(ctx, owner, name)
 	if err != nil {
 		return EgressChange{}, err
 	}
@@ -236,13 +231,13 @@ func (m *Manager) RevokeRules(ctx context.Context, owner, name string, domains [
 		return !g.Deny && slices.ContainsFunc(rules, g.Rule.Within)
 	}
 	had := slices.ContainsFunc(s.Rules, is)
-	change, err := m.changeEgress(ctx, policy.Call{Name: "deny_domain", Owner: owner, Sandbox: name, Denied: rules}, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+	change, err := c.changeEgress(ctx, policy.Call{Name: "deny_domain", Owner: owner, Sandbox: name, Denied: rules}, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 		return mode, slices.DeleteFunc(slices.Clone(own), is), nil
 	})
 	if err != nil {
 		return change, err
 	}
-	once, err := m.takeBackOnce(ctx, s, is)
+	once, err := c.takeBackOnce(ctx, s, is)
 	if err == nil && !had && !once {
 		err = fault.Errorf(sandbox.ErrNotFound, fault.Hint{Action: fault.ShowGrants, Name: name}, "a grant of %s for sandbox %q %s", ruleTexts(rules), name, sandbox.ErrNotFound)
 	}
@@ -260,17 +255,18 @@ type Allowance struct {
 }
 
 // Allowances are what the policy grants an owner unasked; of everybody, where none is named, those that were given to somebody.
-func (m *Manager) Allowances(owner string) (out []Allowance, err error) {
+func (h *Human) Allowances(owner string) (out []Allowance, err error) {
+	c := h.begin(h.As(""))
 	owners := []string{owner}
 	if owner == "" {
-		if owners, err = m.gate.store.Owners(); err != nil {
+		if owners, err = c.gate.store.Owners(); err != nil {
 			return nil, err
 		}
 	}
-	now := m.gate.policy.Now()
+	now := c.set
 	for _, o := range owners {
 		for _, a := range now.For(o).Allowances() {
-			given, last, err := m.gate.store.Fired(o, allowanceRule+a.Rule.String())
+			given, last, err := c.gate.store.Fired(o, allowanceRule+a.Rule.String())
 			if err != nil {
 				return nil, err
 			}

@@ -22,14 +22,14 @@ func TestAHintIsBoundedAndHarmless(t *testing.T) {
 
 func TestTextsComeInHarmless(t *testing.T) {
 	a := newAsked(t, "[egress]\nallow = [\"free.example.com\"]")
-	if _, err := a.agent.Create(t.Context(), "me", manager.CreateRequest{Name: "l", Labels: map[string]string{"k": "a\x1b[2J"}}); !errors.Is(err, sandbox.ErrInvalid) {
+	if _, err := a.agent.Create(t.Context(), manager.Agent("me"), manager.CreateRequest{Name: "l", Labels: map[string]string{"k": "a\x1b[2J"}}); !errors.Is(err, sandbox.ErrInvalid) {
 		t.Errorf("a label: %v", err)
 	}
-	c, err := a.agent.CreateCheckpoint(t.Context(), "me", "box", "two", "a\x1b[2J\u202eb\nc")
+	c, err := a.agent.CreateCheckpoint(t.Context(), manager.Agent("me"), "box", "two", "a\x1b[2J\u202eb\nc")
 	if err != nil || c.Description != "a[2Jb c" {
 		t.Errorf("a description: %+v, %v", c, err)
 	}
-	if _, err := a.agent.Allow(t.Context(), "me", manager.AllowRequest{Name: "box", Domains: []string{"free.example.com"}, Reason: "a\x1b]0;x\x07\u202eb"}); err != nil {
+	if _, err := a.agent.Allow(t.Context(), manager.Agent("me"), manager.AllowRequest{Name: "box", Domains: []string{"free.example.com"}, Reason: "a\x1b]0;x\x07\u202eb"}); err != nil {
 		t.Fatal(err)
 	}
 	box, err := a.Get(t.Context(), "me", "box")

@@ -11,64 +11,67 @@ import (
 )
 
 // SetState starts, stops or pauses a sandbox, and returns it when it is so.
-func (m *Manager) SetState(ctx context.Context, owner, name string, state sandbox.State) (sandbox.Sandbox, error) {
+func (m *Manager) SetState(ctx context.Context, caller Caller, name string, state sandbox.State) (sandbox.Sandbox, error) {
+	c := m.begin(caller)
 	switch state {
 	case sandbox.Running, sandbox.Stopped, sandbox.Paused:
 	default:
 		return sandbox.Sandbox{}, fmt.Errorf("state %s is %w: give %s, %s or %s", sandbox.Quote(string(state)), sandbox.ErrInvalid, sandbox.Running, sandbox.Stopped, sandbox.Paused)
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "set_sandbox_state", Owner: owner, Sandbox: name})
+	b, err := c.vet(ctx, policy.Call{Name: "set_sandbox_state", Owner: c.Owner, Sandbox: name})
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	s, err := m.get(ctx, owner, name)
+	s, err := c.get(ctx, c.Owner, name)
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
 	if err := b.on(ctx, s, func(id string) error { return b.SetState(ctx, id, state) }); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	return m.get(ctx, owner, name)
+	return c.get(ctx, c.Owner, name)
 }
 
 // Extend moves the end of a sandbox's lease to ttl from now. It may come sooner than before.
-func (m *Manager) Extend(ctx context.Context, owner, name string, ttl time.Duration) (sandbox.Sandbox, error) {
-	at, err := m.expiry(ttl)
+func (m *Manager) Extend(ctx context.Context, caller Caller, name string, ttl time.Duration) (sandbox.Sandbox, error) {
+	c := m.begin(caller)
+	at, err := c.expiry(ttl)
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "extend_sandbox", Owner: owner, Sandbox: name, Lease: time.Until(at)})
+	b, err := c.vet(ctx, policy.Call{Name: "extend_sandbox", Owner: c.Owner, Sandbox: name, Lease: time.Until(at)})
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	s, err := m.begun(ctx, owner, name)
+	s, err := c.begun(ctx, c.Owner, name)
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
 	if err := b.on(ctx, s, func(id string) error { return b.SetExpiry(ctx, id, at) }); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	return m.begun(ctx, owner, name)
+	return c.begun(ctx, c.Owner, name)
 }
 
 // expiry is when a lease of ttl ends; 0 means the default one. Times are kept in whole seconds.
-func (m *Manager) expiry(ttl time.Duration) (time.Time, error) {
+func (c *call) expiry(ttl time.Duration) (time.Time, error) {
 	if ttl == 0 {
-		ttl = m.defaults.Lease
+		ttl = c.defaults.Lease
 	}
-	if ttl < sandbox.MinTTL || ttl > m.defaults.MaxLease {
-		return time.Time{}, fmt.Errorf("ttl %s is %w: give %s to %s", units.Duration(ttl), sandbox.ErrInvalid, units.Duration(sandbox.MinTTL), units.Duration(m.defaults.MaxLease))
+	if ttl < sandbox.MinTTL || ttl > c.defaults.MaxLease {
+		return time.Time{}, fmt.Errorf("ttl %s is %w: give %s to %s", units.Duration(ttl), sandbox.ErrInvalid, units.Duration(sandbox.MinTTL), units.Duration(c.defaults.MaxLease))
 	}
 	return time.Now().Add(ttl).UTC().Truncate(time.Second), nil
 }
 
 // Restore puts a sandbox's file system back to a checkpoint and starts it anew; see Backend.Restore.
-func (m *Manager) Restore(ctx context.Context, owner, name, label string) (sandbox.Sandbox, error) {
-	s, err := m.checkpointed(ctx, owner, name, label)
+func (m *Manager) Restore(ctx context.Context, caller Caller, name, label string) (sandbox.Sandbox, error) {
+	c := m.begin(caller)
+	s, err := c.checkpointed(ctx, c.Owner, name, label)
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "restore_checkpoint", Owner: owner, Sandbox: name})
+	b, err := c.vet(ctx, policy.Call{Name: "restore_checkpoint", Owner: c.Owner, Sandbox: name})
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
@@ -76,12 +79,13 @@ func (m *Manager) Restore(ctx context.Context, owner, name, label string) (sandb
 }
 
 // DeleteCheckpoint removes a checkpoint for good. What was made from it stays.
-func (m *Manager) DeleteCheckpoint(ctx context.Context, owner, name, label string) error {
-	s, err := m.checkpointed(ctx, owner, name, label)
+func (m *Manager) DeleteCheckpoint(ctx context.Context, caller Caller, name, label string) error {
+	c := m.begin(caller)
+	s, err := c.checkpointed(ctx, c.Owner, name, label)
 	if err != nil {
 		return err
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "delete_checkpoint", Owner: owner, Sandbox: name})
+	b, err := c.vet(ctx, policy.Call{Name: "delete_checkpoint", Owner: c.Owner, Sandbox: name})
 	if err != nil {
 		return err
 	}
@@ -89,10 +93,10 @@ func (m *Manager) DeleteCheckpoint(ctx context.Context, owner, name, label strin
 }
 
 // checkpointed finds a sandbox that has a checkpoint.
-func (m *Manager) checkpointed(ctx context.Context, owner, name, label string) (sandbox.Sandbox, error) {
+func (c *call) checkpointed(ctx context.Context, owner, name, label string) (sandbox.Sandbox, error) {
 	if err := sandbox.CheckLabel(label); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	s, _, err := m.source(ctx, owner, name+":"+label)
+	s, _, err := c.source(ctx, owner, name+":"+label)
 	return s, err
 }

@@ -33,7 +33,8 @@ type ListPage struct {
 }
 
 // List returns the sandboxes of an owner that match a request, by name, and as OWNER/NAME those that others share.
-func (m *Manager) List(ctx context.Context, owner string, r ListRequest) (ListPage, error) {
+func (m *Manager) List(ctx context.Context, caller Caller, r ListRequest) (ListPage, error) {
+	c := m.begin(caller)
 	limit := r.Limit
 	if limit == 0 {
 		limit = DefaultListLimit
@@ -54,15 +55,15 @@ func (m *Manager) List(ctx context.Context, owner string, r ListRequest) (ListPa
 			return ListPage{}, fmt.Errorf("cursor %s is %w: give next_cursor of the answer before", sandbox.Quote(r.After), sandbox.ErrInvalid)
 		}
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "list_sandboxes", Owner: owner})
+	b, err := c.vet(ctx, policy.Call{Name: "list_sandboxes", Owner: c.Owner})
 	if err != nil {
 		return ListPage{}, err
 	}
-	all, err := b.List(ctx, owner)
+	all, err := b.List(ctx, c.Owner)
 	if err != nil {
 		return ListPage{}, err
 	}
-	for _, other := range m.gate.policy.Now().Sharing(owner) {
+	for _, other := range c.set.Sharing(c.Owner) {
 		theirs, err := b.List(ctx, other)
 		if err != nil {
 			return ListPage{}, err

@@ -57,7 +57,8 @@ type FilesPage struct {
 var errEnough = errors.New("enough")
 
 // ListFiles lists a folder. Links are shown and not followed, but for the folder itself.
-func (m *Manager) ListFiles(ctx context.Context, owner string, r FilesRequest) (FilesPage, error) {
+func (m *Manager) ListFiles(ctx context.Context, caller Caller, r FilesRequest) (FilesPage, error) {
+	c := m.begin(caller)
 	depth, limit := max(r.Depth, 1), r.Limit
 	if limit == 0 {
 		limit = DefaultFilesLimit
@@ -76,7 +77,7 @@ func (m *Manager) ListFiles(ctx context.Context, owner string, r FilesRequest) (
 			depth = MaxDepth
 		}
 	}
-	o, p, err := m.open(ctx, policy.Call{Name: "list_files", Owner: owner, Sandbox: r.Name}, r.Name, r.Path)
+	o, p, err := c.open(ctx, policy.Call{Name: "list_files", Owner: c.Owner, Sandbox: r.Name}, r.Name, r.Path)
 	if err != nil {
 		return FilesPage{}, err
 	}

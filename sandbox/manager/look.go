@@ -39,16 +39,17 @@ type LookAsker struct {
 }
 
 // Looks returns requests as a human is shown them. Where the backend can't be reached, what it knows is left out.
-func (m *Manager) Looks(ctx context.Context, requests []ledger.Request) ([]Look, error) {
+func (h *Human) Looks(ctx context.Context, requests []ledger.Request) ([]Look, error) {
+	c := h.begin(h.As(""))
 	if len(requests) == 0 {
 		return nil, nil
 	}
-	boxes, err := m.Everybodys(ctx)
+	boxes, err := h.Everybodys(ctx)
 	if err != nil && !errors.Is(err, sandbox.ErrUnavailable) {
 		return nil, err
 	}
 	known := err == nil
-	refused, err := m.gate.store.Refusals()
+	refused, err := c.gate.store.Refusals()
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +61,7 @@ func (m *Manager) Looks(ctx context.Context, requests []ledger.Request) ([]Look,
 	out := make([]Look, 0, len(requests))
 	for _, r := range requests {
 		relatives := of[[2]string{r.Owner, r.Lineage}]
-		look := Look{Request: r, Usual: m.usual(r), Handle: m.Handle(r), Refused: refused[[3]string{r.Owner, r.Lineage, r.Subject}], Lineage: len(relatives)}
+		look := Look{Request: r, Usual: c.usual(r), Handle: r.Handle(c.usual(r)), Refused: refused[[3]string{r.Owner, r.Lineage, r.Subject}], Lineage: len(relatives)}
 		if rule, err := egress.ParseDomainRule(r.Subject); err == nil {
 			look.Alike, look.Opens = egress.Alike(rule.Domain), rule.Opens()
 			if shown := egress.Display(rule.Domain); shown != rule.Domain {
@@ -114,7 +115,11 @@ const (
 
 // Weight says what is much about an approval, so that it is asked for once more by that; empty when nothing is.
 func (m *Manager) Weight(ctx context.Context, a Approval) (string, error) {
-	r, err := m.gate.store.Request(a.ID)
+	return m.begin(Caller{}).weight(ctx, a)
+}
+
+func (c *call) weight(ctx context.Context, a Approval) (string, error) {
+	r, err := c.gate.store.Request(a.ID)
 	if err != nil {
 		return "", err
 	}
@@ -123,7 +128,7 @@ func (m *Manager) Weight(ctx context.Context, a Approval) (string, error) {
 		what = append(what, rule.Wide())
 	}
 	if a.Scope != policy.Once {
-		boxes, err := m.asking(ctx, r, cmp.Or(a.Scope, policy.Askers))
+		boxes, err := c.asking(ctx, r, cmp.Or(a.Scope, policy.Askers))
 		if err != nil {
 			return "", err
 		}
@@ -131,8 +136,8 @@ func (m *Manager) Weight(ctx context.Context, a Approval) (string, error) {
 			what = append(what, fmt.Sprintf("to %d sandboxes", len(boxes)))
 		}
 	}
-	_, longest := m.GrantFor(r) // more is refused
-	if lasting := cmp.Or(a.For, m.usual(r)); lasting > longGrant && lasting <= longest {
+	_, longest := c.grantFor(r) // more is refused
+	if lasting := cmp.Or(a.For, c.usual(r)); lasting > longGrant && lasting <= longest {
 		what = append(what, "for "+units.Duration(lasting))
 	}
 	return strings.Join(what, ", "), nil

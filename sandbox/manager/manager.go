@@ -46,10 +46,6 @@ type Manager struct {
 	read     reader
 	gate     *gate
 	defaults Defaults
-	human    bool   // calls are a human's
-	proven   bool   // who makes them has proven to be one
-	channel  string // by which calls come, for the record
-	trial    bool   // calls end with their verdict
 }
 
 // New returns a Manager over a backend.
@@ -66,7 +62,7 @@ func New(b sandbox.Backend, d Defaults) *Manager {
 	if d.Store == nil {
 		d.Store = ledger.Noop()
 	}
-	return &Manager{read: b, gate: &gate{backend: b, policy: d.Policy, store: d.Store}, defaults: d, channel: "mcp"}
+	return &Manager{read: b, gate: &gate{backend: b, policy: d.Policy, store: d.Store}, defaults: d}
 }
 
 // CreateRequest asks for one sandbox. All fields may be empty.
@@ -83,8 +79,9 @@ type CreateRequest struct {
 }
 
 // Create makes and starts a sandbox, from a checkpoint or from an image, and returns when it is ready.
-func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (sandbox.Sandbox, error) {
-	spec := sandbox.Spec{Name: r.Name, Owner: owner, Egress: r.Egress, Labels: r.Labels, Env: map[string]string{}, Limits: r.Limits, Nesting: m.defaults.Nesting}
+func (m *Manager) Create(ctx context.Context, caller Caller, r CreateRequest) (sandbox.Sandbox, error) {
+	c := m.begin(caller)
+	spec := sandbox.Spec{Name: r.Name, Owner: c.Owner, Egress: r.Egress, Labels: r.Labels, Env: map[string]string{}, Limits: r.Limits, Nesting: c.defaults.Nesting}
 	if r.Name != "" {
 		if err := sandbox.CheckName(r.Name); err != nil {
 			return sandbox.Sandbox{}, err
@@ -94,7 +91,7 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (sa
 		return sandbox.Sandbox{}, err
 	}
 	var err error
-	if spec.ExpiresAt, err = m.expiry(r.TTL); err != nil {
+	if spec.ExpiresAt, err = c.expiry(r.TTL); err != nil {
 		return sandbox.Sandbox{}, err
 	}
 	has := r.Limits // what a copy has of its source in it
@@ -103,27 +100,27 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (sa
 		if r.Image != "" {
 			return sandbox.Sandbox{}, fmt.Errorf("from and image are %w together: give one of them", sandbox.ErrInvalid)
 		}
-		source, label, err := m.source(ctx, owner, r.From)
+		source, label, err := c.source(ctx, c.Owner, r.From)
 		if err != nil {
 			return sandbox.Sandbox{}, err
 		}
 		spec.CopyOf(source, label)
-		if err := errors.Join(m.mayHave(source, spec.Egress), m.liftsNothing(spec.Egress, spec.Rules)); err != nil {
+		if err := errors.Join(c.mayHave(source, spec.Egress), c.liftsNothing(spec.Egress, spec.Rules)); err != nil {
 			return sandbox.Sandbox{}, err
 		}
 		was, has = source.Egress, r.Limits.Or(source.Limits)
 	} else {
 		spec.Image = r.Image
 		if spec.Image == "" {
-			spec.Image = m.defaults.Image
+			spec.Image = c.defaults.Image
 		}
 		spec.From = spec.Image
-		spec.Limits = r.Limits.Or(m.defaults.Limits)
+		spec.Limits = r.Limits.Or(c.defaults.Limits)
 		has = spec.Limits
 		if spec.Egress == "" {
-			spec.Egress = m.defaults.Egress
+			spec.Egress = c.defaults.Egress
 		}
-		for key, value := range m.defaults.Env {
+		for key, value := range c.defaults.Env {
 			spec.Env[key] = value
 		}
 	}
@@ -137,48 +134,48 @@ func (m *Manager) Create(ctx context.Context, owner string, r CreateRequest) (sa
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	b, err := m.vet(ctx, policy.Call{
-		Name: "create_sandbox", Owner: owner, Sandbox: r.Name, Sandboxes: 1, CPU: has.CPU, Memory: has.Memory, Disk: has.Disk,
-		Image: spec.Image, FreeImage: m.defaults.Image, Mode: spec.Egress, Domains: asked, Lease: time.Until(spec.ExpiresAt),
+	b, err := c.vet(ctx, policy.Call{
+		Name: "create_sandbox", Owner: c.Owner, Sandbox: r.Name, Sandboxes: 1, CPU: has.CPU, Memory: has.Memory, Disk: has.Disk,
+		Image: spec.Image, FreeImage: c.defaults.Image, Mode: spec.Egress, Domains: asked, Lease: time.Until(spec.ExpiresAt),
 	})
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
 	defer b.done()
-	give, ask := m.divide(b.verdict, sandbox.Sandbox{Egress: spec.Egress, Rules: spec.Rules}, asked)
-	if spec.Rules, err = m.grant(owner, spec.Rules, give, "create_sandbox"); err != nil {
+	give, ask := c.divide(b.verdict, sandbox.Sandbox{Egress: spec.Egress, Rules: spec.Rules}, asked)
+	if spec.Rules, err = c.grant(c.Owner, spec.Rules, give, "create_sandbox"); err != nil {
 		return sandbox.Sandbox{}, err
 	}
 	create := func(name string) (sandbox.Sandbox, error) {
 		s := spec
 		s.Name = name
-		return m.copy(ctx, b, s, owner, r.From, was, r.Egress, give, "create_sandbox")
+		return c.copy(ctx, b, s, c.Owner, r.From, was, r.Egress, give, "create_sandbox")
 	}
 	if spec.Name != "" {
 		made, err := create(spec.Name)
-		return m.asked(ctx, b, made, give, ask, err)
+		return c.asked(ctx, b, made, give, ask, err)
 	}
-	made, err := m.createNumbered(ctx, owner, "sandbox", 1, func(name string) CloneResult {
+	made, err := c.createNumbered(ctx, c.Owner, "sandbox", 1, func(name string) CloneResult {
 		box, err := create(name)
 		return CloneResult{Name: name, Sandbox: box, Err: err}
 	})
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	return m.asked(ctx, b, made[0].Sandbox, give, ask, made[0].Err)
+	return c.asked(ctx, b, made[0].Sandbox, give, ask, made[0].Err)
 }
 
 // asked puts what its creator wants allowed in a new sandbox to a human. When that can't be, the sandbox goes again.
-func (m *Manager) asked(ctx context.Context, b *permit, made sandbox.Sandbox, give, ask []egress.Rule, err error) (sandbox.Sandbox, error) {
+func (c *call) asked(ctx context.Context, b *permit, made sandbox.Sandbox, give, ask []egress.Rule, err error) (sandbox.Sandbox, error) {
 	if err != nil {
 		return made, err
 	}
-	requests, err := m.raise(made, "", 0, ask, false)
+	requests, err := c.raise(made, "", 0, ask, false)
 	if err != nil {
 		return sandbox.Sandbox{}, errors.Join(err, b.Destroy(context.WithoutCancel(ctx), made.ID))
 	}
 	made.Requests = openIDs(requests)
-	m.fired(ctx, made, give)
+	c.fired(ctx, made, give)
 	return made, nil
 }
 
@@ -191,14 +188,14 @@ const maxCopies = 8
 // copy makes a sandbox of a spec, and anew when what its source may reach was changed meanwhile: so that what was taken from
 // the source is not in the copy. from is the source as it was asked for and was its mode then, mode the egress mode if one was
 // asked for, and give what the copy is given besides.
-func (m *Manager) copy(ctx context.Context, b *permit, spec sandbox.Spec, owner, from string, was, mode egress.Mode, give []egress.Rule, by string) (sandbox.Sandbox, error) {
+func (c *call) copy(ctx context.Context, b *permit, spec sandbox.Spec, owner, from string, was, mode egress.Mode, give []egress.Rule, by string) (sandbox.Sandbox, error) {
 	vetted := spec.Egress
 	for try := 1; ; try++ {
 		made, err := b.create(ctx, spec)
 		if !errors.Is(err, sandbox.ErrChanged) || try == maxCopies {
 			return made, err
 		}
-		source, label, e := m.source(ctx, owner, from)
+		source, label, e := c.source(ctx, owner, from)
 		if e != nil {
 			return made, e
 		}
@@ -210,7 +207,7 @@ func (m *Manager) copy(ctx context.Context, b *permit, spec sandbox.Spec, owner,
 		if spec.Egress != vetted && spec.Egress != egress.None { // nobody was asked whether it may
 			return made, fmt.Errorf("the egress of %s is %s now: %w; call again", from, spec.Egress, err)
 		}
-		if spec.Rules, e = m.grant(owner, spec.Rules, give, by); e != nil {
+		if spec.Rules, e = c.grant(owner, spec.Rules, give, by); e != nil {
 			return made, e
 		}
 	}
@@ -241,8 +238,8 @@ func checkEgress(mode egress.Mode) error {
 }
 
 // get finds a sandbox that must be whole, and says which ones there are when it is not there.
-func (m *Manager) get(ctx context.Context, owner, name string) (sandbox.Sandbox, error) {
-	s, err := m.begun(ctx, owner, name)
+func (c *call) get(ctx context.Context, owner, name string) (sandbox.Sandbox, error) {
+	s, err := c.begun(ctx, owner, name)
 	if err == nil && s.State == sandbox.Creating {
 		return sandbox.Sandbox{}, fmt.Errorf("sandbox %q is in the %w: it is still being made, or was left half-made; wait, or destroy it", name, sandbox.ErrState)
 	}
@@ -250,23 +247,23 @@ func (m *Manager) get(ctx context.Context, owner, name string) (sandbox.Sandbox,
 }
 
 // begun finds a sandbox, also one that is still being made: what is taken from one is taken at any time.
-func (m *Manager) begun(ctx context.Context, owner, name string) (sandbox.Sandbox, error) {
+func (c *call) begun(ctx context.Context, owner, name string) (sandbox.Sandbox, error) {
 	caller := owner
-	owner, own, err := m.whose(caller, name)
+	owner, own, err := c.whose(caller, name)
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	s, err := m.read.Get(ctx, owner, own)
+	s, err := c.read.Get(ctx, owner, own)
 	if errors.Is(err, sandbox.ErrNotFound) {
-		there, hint := m.present(ctx, caller)
+		there, hint := c.present(ctx, caller)
 		return sandbox.Sandbox{}, fault.New(sandbox.ErrNotFound, fault.Sandbox(name), sandbox.ErrNotFound.Error()+"; "+there, hint)
 	}
 	return s, err
 }
 
 // present says which sandboxes an owner has, for an error message.
-func (m *Manager) present(ctx context.Context, owner string) (string, fault.Hint) {
-	list, err := m.read.List(ctx, owner)
+func (c *call) present(ctx context.Context, owner string) (string, fault.Hint) {
+	list, err := c.read.List(ctx, owner)
 	if err != nil || len(list) == 0 {
 		return "there is none", fault.Hint{Action: fault.CreateSandbox}
 	}
@@ -281,16 +278,16 @@ func (m *Manager) present(ctx context.Context, owner string) (string, fault.Hint
 }
 
 // source finds the sandbox and the checkpoint that NAME:LABEL names, or the sandbox alone for NAME.
-func (m *Manager) source(ctx context.Context, owner, source string) (sandbox.Sandbox, string, error) {
+func (c *call) source(ctx context.Context, owner, source string) (sandbox.Sandbox, string, error) {
 	name, label, err := sandbox.ParseSource(source)
 	if err != nil {
 		return sandbox.Sandbox{}, "", err
 	}
-	s, err := m.get(ctx, owner, name)
+	s, err := c.get(ctx, owner, name)
 	if err != nil || label == "" {
 		return s, "", err
 	}
-	checkpoints, err := m.read.Checkpoints(ctx, s.ID)
+	checkpoints, err := c.read.Checkpoints(ctx, s.ID)
 	if err != nil {
 		return sandbox.Sandbox{}, "", err
 	}
@@ -309,8 +306,9 @@ func (m *Manager) source(ctx context.Context, owner, source string) (sandbox.San
 }
 
 // CreateCheckpoint keeps the file system of a sandbox under a label; one is made up when it is empty.
-func (m *Manager) CreateCheckpoint(ctx context.Context, owner, name, label, description string) (sandbox.Checkpoint, error) {
-	s, err := m.get(ctx, owner, name)
+func (m *Manager) CreateCheckpoint(ctx context.Context, caller Caller, name, label, description string) (sandbox.Checkpoint, error) {
+	c := m.begin(caller)
+	s, err := c.get(ctx, c.Owner, name)
 	if err != nil {
 		return sandbox.Checkpoint{}, err
 	}
@@ -323,11 +321,11 @@ func (m *Manager) CreateCheckpoint(ctx context.Context, owner, name, label, desc
 			return sandbox.Checkpoint{}, err
 		}
 	}
-	cost, err := m.read.CheckpointCost(ctx, s.ID)
+	cost, err := c.read.CheckpointCost(ctx, s.ID)
 	if err != nil {
 		return sandbox.Checkpoint{}, err
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "create_checkpoint", Owner: owner, Sandbox: name, Checkpoints: 1, Disk: cost})
+	b, err := c.vet(ctx, policy.Call{Name: "create_checkpoint", Owner: c.Owner, Sandbox: name, Checkpoints: 1, Disk: cost})
 	if err != nil {
 		return sandbox.Checkpoint{}, err
 	}
@@ -349,12 +347,13 @@ func (m *Manager) CreateCheckpoint(ctx context.Context, owner, name, label, desc
 }
 
 // Checkpoints returns those of a sandbox, the oldest first.
-func (m *Manager) Checkpoints(ctx context.Context, owner, name string) ([]sandbox.Checkpoint, error) {
-	b, err := m.vet(ctx, policy.Call{Name: "list_checkpoints", Owner: owner, Sandbox: name})
+func (m *Manager) Checkpoints(ctx context.Context, caller Caller, name string) ([]sandbox.Checkpoint, error) {
+	c := m.begin(caller)
+	b, err := c.vet(ctx, policy.Call{Name: "list_checkpoints", Owner: c.Owner, Sandbox: name})
 	if err != nil {
 		return nil, err
 	}
-	s, err := m.get(ctx, owner, name)
+	s, err := c.get(ctx, c.Owner, name)
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"pixels/egress"
 	"pixels/policy"
@@ -14,16 +13,14 @@ import (
 )
 
 // Everybodys returns the sandboxes of all owners whose calls came by this installation, for a human.
-func (m *Manager) Everybodys(ctx context.Context) (out []sandbox.Sandbox, err error) {
-	if !m.human {
-		return nil, errNotHuman
-	}
-	owners, err := m.gate.store.Owners()
+func (h *Human) Everybodys(ctx context.Context) (out []sandbox.Sandbox, err error) {
+	c := h.begin(h.As(""))
+	owners, err := c.gate.store.Owners()
 	if err != nil {
 		return nil, err
 	}
 	for _, owner := range owners {
-		list, err := m.read.List(ctx, owner)
+		list, err := c.read.List(ctx, owner)
 		if err != nil {
 			return nil, err
 		}
@@ -34,15 +31,13 @@ func (m *Manager) Everybodys(ctx context.Context) (out []sandbox.Sandbox, err er
 
 // Panic takes the network from a sandbox, or from all of its lineage, at once: its egress becomes none, and what is open
 // is cut. It returns the names of those that it was taken from.
-func (m *Manager) Panic(ctx context.Context, owner, name string, lineage bool) (names []string, err error) {
-	if !m.human {
-		return nil, errNotHuman
-	}
-	s, err := m.begun(ctx, owner, name)
+func (h *Human) Panic(ctx context.Context, owner, name string, lineage bool) (names []string, err error) {
+	c := h.begin(h.As(""))
+	s, err := c.begun(ctx, owner, name)
 	if err != nil {
 		return nil, err
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "egress", Owner: owner, Sandbox: name, Mode: egress.None})
+	b, err := c.vet(ctx, policy.Call{Name: "egress", Owner: owner, Sandbox: name, Mode: egress.None})
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +49,7 @@ func (m *Manager) Panic(ctx context.Context, owner, name string, lineage bool) (
 	for boxes := []sandbox.Sandbox{s}; len(boxes) > 0; {
 		errs := make([]error, len(boxes))
 		sideBySide(len(boxes), parallel, func(i int) {
-			_, err := m.setMode(ctx, b, boxes[i], egress.None)
+			_, err := c.setMode(ctx, b, boxes[i], egress.None)
 			if err != nil {
 				errs[i] = fmt.Errorf("sandbox %s: %w", boxes[i].Name, err)
 			}
@@ -70,7 +65,7 @@ func (m *Manager) Panic(ctx context.Context, owner, name string, lineage bool) (
 		if !lineage {
 			break
 		}
-		relatives, err := m.read.Relatives(ctx, s.Owner, s.Lineage)
+		relatives, err := c.read.Relatives(ctx, s.Owner, s.Lineage)
 		if err != nil {
 			return names, errors.Join(append(all, err)...)
 		}
@@ -81,22 +76,9 @@ func (m *Manager) Panic(ctx context.Context, owner, name string, lineage bool) (
 }
 
 // Records returns what is on record, for a human.
-func (m *Manager) Records(q ledger.Query) ([]ledger.Record, error) {
-	if !m.human {
-		return nil, errNotHuman
-	}
-	return m.gate.store.Records(q)
+func (h *Human) Records(q ledger.Query) ([]ledger.Record, error) {
+	return h.gate.store.Records(q)
 }
 
 // RequestsVersion changes whenever a request does.
-func (m *Manager) RequestsVersion() (string, error) { return m.gate.store.Version() }
-
-// GrantFor is how long the grant of a request lasts unless its approver says otherwise, which is what the agent wants where
-// that is less than the policy has, and the longest that it may.
-func (m *Manager) GrantFor(r ledger.Request) (usual, longest time.Duration) {
-	usual, longest = m.gate.policy.Now().For(r.Owner).GrantFor()
-	if wanted := r.Wanted.Duration(); wanted > 0 {
-		usual = min(usual, wanted)
-	}
-	return min(usual, longest), longest
-}
+func (h *Human) RequestsVersion() (string, error) { return h.gate.store.Version() }

@@ -16,10 +16,10 @@ func TestTheRecordSaysWhatWasDone(t *testing.T) {
 	r := a.askFor(t, "c1", "x.example.com", "", 0)
 	_, err := a.human.Approve(t.Context(), manager.Approval{ID: r.ID, Seen: a.seen(t, r.ID), By: "cli, by ann", For: time.Hour, Answer: "go on"})
 	if err == nil {
-		_, err = a.agent.Deny(t.Context(), "me", "c1", []string{"x.example.com", "*.example.net"})
+		_, err = a.agent.Deny(t.Context(), manager.Agent("me"), "c1", []string{"x.example.com", "*.example.net"})
 	}
 	if err == nil {
-		_, err = a.human.SetEgress(t.Context(), "me", "c1", egress.None)
+		_, err = a.human.SetEgress(t.Context(), a.human.As("me"), "c1", egress.None)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -26,9 +26,10 @@ import (
 // asked is a backend with a sandbox "box" and clones of it, a store, and two managers over them: an agent's and a human's.
 type asked struct {
 	*sandboxtest.Memory
-	store        *ledger.Store
-	path         string
-	agent, human *manager.Manager
+	store *ledger.Store
+	path  string
+	agent *manager.Manager
+	human *manager.Human
 }
 
 func newAsked(t *testing.T, rules string) *asked {
@@ -40,14 +41,15 @@ func newAsked(t *testing.T, rules string) *asked {
 	}
 	t.Cleanup(func() { _ = store.Close() })
 	a := &asked{Memory: sandboxtest.NewMemory(), store: store, path: path}
-	a.agent = manager.New(a.Memory, manager.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Policy: sandboxtest.Policy(t, rules), Store: store})
-	a.human = a.agent.AsHuman("test")
-	_, err = a.agent.Create(t.Context(), "me", manager.CreateRequest{Name: "box"})
+	var door manager.Door
+	a.agent, door = manager.NewWithDoor(a.Memory, manager.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Policy: sandboxtest.Policy(t, rules), Store: store})
+	a.human = door.Human("test")
+	_, err = a.agent.Create(t.Context(), manager.Agent("me"), manager.CreateRequest{Name: "box"})
 	if err == nil {
-		_, err = a.agent.CreateCheckpoint(t.Context(), "me", "box", "one", "")
+		_, err = a.agent.CreateCheckpoint(t.Context(), manager.Agent("me"), "box", "one", "")
 	}
 	if err == nil {
-		_, err = a.agent.Clone(t.Context(), "me", manager.CloneRequest{Source: "box:one", Names: []string{"c1", "c2", "c3"}})
+		_, err = a.agent.Clone(t.Context(), manager.Agent("me"), manager.CloneRequest{Source: "box:one", Names: []string{"c1", "c2", "c3"}})
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +59,7 @@ func newAsked(t *testing.T, rules string) *asked {
 
 func (a *asked) reaches(t *testing.T, name, domain string) bool {
 	t.Helper()
-	e, err := a.agent.Egress(t.Context(), "me", name)
+	e, err := a.agent.Egress(t.Context(), manager.Agent("me"), name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +79,7 @@ func (a *asked) seen(t *testing.T, id string) string {
 
 func (a *asked) allow(t *testing.T, name string, domains ...string) manager.AllowResult {
 	t.Helper()
-	got, err := a.agent.Allow(t.Context(), "me", manager.AllowRequest{Name: name, Domains: domains, Reason: "to try"})
+	got, err := a.agent.Allow(t.Context(), manager.Agent("me"), manager.AllowRequest{Name: name, Domains: domains, Reason: "to try"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,15 +99,17 @@ func TestWhatIsNotGrantedUnaskedIsAsked(t *testing.T) {
 	if got := a.allow(t, "c1", "free.example.com"); len(got.Granted)+len(got.Requests) != 0 {
 		t.Errorf("what it has is given or asked again: %+v", got)
 	}
-	if _, err := a.agent.Approve(t.Context(), manager.Approval{ID: id}); err == nil {
+	if _, has := any(a.agent).(interface {
+		Approve(context.Context, manager.Approval) (manager.Approved, error)
+	}); has {
 		t.Fatal("an agent approves")
 	}
-	if _, err := a.agent.WaitRequest(t.Context(), "other", id, 0); !errors.Is(err, ledger.ErrNoRequest) {
+	if _, err := a.agent.WaitRequest(t.Context(), manager.Agent("other"), id, 0); !errors.Is(err, ledger.ErrNoRequest) {
 		t.Errorf("another owner sees it: %v", err)
 	}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if r, err := a.agent.WaitRequest(t.Context(), "me", id, 10*time.Second); err != nil || r.State != ledger.RequestGranted {
+		if r, err := a.agent.WaitRequest(t.Context(), manager.Agent("me"), id, 10*time.Second); err != nil || r.State != ledger.RequestGranted {
 			t.Errorf("who waits hears %+v, %v", r, err)
 		}
 	})
@@ -139,7 +143,7 @@ func TestScopesOfAGrant(t *testing.T) {
 	if got, err := a.human.Approve(t.Context(), manager.Approval{ID: once.ID, Seen: a.human.Digest(once), Scope: policy.Once}); err != nil || len(got.Names) != 1 {
 		t.Errorf("once: %+v, %v", got, err)
 	}
-	e, err := a.agent.Egress(t.Context(), "me", "c1")
+	e, err := a.agent.Egress(t.Context(), manager.Agent("me"), "c1")
 	if err != nil || !slices.ContainsFunc(e.Rules, func(g egress.Grant) bool { return g.Once == once.ID && !g.Until.IsZero() }) {
 		t.Errorf("%+v, %v", e.Rules, err)
 	}
@@ -170,13 +174,13 @@ func TestARefusalStandsAndReleases(t *testing.T) {
 func TestWhatAHumanTookNoAgentTakesBack(t *testing.T) {
 	a := newAsked(t, "[egress]\nallow = [\"free.example.com\"]\nmodes = [\"allowlist\"]\nnever = [\"never.example.com\"]")
 	a.allow(t, "box", "free.example.com")
-	if _, err := a.human.Deny(t.Context(), "me", "box", []string{"*.example.com"}); err != nil {
+	if _, err := a.human.Deny(t.Context(), a.human.As("me"), "box", []string{"*.example.com"}); err != nil {
 		t.Fatal(err)
 	}
 	if got := a.allow(t, "box", "free.example.com"); len(got.Granted) != 0 && a.reaches(t, "box", "free.example.com") {
 		t.Errorf("an agent undid it: %+v", got)
 	}
-	if _, err := a.human.Allow(t.Context(), "me", manager.AllowRequest{Name: "box", Domains: []string{"never.example.com"}}); !errors.Is(err, sandbox.ErrDenied) {
+	if _, err := a.human.Allow(t.Context(), a.human.As("me"), manager.AllowRequest{Name: "box", Domains: []string{"never.example.com"}}); !errors.Is(err, sandbox.ErrDenied) {
 		t.Errorf("never, by a human: %v", err)
 	}
 }
@@ -184,7 +188,7 @@ func TestWhatAHumanTookNoAgentTakesBack(t *testing.T) {
 func TestARequestWhoseSandboxIsGone(t *testing.T) {
 	a := newAsked(t, "")
 	r := a.allow(t, "c1", "x.example.com").Requests[0]
-	if _, err := a.agent.Destroy(t.Context(), "me", []string{"c1", "c2", "c3"}); err != nil {
+	if _, err := a.agent.Destroy(t.Context(), manager.Agent("me"), []string{"c1", "c2", "c3"}); err != nil {
 		t.Fatal(err)
 	}
 	if r, err := a.human.Request(r.ID); err != nil || r.State != ledger.RequestOpen {
@@ -226,7 +230,8 @@ func TestAGrantIsBroughtToAllOrToNone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	broken := manager.New(&failing{a.Memory, c2.ID}, manager.Defaults{Store: a.store}).AsHuman("test")
+	_, door := manager.NewWithDoor(&failing{a.Memory, c2.ID}, manager.Defaults{Store: a.store})
+	broken := door.Human("test")
 	if _, err := broken.Approve(t.Context(), manager.Approval{ID: r.ID, Seen: a.human.Digest(r), Scope: policy.ThisLineage}); err == nil || !strings.Contains(err.Error(), "none has it") {
 		t.Errorf("%v", err)
 	}
@@ -242,16 +247,16 @@ func TestAGrantIsBroughtToAllOrToNone(t *testing.T) {
 
 func TestNewSandboxesAsk(t *testing.T) {
 	a := newAsked(t, "[egress]\nallow = [\"free.example.com\"]")
-	box, err := a.agent.Create(t.Context(), "me", manager.CreateRequest{Name: "new", Allow: []string{"free.example.com", "asked.example.com"}})
+	box, err := a.agent.Create(t.Context(), manager.Agent("me"), manager.CreateRequest{Name: "new", Allow: []string{"free.example.com", "asked.example.com"}})
 	if err != nil || len(box.Requests) != 1 || !a.reaches(t, "new", "free.example.com") || a.reaches(t, "new", "asked.example.com") {
 		t.Fatalf("%+v, %v", box, err)
 	}
-	clones, err := a.agent.Clone(t.Context(), "me", manager.CloneRequest{Source: "box:one", Count: 2, Allow: []string{"asked.example.com"}})
+	clones, err := a.agent.Clone(t.Context(), manager.Agent("me"), manager.CloneRequest{Source: "box:one", Count: 2, Allow: []string{"asked.example.com"}})
 	if err != nil || clones[0].Err != nil || len(clones[0].Sandbox.Requests) != 1 || clones[0].Sandbox.Requests[0] != clones[1].Sandbox.Requests[0] || a.reaches(t, clones[0].Name, "asked.example.com") {
 		t.Fatalf("%+v, %v", clones, err)
 	}
 	mute := manager.New(a.Memory, manager.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist})
-	if _, err := mute.Create(t.Context(), "me", manager.CreateRequest{Name: "mute", Allow: []string{"asked.example.com"}}); err == nil {
+	if _, err := mute.Create(t.Context(), manager.Agent("me"), manager.CreateRequest{Name: "mute", Allow: []string{"asked.example.com"}}); err == nil {
 		t.Error("with nobody to ask it is made")
 	}
 	if _, err := a.Get(t.Context(), "me", "mute"); !errors.Is(err, sandbox.ErrNotFound) {
@@ -347,17 +352,17 @@ func TestWhatIsNeverGrantedIsDeniedInNewSandboxes(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := manager.New(sandboxtest.NewMemory(), manager.Defaults{Image: sandboxtest.Image, Egress: egress.Agent, Presets: presets, Policy: sandboxtest.Policy(t, "[egress]\nnever = [\"api.openai.com\"]")})
-	if _, err := m.Create(t.Context(), "me", manager.CreateRequest{Name: "box"}); err != nil {
+	if _, err := m.Create(t.Context(), manager.Agent("me"), manager.CreateRequest{Name: "box"}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.CreateCheckpoint(t.Context(), "me", "box", "one", ""); err != nil {
+	if _, err := m.CreateCheckpoint(t.Context(), manager.Agent("me"), "box", "one", ""); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := m.Clone(t.Context(), "me", manager.CloneRequest{Source: "box:one", Names: []string{"copy"}}); err != nil || got[0].Err != nil {
+	if got, err := m.Clone(t.Context(), manager.Agent("me"), manager.CloneRequest{Source: "box:one", Names: []string{"copy"}}); err != nil || got[0].Err != nil {
 		t.Fatal(got, err)
 	}
 	for _, name := range []string{"box", "copy"} {
-		e, err := m.Egress(t.Context(), "me", name)
+		e, err := m.Egress(t.Context(), manager.Agent("me"), name)
 		if err != nil {
 			t.Fatal(err)
 		}

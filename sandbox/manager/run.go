@@ -14,27 +14,28 @@ import (
 )
 
 // StartRun starts a command in the background and returns the ID of its run.
-func (m *Manager) StartRun(ctx context.Context, owner string, r ExecRequest) (id string, err error) {
+func (m *Manager) StartRun(ctx context.Context, caller Caller, r ExecRequest) (id string, err error) {
+	c := m.begin(caller)
 	if err := r.check(MaxRunTimeout); err != nil {
 		return "", err
 	}
 	if r.Timeout == 0 {
-		r.Timeout = min(m.gate.policy.Now().For(owner).MaxExec(), MaxRunTimeout)
+		r.Timeout = min(c.rules(c.Owner).MaxExec(), MaxRunTimeout)
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "exec", Owner: owner, Sandbox: r.Name, Exec: r.Timeout, Root: r.root()})
+	b, err := c.vet(ctx, policy.Call{Name: "exec", Owner: c.Owner, Sandbox: r.Name, Exec: r.Timeout, Root: r.root()})
 	if err != nil {
 		return "", err
 	}
-	s, err := m.get(ctx, owner, r.Name)
+	s, err := c.get(ctx, c.Owner, r.Name)
 	if err != nil {
 		return "", err
 	}
-	run, err := b.StartRun(ctx, s.ID, r.command(ctx), r.Timeout)
+	run, err := b.StartRun(ctx, s.ID, r.command(c.Caller.Call), r.Timeout)
 	if err != nil {
 		return "", err
 	}
 	id = r.Name + "." + run
-	m.record(ctx, ledger.Record{Kind: ledger.Executed, Owner: owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: "exec", Target: r.text(), Detail: "begun, in the background, as " + id})
+	c.record(ledger.Record{Kind: ledger.Executed, Owner: c.Owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: "exec", Target: r.text(), Detail: "begun, in the background, as " + id})
 	return id, nil
 }
 
@@ -56,7 +57,8 @@ type RunResult struct {
 }
 
 // WaitRun returns a run once it has ended, or after a time.
-func (m *Manager) WaitRun(ctx context.Context, owner string, r WaitRequest) (RunResult, error) {
+func (m *Manager) WaitRun(ctx context.Context, caller Caller, r WaitRequest) (RunResult, error) {
+	c := m.begin(caller)
 	name, run, _ := strings.Cut(r.ID, ".")
 	if sandbox.CheckName(name[strings.LastIndex(name, "/")+1:]) != nil || !runRule.MatchString(run) {
 		return RunResult{}, fmt.Errorf("id %s is %w: give one that exec or another tool answered as its operation", sandbox.Quote(r.ID), sandbox.ErrInvalid)
@@ -67,11 +69,11 @@ func (m *Manager) WaitRun(ctx context.Context, owner string, r WaitRequest) (Run
 			return RunResult{}, fmt.Errorf("cursor %s is %w: give one that wait answered", sandbox.Quote(r.Cursor), sandbox.ErrInvalid)
 		}
 	}
-	b, err := m.vet(ctx, policy.Call{Name: "wait", Owner: owner, Sandbox: name})
+	b, err := c.vet(ctx, policy.Call{Name: "wait", Owner: c.Owner, Sandbox: name})
 	if err != nil {
 		return RunResult{}, err
 	}
-	s, err := m.get(ctx, owner, name)
+	s, err := c.get(ctx, c.Owner, name)
 	if err != nil {
 		return RunResult{}, err
 	}
@@ -100,8 +102,8 @@ func (m *Manager) WaitRun(ctx context.Context, owner string, r WaitRequest) (Run
 	}
 	out.Cursor = cursor(atOut, atErr)
 	out.Denied = b.denials(ctx, s.ID, got.Started)
-	if got.State == sandbox.RunEnded && m.gate.first(r.ID) {
-		m.record(ctx, ledger.Record{Kind: ledger.Executed, Owner: owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: "exec", Detail: "ended: " + r.ID, Code: &got.ExitCode, Duration: out.Duration})
+	if got.State == sandbox.RunEnded && c.gate.first(r.ID) {
+		c.record(ledger.Record{Kind: ledger.Executed, Owner: c.Owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: "exec", Detail: "ended: " + r.ID, Code: &got.ExitCode, Duration: out.Duration})
 	}
 	return out, nil
 }

@@ -9,7 +9,7 @@ import (
 
 // whose tells which sandbox a caller means: NAME is one of their own, and OWNER/NAME one of somebody who shares with them.
 // What isn't shared is not there.
-func (m *Manager) whose(caller, name string) (owner, own string, err error) {
+func (c *call) whose(caller, name string) (owner, own string, err error) {
 	owner, own, other := strings.Cut(name, "/")
 	if !other {
 		owner, own = caller, name
@@ -17,7 +17,7 @@ func (m *Manager) whose(caller, name string) (owner, own string, err error) {
 	if err := sandbox.CheckName(own); err != nil {
 		return "", "", err
 	}
-	if !m.human && !m.gate.policy.Now().Shares(owner, caller) {
+	if !c.human && !c.set.Shares(owner, caller) {
 		return "", "", fmt.Errorf("sandbox %s %w: it is somebody else's, or nobody's", sandbox.Quote(name), sandbox.ErrNotFound)
 	}
 	return owner, own, nil

@@ -15,14 +15,14 @@ import (
 func TestOnlyWhatThePolicySharesIsAnothersToUse(t *testing.T) {
 	m := manager.New(sandboxtest.NewMemory(), manager.Defaults{Image: sandboxtest.Image, Egress: egress.None, Policy: sandboxtest.Policy(t, "[owners.ci.share]\nwith = [\"alice\"]")})
 	for _, owner := range []string{"ci", "alice", "bob"} {
-		if _, err := m.Create(t.Context(), owner, manager.CreateRequest{Name: "box"}); err != nil {
+		if _, err := m.Create(t.Context(), manager.Agent(owner), manager.CreateRequest{Name: "box"}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := m.CreateCheckpoint(t.Context(), owner, "box", "one", ""); err != nil {
+		if _, err := m.CreateCheckpoint(t.Context(), manager.Agent(owner), "box", "one", ""); err != nil {
 			t.Fatal(err)
 		}
 	}
-	list, err := m.List(t.Context(), "alice", manager.ListRequest{})
+	list, err := m.List(t.Context(), manager.Agent("alice"), manager.ListRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,42 +33,42 @@ func TestOnlyWhatThePolicySharesIsAnothersToUse(t *testing.T) {
 	if diff := cmp.Diff([][2]string{{"alice", "box"}, {"ci", "ci/box"}}, names); diff != "" {
 		t.Errorf("owners and names (-want +got):\n%s", diff)
 	}
-	if list, err := m.List(t.Context(), "alice", manager.ListRequest{After: "box"}); err != nil || len(list.Sandboxes) != 1 {
+	if list, err := m.List(t.Context(), manager.Agent("alice"), manager.ListRequest{After: "box"}); err != nil || len(list.Sandboxes) != 1 {
 		t.Errorf("%+v, %v", list, err)
 	}
-	if list, err := m.List(t.Context(), "ci", manager.ListRequest{}); err != nil || len(list.Sandboxes) != 1 {
+	if list, err := m.List(t.Context(), manager.Agent("ci"), manager.ListRequest{}); err != nil || len(list.Sandboxes) != 1 {
 		t.Errorf("who shares sees others': %+v, %v", list, err)
 	}
-	if got, err := m.Exec(t.Context(), "alice", manager.ExecRequest{Name: "ci/box", Shell: "echo hi"}); err != nil || got.Stdout != "hi\n" {
+	if got, err := m.Exec(t.Context(), manager.Agent("alice"), manager.ExecRequest{Name: "ci/box", Shell: "echo hi"}); err != nil || got.Stdout != "hi\n" {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if got, err := m.Clone(t.Context(), "alice", manager.CloneRequest{Source: "ci/box:one"}); err != nil || got[0].Err != nil || got[0].Sandbox.Owner != "alice" {
+	if got, err := m.Clone(t.Context(), manager.Agent("alice"), manager.CloneRequest{Source: "ci/box:one"}); err != nil || got[0].Err != nil || got[0].Sandbox.Owner != "alice" {
 		t.Errorf("%+v, %v", got, err)
 	}
 	// What isn't shared is not there, in whatever way it is named.
 	for what, do := range map[string]func() error{
 		"exec": func() error {
-			_, err := m.Exec(t.Context(), "alice", manager.ExecRequest{Name: "bob/box", Shell: "true"})
+			_, err := m.Exec(t.Context(), manager.Agent("alice"), manager.ExecRequest{Name: "bob/box", Shell: "true"})
 			return err
 		},
 		"read": func() error {
-			_, err := m.ReadFile(t.Context(), "alice", manager.ReadRequest{Name: "bob/box", Path: "/etc/hostname"})
+			_, err := m.ReadFile(t.Context(), manager.Agent("alice"), manager.ReadRequest{Name: "bob/box", Path: "/etc/hostname"})
 			return err
 		},
 		"clone": func() error {
-			_, err := m.Clone(t.Context(), "alice", manager.CloneRequest{Source: "bob/box:one"})
+			_, err := m.Clone(t.Context(), manager.Agent("alice"), manager.CloneRequest{Source: "bob/box:one"})
 			return err
 		},
 		"copy": func() error {
-			_, err := m.Create(t.Context(), "alice", manager.CreateRequest{From: "bob/box:one"})
+			_, err := m.Create(t.Context(), manager.Agent("alice"), manager.CreateRequest{From: "bob/box:one"})
 			return err
 		},
 		"the way back": func() error {
-			_, err := m.Exec(t.Context(), "ci", manager.ExecRequest{Name: "alice/box", Shell: "true"})
+			_, err := m.Exec(t.Context(), manager.Agent("ci"), manager.ExecRequest{Name: "alice/box", Shell: "true"})
 			return err
 		},
 		"two owners": func() error {
-			_, err := m.Exec(t.Context(), "alice", manager.ExecRequest{Name: "ci/bob/box", Shell: "true"})
+			_, err := m.Exec(t.Context(), manager.Agent("alice"), manager.ExecRequest{Name: "ci/bob/box", Shell: "true"})
 			return err
 		},
 	} {
@@ -76,13 +76,13 @@ func TestOnlyWhatThePolicySharesIsAnothersToUse(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if d, err := m.Destroy(t.Context(), "alice", []string{"bob/box", "ci/box"}); err != nil || len(d.Missing) != 1 || d.Missing[0] != "bob/box" || len(d.Gone) != 1 {
+	if d, err := m.Destroy(t.Context(), manager.Agent("alice"), []string{"bob/box", "ci/box"}); err != nil || len(d.Missing) != 1 || d.Missing[0] != "bob/box" || len(d.Gone) != 1 {
 		t.Errorf("%+v, %v", d, err)
 	}
-	if list, err := m.List(t.Context(), "bob", manager.ListRequest{}); err != nil || len(list.Sandboxes) != 1 {
+	if list, err := m.List(t.Context(), manager.Agent("bob"), manager.ListRequest{}); err != nil || len(list.Sandboxes) != 1 {
 		t.Errorf("bob's is %+v, %v", list, err)
 	}
-	if _, err := m.Create(t.Context(), "alice", manager.CreateRequest{Name: "ci/new"}); !errors.Is(err, sandbox.ErrInvalid) {
+	if _, err := m.Create(t.Context(), manager.Agent("alice"), manager.CreateRequest{Name: "ci/new"}); !errors.Is(err, sandbox.ErrInvalid) {
 		t.Errorf("made for another: %v", err)
 	}
 }

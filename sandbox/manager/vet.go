@@ -138,39 +138,6 @@ type Trial struct{ policy.Verdict }
 // Error says the verdict.
 func (t Trial) Error() string { return "the verdict is " + string(t.Decision) }
 
-// AsHuman returns a Manager for calls that a human makes, by a channel that no agent has: what agents would have to ask
-// a human for is theirs to do.
-// channel names it on record.
-func (m *Manager) AsHuman(channel string) *Manager {
-	human := *m
-	human.human, human.channel = true, channel
-	return &human
-}
-
-// Proven returns a Manager for calls of a human who has shown what the policy's level of approval asks for. Whoever calls it
-// has checked that: see Prove.
-func (m *Manager) Proven() *Manager {
-	proven := *m
-	proven.proven = true
-	return &proven
-}
-
-// Prove checks a passphrase where the policy asks for one, and returns a Manager for calls that need it. At the level of
-// passkeys no passphrase will do.
-func (m *Manager) Prove(passphrase string) (*Manager, error) {
-	switch level := m.Approval(); level {
-	case policy.Terminal:
-		return m, nil
-	case policy.Passphrase:
-		if err := m.Approver().CheckPassphrase(passphrase); err != nil {
-			return nil, err
-		}
-		return m.Proven(), nil
-	default:
-		return nil, fmt.Errorf("%w: the policy asks for a %s, which the page takes", approver.ErrProof, level)
-	}
-}
-
 // Approval is what the policy asks of who approves.
 func (m *Manager) Approval() policy.Approval { return m.gate.policy.Now().Approval() }
 
@@ -180,43 +147,36 @@ func (m *Manager) Approver() *approver.Approver { return approver.Beside(m.gate.
 // widens tells whether a human's call gives a sandbox more than it had.
 func widens(c policy.Call) bool { return len(c.Domains) > 0 || c.Mode != "" && c.Mode != egress.None }
 
-// Trial returns a Manager whose calls end before they do anything, with a Trial for an error.
-func (m *Manager) Trial() *Manager {
-	trial := *m
-	trial.trial = true
-	return &trial
-}
-
 // vet puts a call to the policy, and returns the backend to carry it out. All that the Manager has a backend do goes
 // through here, but for what servers do by themselves. What it takes of the owner's quota is set aside until the permit's
 // done, which the caller of such a call must see to.
-func (m *Manager) vet(ctx context.Context, c policy.Call) (*permit, error) {
-	c.Human = m.human
-	g := m.gate
-	if m.human && !m.trial && !m.proven && widens(c) && m.Approval() != policy.Terminal {
-		return nil, fmt.Errorf("%w: the policy asks for a %s of who approves", approver.ErrProof, m.Approval())
+func (c *call) vet(ctx context.Context, ask policy.Call) (*permit, error) {
+	ask.Human = c.human
+	g := c.gate
+	if c.human && !c.Trial && !c.proven && widens(ask) && c.set.Approval() != policy.Terminal {
+		return nil, fmt.Errorf("%w: the policy asks for a %s of who approves", approver.ErrProof, c.set.Approval())
 	}
-	takes := policy.Usage{Sandboxes: c.Sandboxes, Checkpoints: c.Checkpoints, CPU: c.CPU, Memory: c.Memory, Disk: c.Disk}
+	takes := policy.Usage{Sandboxes: ask.Sandboxes, Checkpoints: ask.Checkpoints, CPU: ask.CPU, Memory: ask.Memory, Disk: ask.Disk}
 	if takes != (policy.Usage{}) {
 		g.taking.Lock()
 		defer g.taking.Unlock()
 	}
-	c.Usage = func() (policy.Usage, error) { return m.usage(ctx, c) }
-	v, err := g.policy.Vet(c)
-	if !m.trial {
-		m.record(ctx, decision(c, v, err))
+	ask.Usage = func() (policy.Usage, error) { return c.usage(ctx, ask) }
+	v, err := c.set.Vet(ask)
+	if !c.Trial {
+		c.record(decision(ask, v, err))
 	}
 	switch {
 	case err != nil:
 		return nil, err
-	case m.trial:
+	case c.Trial:
 		return nil, Trial{v}
 	case v.Decision == policy.Deny:
 		return nil, fault.Errorf(sandbox.ErrDenied, v.Hint, "%s (%s): %s", sandbox.ErrDenied, v.Rule, v.Reason)
 	}
 	p := &permit{Backend: g.backend, verdict: v, gate: g}
 	if takes != (policy.Usage{}) {
-		p.takes = &reservation{owner: c.Owner, takes: takes, names: map[string]bool{}}
+		p.takes = &reservation{owner: ask.Owner, takes: takes, names: map[string]bool{}}
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.reserved = append(g.reserved, p.takes)
@@ -225,7 +185,7 @@ func (m *Manager) vet(ctx context.Context, c policy.Call) (*permit, error) {
 }
 
 // unvetted is a permit for what no call asks for: a human's answer, or the policy's own.
-func (m *Manager) unvetted() *permit { return &permit{Backend: m.gate.backend, gate: m.gate} }
+func (c *call) unvetted() *permit { return &permit{Backend: c.gate.backend, gate: c.gate} }
 
 // decision is the record of a verdict.
 func decision(c policy.Call, v policy.Verdict, err error) ledger.Record {
@@ -249,30 +209,25 @@ func decision(c policy.Call, v policy.Verdict, err error) ledger.Record {
 	return r
 }
 
-// record puts something down about the call that ctx belongs to.
-func (m *Manager) record(ctx context.Context, r ledger.Record) {
-	r.Channel, r.Call = m.channel, ledger.CallID(ctx)
-	m.gate.store.Add(r)
-}
-
 // Permit vets a call that needs no backend.
-func (m *Manager) Permit(ctx context.Context, owner, name string) error {
-	_, err := m.vet(ctx, policy.Call{Name: name, Owner: owner})
+func (m *Manager) Permit(ctx context.Context, caller Caller, name string) error {
+	c := m.begin(caller)
+	_, err := c.vet(ctx, policy.Call{Name: name, Owner: c.Owner})
 	return err
 }
 
 // usage counts what the owner of a call has, with what calls under way have set aside.
-func (m *Manager) usage(ctx context.Context, c policy.Call) (u policy.Usage, err error) {
+func (c *call) usage(ctx context.Context, ask policy.Call) (u policy.Usage, err error) {
 	making := map[string]bool{}
-	m.gate.mu.Lock()
-	for _, r := range m.gate.reserved {
-		if r.owner == c.Owner {
+	c.gate.mu.Lock()
+	for _, r := range c.gate.reserved {
+		if r.owner == ask.Owner {
 			add(&u, r.takes)
 			maps.Copy(making, r.names)
 		}
 	}
-	m.gate.mu.Unlock()
-	list, err := m.read.List(ctx, c.Owner)
+	c.gate.mu.Unlock()
+	list, err := c.read.List(ctx, ask.Owner)
 	if err != nil {
 		return u, err
 	}
@@ -281,14 +236,14 @@ func (m *Manager) usage(ctx context.Context, c policy.Call) (u policy.Usage, err
 			add(&u, policy.Usage{Sandboxes: 1, CPU: s.Limits.CPU, Memory: s.Limits.Memory, Disk: s.Limits.Disk})
 		}
 	}
-	costs := c.Disk > 0 && m.read.CheckpointsCost(ctx)
-	if c.Checkpoints == 0 && !costs {
+	costs := ask.Disk > 0 && c.read.CheckpointsCost(ctx)
+	if ask.Checkpoints == 0 && !costs {
 		return u, nil
 	}
 	counts, errs := make([]int, len(list)), make([]error, len(list))
 	disk := make([]int64, len(list))
 	sideBySide(len(list), parallel, func(i int) {
-		have, err := m.read.Checkpoints(ctx, list[i].ID)
+		have, err := c.read.Checkpoints(ctx, list[i].ID)
 		for _, c := range have {
 			disk[i] += c.Cost
 		}

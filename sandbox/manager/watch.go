@@ -146,8 +146,8 @@ func (m *Manager) held(ctx context.Context, counts *counts, c sandbox.Connection
 	if ours, err := m.gate.store.Knows(c.Owner); err != nil || !ours {
 		return err
 	}
-	now := m.gate.policy.Now()
-	v, err := now.Vet(policy.Call{Name: "allow_domain", Owner: c.Owner, Sandbox: c.Sandbox, Domains: []egress.Rule{rule}})
+	by := m.begin(Agent(c.Owner))
+	v, err := by.set.Vet(policy.Call{Name: "allow_domain", Owner: c.Owner, Sandbox: c.Sandbox, Domains: []egress.Rule{rule}})
 	if err != nil {
 		return err
 	}
@@ -157,9 +157,9 @@ func (m *Manager) held(ctx context.Context, counts *counts, c sandbox.Connection
 		return errors.Join(err, refuse())
 	}
 	if v.Decision == policy.Allow && !s.Denied(rule) {
-		_, err := m.change(ctx, m.unvetted(), s, m.terms(c.Owner, "policy, egress.allow", 0), []egress.Rule{rule})
+		_, err := by.change(ctx, by.unvetted(), s, by.terms(c.Owner, "policy, egress.allow", 0), []egress.Rule{rule})
 		if err == nil {
-			m.fired(ctx, s, []egress.Rule{rule})
+			by.fired(ctx, s, []egress.Rule{rule})
 		}
 		return errors.Join(err, refuse()) // it passes already, when it was granted
 	}
@@ -167,7 +167,7 @@ func (m *Manager) held(ctx context.Context, counts *counts, c sandbox.Connection
 	if err != nil {
 		return errors.Join(err, refuse())
 	}
-	hold := now.For(c.Owner).Hold()
+	hold := by.rules(c.Owner).Hold()
 	if present = present && hold > 0; present {
 		err = m.gate.backend.Hold(ctx, c.ID, c.Domain, c.Port, hold)
 	}

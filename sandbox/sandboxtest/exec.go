@@ -116,7 +116,7 @@ func execStreams(t *testing.T, s Subject, box sandbox.Sandbox) {
 	}
 	m := manager.New(s, manager.Defaults{})
 	line := "x=0123456789; for i in 1 2 3 4 5 6 7; do x=$x$x$x$x; done; echo first; echo $x; printf 'last\\377\\376'"
-	r, err := m.Exec(t.Context(), s.Owner, manager.ExecRequest{Name: "box", Shell: line})
+	r, err := m.Exec(t.Context(), manager.Agent(s.Owner), manager.ExecRequest{Name: "box", Shell: line})
 	if err != nil || !r.Truncated || len(r.Stdout) > 25_000 || !strings.HasPrefix(r.Stdout, "first\n0123") || !strings.HasSuffix(r.Stdout, "789\nlast\uFFFD") ||
 		!strings.Contains(r.Stdout, "bytes cut here") {
 		t.Errorf("%d bytes, %.60q ... %q, %v", len(r.Stdout), r.Stdout, r.Stdout[max(0, len(r.Stdout)-30):], err)

@@ -29,7 +29,7 @@ func filesReadAndWritten(t *testing.T, s Subject, box sandbox.Sandbox) {
 	write := func(r manager.WriteRequest) manager.WriteResult {
 		t.Helper()
 		r.Name = "box"
-		got, err := m.WriteFile(t.Context(), s.Owner, r)
+		got, err := m.WriteFile(t.Context(), manager.Agent(s.Owner), r)
 		if err != nil {
 			t.Fatalf("write %s: %v", r.Path, err)
 		}
@@ -38,7 +38,7 @@ func filesReadAndWritten(t *testing.T, s Subject, box sandbox.Sandbox) {
 	read := func(r manager.ReadRequest) manager.ReadResult {
 		t.Helper()
 		r.Name = "box"
-		got, err := m.ReadFile(t.Context(), s.Owner, r)
+		got, err := m.ReadFile(t.Context(), manager.Agent(s.Owner), r)
 		if err != nil {
 			t.Fatalf("read %s: %v", r.Path, err)
 		}
@@ -80,7 +80,7 @@ func filesReadAndWritten(t *testing.T, s Subject, box sandbox.Sandbox) {
 		bytes[i] = byte(i * 7)
 	}
 	write(manager.WriteRequest{Path: "binary", Content: bytes, Mode: 0o755})
-	if _, err := m.ReadFile(t.Context(), s.Owner, manager.ReadRequest{Name: "box", Path: "binary"}); !errors.Is(err, sandbox.ErrInvalid) || !strings.Contains(view.Error(err, view.Agent), "base64") {
+	if _, err := m.ReadFile(t.Context(), manager.Agent(s.Owner), manager.ReadRequest{Name: "box", Path: "binary"}); !errors.Is(err, sandbox.ErrInvalid) || !strings.Contains(view.Error(err, view.Agent), "base64") {
 		t.Errorf("bytes read as text: %v", err)
 	}
 	var back []byte
@@ -115,14 +115,14 @@ func filesEdited(t *testing.T, s Subject, box sandbox.Sandbox) {
 	m := manager.New(s, manager.Defaults{})
 	write := func(p, content string) {
 		t.Helper()
-		if _, err := m.WriteFile(t.Context(), s.Owner, manager.WriteRequest{Name: "box", Path: p, Content: []byte(content), Mode: 0o750}); err != nil {
+		if _, err := m.WriteFile(t.Context(), manager.Agent(s.Owner), manager.WriteRequest{Name: "box", Path: p, Content: []byte(content), Mode: 0o750}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	write("a", "x = 1\ny = 1\n")
 	edit := func(r manager.EditRequest) (int, error) {
 		r.Name, r.Path = "box", "a"
-		_, n, err := m.EditFile(t.Context(), s.Owner, r)
+		_, n, err := m.EditFile(t.Context(), manager.Agent(s.Owner), r)
 		return n, err
 	}
 	if n, err := edit(manager.EditRequest{Old: "x = 1", New: "x = $1\\n"}); err != nil || n != 1 {
@@ -148,7 +148,7 @@ func filesEdited(t *testing.T, s Subject, box sandbox.Sandbox) {
 	if got := s.output(t, box.ID, "cat a"); got != "x = $2\\n\ny = 2" {
 		t.Errorf("it is now %q", got)
 	}
-	page, err := m.ListFiles(t.Context(), s.Owner, manager.FilesRequest{Name: "box", Path: "."})
+	page, err := m.ListFiles(t.Context(), manager.Agent(s.Owner), manager.FilesRequest{Name: "box", Path: "."})
 	i := -1
 	for n, e := range page.Entries {
 		if e.Path == "a" {
@@ -188,7 +188,7 @@ func filesMissing(t *testing.T, s Subject, _ sandbox.Sandbox) {
 			return copyError(m, s, t, manager.CopyRequest{Out: true, HostPath: "../x", Path: "/etc/hostname"})
 		}, sandbox.ErrDenied, host},
 		"copy of no sandbox": {func() error {
-			_, err := m.CopyFiles(t.Context(), s.Owner, manager.CopyRequest{Name: "absent", HostPath: ".", Path: "x"})
+			_, err := m.CopyFiles(t.Context(), manager.Agent(s.Owner), manager.CopyRequest{Name: "absent", HostPath: ".", Path: "x"})
 			return err
 		}, sandbox.ErrNotFound, "there are: box"},
 	} {
@@ -205,31 +205,31 @@ func filesMissing(t *testing.T, s Subject, _ sandbox.Sandbox) {
 }
 
 func readError(m *manager.Manager, s Subject, t *testing.T, p string) error {
-	_, err := m.ReadFile(t.Context(), s.Owner, manager.ReadRequest{Name: "box", Path: p})
+	_, err := m.ReadFile(t.Context(), manager.Agent(s.Owner), manager.ReadRequest{Name: "box", Path: p})
 	return err
 }
 
 func writeError(m *manager.Manager, s Subject, t *testing.T, p string) error {
-	_, err := m.WriteFile(t.Context(), s.Owner, manager.WriteRequest{Name: "box", Path: p, Content: []byte("x")})
+	_, err := m.WriteFile(t.Context(), manager.Agent(s.Owner), manager.WriteRequest{Name: "box", Path: p, Content: []byte("x")})
 	return err
 }
 
 func listError(m *manager.Manager, s Subject, t *testing.T, r manager.FilesRequest) error {
 	r.Name = "box"
-	_, err := m.ListFiles(t.Context(), s.Owner, r)
+	_, err := m.ListFiles(t.Context(), manager.Agent(s.Owner), r)
 	return err
 }
 
 func copyError(m *manager.Manager, s Subject, t *testing.T, r manager.CopyRequest) error {
 	r.Name = "box"
-	_, err := m.CopyFiles(t.Context(), s.Owner, r)
+	_, err := m.CopyFiles(t.Context(), manager.Agent(s.Owner), r)
 	return err
 }
 
 func filesListed(t *testing.T, s Subject, box sandbox.Sandbox) {
 	m := manager.New(s, manager.Defaults{})
 	for _, p := range []string{"/d/a.go", "/d/b/c.go", "/d/b/c.txt", "/d/b/d/e.go", "/d/z"} {
-		if _, err := m.WriteFile(t.Context(), s.Owner, manager.WriteRequest{Name: "box", Path: p, Content: []byte("xy")}); err != nil {
+		if _, err := m.WriteFile(t.Context(), manager.Agent(s.Owner), manager.WriteRequest{Name: "box", Path: p, Content: []byte("xy")}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -244,7 +244,7 @@ func filesListed(t *testing.T, s Subject, box sandbox.Sandbox) {
 	list := func(r manager.FilesRequest) (names string, next string) {
 		t.Helper()
 		r.Name, r.Path = "box", "/d"
-		page, err := m.ListFiles(t.Context(), s.Owner, r)
+		page, err := m.ListFiles(t.Context(), manager.Agent(s.Owner), r)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -304,11 +304,11 @@ func filesCopied(t *testing.T, s Subject, box sandbox.Sandbox) {
 	must(os.WriteFile(filepath.Join(host, "src/deep/secret"), []byte("s"), 0o600))
 	must(os.Symlink("run.sh", filepath.Join(host, "src/link")))
 	must(os.Symlink("/etc/passwd", filepath.Join(host, "src/out")))
-	got, err := m.CopyFiles(t.Context(), s.Owner, manager.CopyRequest{Name: "box", HostPath: "src", Path: "work/src"})
+	got, err := m.CopyFiles(t.Context(), manager.Agent(s.Owner), manager.CopyRequest{Name: "box", HostPath: "src", Path: "work/src"})
 	if err != nil || got.Files != 4 || got.Bytes != 12 || got.Path != "/home/pixel/work/src" {
 		t.Fatalf("copied in %+v, %v", got, err)
 	}
-	page, err := m.ListFiles(t.Context(), s.Owner, manager.FilesRequest{Name: "box", Path: "work", Depth: 9})
+	page, err := m.ListFiles(t.Context(), manager.Agent(s.Owner), manager.FilesRequest{Name: "box", Path: "work", Depth: 9})
 	must(err)
 	var text string
 	for _, e := range page.Entries {
@@ -320,10 +320,10 @@ func filesCopied(t *testing.T, s Subject, box sandbox.Sandbox) {
 	}
 	// A file goes into a folder that is there, and over what is there; a link in its way is not written through.
 	must(os.WriteFile(filepath.Join(host, "one"), []byte("new"), 0o644))
-	if got, err := m.CopyFiles(t.Context(), s.Owner, manager.CopyRequest{Name: "box", HostPath: filepath.Join(host, "one"), Path: "work"}); err != nil || got.Path != "/home/pixel/work/one" {
+	if got, err := m.CopyFiles(t.Context(), manager.Agent(s.Owner), manager.CopyRequest{Name: "box", HostPath: filepath.Join(host, "one"), Path: "work"}); err != nil || got.Path != "/home/pixel/work/one" {
 		t.Errorf("into a folder: %+v, %v", got, err)
 	}
-	if _, err := m.CopyFiles(t.Context(), s.Owner, manager.CopyRequest{Name: "box", HostPath: "one", Path: "work/src/link"}); err != nil {
+	if _, err := m.CopyFiles(t.Context(), manager.Agent(s.Owner), manager.CopyRequest{Name: "box", HostPath: "one", Path: "work/src/link"}); err != nil {
 		t.Error(err)
 	}
 	if got := s.output(t, box.ID, "cat work/src/link; cat work/one"); got != "newnew" {
@@ -332,13 +332,13 @@ func filesCopied(t *testing.T, s Subject, box sandbox.Sandbox) {
 	// Out again, where a link on the host leads outside.
 	outside := t.TempDir()
 	must(os.Symlink(outside, filepath.Join(host, "trap")))
-	if _, err := m.CopyFiles(t.Context(), s.Owner, manager.CopyRequest{Name: "box", Out: true, HostPath: "trap/x", Path: "work"}); err == nil {
+	if _, err := m.CopyFiles(t.Context(), manager.Agent(s.Owner), manager.CopyRequest{Name: "box", Out: true, HostPath: "trap/x", Path: "work"}); err == nil {
 		t.Error("a link on the host led outside")
 	}
 	if left, err := os.ReadDir(outside); err != nil || len(left) != 0 {
 		t.Errorf("outside there are %v, %v", left, err)
 	}
-	got, err = m.CopyFiles(t.Context(), s.Owner, manager.CopyRequest{Name: "box", Out: true, HostPath: "back", Path: "work/src"})
+	got, err = m.CopyFiles(t.Context(), manager.Agent(s.Owner), manager.CopyRequest{Name: "box", Out: true, HostPath: "back", Path: "work/src"})
 	if err != nil || got.Files != 3 || len(got.Skipped) != 1 || !strings.Contains(got.Skipped[0], "/etc/passwd") {
 		t.Fatalf("copied out %+v, %v", got, err)
 	}
@@ -355,12 +355,12 @@ func filesCopied(t *testing.T, s Subject, box sandbox.Sandbox) {
 	if info, err := os.Lstat(filepath.Join(host, "back/link")); err != nil || !info.Mode().IsRegular() {
 		t.Errorf("what took a link's place is %v, %v", info, err)
 	}
-	if _, err := m.CopyFiles(t.Context(), s.Owner, manager.CopyRequest{Name: "box", Out: true, HostPath: "back", Path: "work/src"}); err != nil {
+	if _, err := m.CopyFiles(t.Context(), manager.Agent(s.Owner), manager.CopyRequest{Name: "box", Out: true, HostPath: "back", Path: "work/src"}); err != nil {
 		t.Errorf("a second time: %v", err)
 	}
 	s.hostileCopies(t, m, host, box)
 	closed := manager.New(s, manager.Defaults{})
-	if _, err := closed.CopyFiles(t.Context(), s.Owner, manager.CopyRequest{Name: "box", HostPath: "one", Path: "x"}); !errors.Is(err, sandbox.ErrDenied) {
+	if _, err := closed.CopyFiles(t.Context(), manager.Agent(s.Owner), manager.CopyRequest{Name: "box", HostPath: "one", Path: "x"}); !errors.Is(err, sandbox.ErrDenied) {
 		t.Errorf("with no folder open: %v", err)
 	}
 }
@@ -369,7 +369,7 @@ func filesCopied(t *testing.T, s Subject, box sandbox.Sandbox) {
 func (s Subject) hostileCopies(t *testing.T, m *manager.Manager, host string, box sandbox.Sandbox) {
 	t.Helper()
 	out := func(to, from string, bytes int64, files int) (manager.CopyResult, error) {
-		return m.CopyFiles(t.Context(), s.Owner, manager.CopyRequest{Name: "box", Out: true, HostPath: to, Path: from, MaxBytes: bytes, MaxFiles: files})
+		return m.CopyFiles(t.Context(), manager.Agent(s.Owner), manager.CopyRequest{Name: "box", Out: true, HostPath: to, Path: from, MaxBytes: bytes, MaxFiles: files})
 	}
 	files, err := s.OpenFiles(t.Context(), box.ID)
 	if err != nil {
@@ -446,7 +446,7 @@ func (s Subject) hostileCopies(t *testing.T, m *manager.Manager, host string, bo
 		}
 	}
 	in := func(from string) error {
-		_, err := m.CopyFiles(t.Context(), s.Owner, manager.CopyRequest{Name: "box", HostPath: from, Path: "from/" + from})
+		_, err := m.CopyFiles(t.Context(), manager.Agent(s.Owner), manager.CopyRequest{Name: "box", HostPath: from, Path: "from/" + from})
 		return err
 	}
 	if err := errors.Join(in("to-one"), in("to-src")); err != nil {
