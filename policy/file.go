@@ -14,7 +14,6 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"pixels/egress"
-	"pixels/internal/nearest"
 	"pixels/internal/place"
 	"pixels/internal/strict"
 	"pixels/internal/units"
@@ -123,7 +122,7 @@ type (
 	grantee struct{ Scope }
 	denial  struct{ egress.Rule }
 	folder  struct{ string }
-	call    struct{ string }
+	call    struct{ Verb }
 )
 
 func (l *level) UnmarshalText(b []byte) error {
@@ -196,11 +195,8 @@ func (f *folder) UnmarshalText(b []byte) error {
 }
 
 func (c *call) UnmarshalText(b []byte) error {
-	c.string = string(b)
-	if !slices.Contains(Calls, c.string) {
-		return fmt.Errorf("there is no tool %q%s", b, nearest.Hint(c.string, Calls))
-	}
-	return nil
+	c.Verb = Verb(b)
+	return c.Check()
 }
 
 func (p pattern) String() string { return p.string }

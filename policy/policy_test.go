@@ -76,44 +76,44 @@ off = []
 		rule     string
 		says     string
 	}{
-		{"nothing against it", Call{Name: "list_sandboxes"}, Allow, "", ""},
-		{"no such call", Call{Name: "format_disk"}, Deny, "", "no call"},
-		{"switched off", Call{Name: "write_file"}, Deny, "tools.off", "switched off"},
-		{"on for this owner", Call{Name: "write_file", Owner: "ci"}, Allow, "", ""},
-		{"switched off is for agents", Call{Name: "write_file", Human: true}, Allow, "", ""},
-		{"one more", Call{Name: "create_sandbox", Sandboxes: 1, Usage: have(Usage{Sandboxes: 2})}, Allow, "", ""},
-		{"one too many", Call{Name: "create_sandbox", Sandboxes: 1, Usage: have(Usage{Sandboxes: 3})}, Deny, "quota.sandboxes", "you have 3 of 3"},
-		{"too many of an owner's own", Call{Name: "create_sandbox", Owner: "ci", Sandboxes: 1, Usage: have(Usage{Sandboxes: 1})}, Deny, "owners.ci.quota.sandboxes", "1 of 1"},
-		{"an owner's other keys are all's", Call{Name: "create_sandbox", Owner: "ci", CPU: 9, Usage: have(Usage{})}, Deny, "quota.cpu", "cores"},
-		{"a huge number", Call{Name: "create_sandbox", Memory: 1<<63 - 1, Usage: have(Usage{Memory: 1 << 30})}, Deny, "quota.memory", "4GiB"},
-		{"disk", Call{Name: "clone_sandbox", Disk: 11 << 30, Usage: have(Usage{Disk: 10 << 30})}, Deny, "quota.disk", "10GiB of 20GiB"},
-		{"checkpoints", Call{Name: "create_checkpoint", Checkpoints: 1, Usage: have(Usage{Checkpoints: 2})}, Deny, "quota.checkpoints", "2 of 2"},
-		{"more than the quota is there", Call{Name: "destroy_sandbox", Usage: have(Usage{Sandboxes: 9})}, Allow, "", ""},
-		{"a lease", Call{Name: "extend_sandbox", Lease: 49 * time.Hour}, Deny, "quota.max_lease", "up to 2d"},
-		{"a long command", Call{Name: "exec", Exec: 2 * time.Hour}, Deny, "quota.max_exec", "3600 seconds"},
-		{"root", Call{Name: "exec", Root: true}, Deny, "exec.root", "root"},
-		{"an image", Call{Name: "create_sandbox", Image: "debian"}, Allow, "", ""},
-		{"an image by pattern", Call{Name: "create_sandbox", Image: "pixels/base-systemd"}, Allow, "", ""},
-		{"another image", Call{Name: "create_sandbox", Image: "debian2"}, Deny, "create.images", "pixels/*, debian"},
-		{"the default image", Call{Name: "create_sandbox", Image: "mine", FreeImage: "mine"}, Allow, "", ""},
-		{"a mode", Call{Name: "egress", Mode: egress.Agent}, Allow, "", ""},
-		{"a mode too open", Call{Name: "egress", Mode: egress.Unrestricted}, Deny, "egress.modes", "use one of: none, agent;"},
-		{"a mode of an owner's own", Call{Name: "egress", Owner: "ci", Mode: egress.Allowlist}, Allow, "", ""},
-		{"a mode in which never is nothing", Call{Name: "egress", Owner: "ci", Mode: egress.Unrestricted}, Deny, "egress.never", "*.evil.test"},
-		{"a human's mode", Call{Name: "egress", Human: true, Mode: egress.Allowlist}, Allow, "", ""},
-		{"a human's mode in which never is nothing", Call{Name: "egress", Human: true, Mode: egress.Unrestricted}, Deny, "egress.never", "*.evil.test"},
-		{"a folder", Call{Name: "copy_files", HostPath: "/srv/work/a/b"}, Allow, "", ""},
-		{"another folder", Call{Name: "copy_files", HostPath: "/srv/work/../secret"}, Deny, "files.host_folders", "/srv/work"},
-		{"a folder of like name", Call{Name: "copy_files", HostPath: "/srv/workshop"}, Deny, "files.host_folders", "none of the folders"},
-		{"granted unasked", Call{Name: "allow_domain", Domains: domains(t, "a.example.com", "db.example.org:5432")}, Allow, "", ""},
-		{"on another port", Call{Name: "allow_domain", Domains: domains(t, "db.example.org")}, Ask, "egress.ask", "db.example.org"},
-		{"more than is granted", Call{Name: "allow_domain", Domains: domains(t, "*.example.org")}, Ask, "egress.ask", "human"},
-		{"never", Call{Name: "allow_domain", Domains: domains(t, "a.evil.test")}, Deny, "egress.never", "never granted"},
-		{"never, within more", Call{Name: "allow_domain", Domains: domains(t, "*.a.evil.test")}, Deny, "egress.never", "never granted"},
-		{"never, on another port", Call{Name: "allow_domain", Domains: domains(t, "a.evil.test:22")}, Deny, "egress.never", "never granted"},
-		{"never, by a human neither", Call{Name: "allow_domain", Human: true, Domains: domains(t, "a.evil.test:443")}, Deny, "egress.never", "never granted"},
-		{"a human decides", Call{Name: "allow_domain", Human: true, Domains: domains(t, "example.net")}, Allow, "", ""},
-		{"nobody is asked", Call{Name: "allow_domain", Owner: "ci", Domains: domains(t, "example.net")}, Deny, "owners.ci.egress.ask", "nobody is asked"},
+		{"nothing against it", Call{Verb: VerbListSandboxes}, Allow, "", ""},
+		{"no such call", Call{Verb: "format_disk"}, Deny, "", "no call"},
+		{"switched off", Call{Verb: VerbWriteFile}, Deny, "tools.off", "switched off"},
+		{"on for this owner", Call{Verb: VerbWriteFile, Owner: "ci"}, Allow, "", ""},
+		{"switched off is for agents", Call{Verb: VerbWriteFile, Human: true}, Allow, "", ""},
+		{"one more", Call{Verb: VerbCreateSandbox, Needs: Needs{Sandboxes: 1}, Usage: have(Usage{Sandboxes: 2})}, Allow, "", ""},
+		{"one too many", Call{Verb: VerbCreateSandbox, Needs: Needs{Sandboxes: 1}, Usage: have(Usage{Sandboxes: 3})}, Deny, "quota.sandboxes", "you have 3 of 3"},
+		{"too many of an owner's own", Call{Verb: VerbCreateSandbox, Owner: "ci", Needs: Needs{Sandboxes: 1}, Usage: have(Usage{Sandboxes: 1})}, Deny, "owners.ci.quota.sandboxes", "1 of 1"},
+		{"an owner's other keys are all's", Call{Verb: VerbCreateSandbox, Owner: "ci", Needs: Needs{CPU: 9}, Usage: have(Usage{})}, Deny, "quota.cpu", "cores"},
+		{"a huge number", Call{Verb: VerbCreateSandbox, Needs: Needs{Memory: 1<<63 - 1}, Usage: have(Usage{Memory: 1 << 30})}, Deny, "quota.memory", "4GiB"},
+		{"disk", Call{Verb: VerbCloneSandbox, Needs: Needs{Disk: 11 << 30}, Usage: have(Usage{Disk: 10 << 30})}, Deny, "quota.disk", "10GiB of 20GiB"},
+		{"checkpoints", Call{Verb: VerbCreateCheckpoint, Needs: Needs{Checkpoints: 1}, Usage: have(Usage{Checkpoints: 2})}, Deny, "quota.checkpoints", "2 of 2"},
+		{"more than the quota is there", Call{Verb: VerbDestroySandbox, Usage: have(Usage{Sandboxes: 9})}, Allow, "", ""},
+		{"a lease", Call{Verb: VerbExtendSandbox, Needs: Needs{Lease: 49 * time.Hour}}, Deny, "quota.max_lease", "up to 2d"},
+		{"a long command", Call{Verb: VerbExec, Needs: Needs{Exec: 2 * time.Hour}}, Deny, "quota.max_exec", "3600 seconds"},
+		{"root", Call{Verb: VerbExec, Needs: Needs{Root: true}}, Deny, "exec.root", "root"},
+		{"an image", Call{Verb: VerbCreateSandbox, Needs: Needs{Image: "debian"}}, Allow, "", ""},
+		{"an image by pattern", Call{Verb: VerbCreateSandbox, Needs: Needs{Image: "pixels/base-systemd"}}, Allow, "", ""},
+		{"another image", Call{Verb: VerbCreateSandbox, Needs: Needs{Image: "debian2"}}, Deny, "create.images", "pixels/*, debian"},
+		{"the default image", Call{Verb: VerbCreateSandbox, Needs: Needs{Image: "mine", FreeImage: "mine"}}, Allow, "", ""},
+		{"a mode", Call{Verb: VerbEgress, Needs: Needs{Mode: egress.Agent}}, Allow, "", ""},
+		{"a mode too open", Call{Verb: VerbEgress, Needs: Needs{Mode: egress.Unrestricted}}, Deny, "egress.modes", "use one of: none, agent;"},
+		{"a mode of an owner's own", Call{Verb: VerbEgress, Owner: "ci", Needs: Needs{Mode: egress.Allowlist}}, Allow, "", ""},
+		{"a mode in which never is nothing", Call{Verb: VerbEgress, Owner: "ci", Needs: Needs{Mode: egress.Unrestricted}}, Deny, "egress.never", "*.evil.test"},
+		{"a human's mode", Call{Verb: VerbEgress, Human: true, Needs: Needs{Mode: egress.Allowlist}}, Allow, "", ""},
+		{"a human's mode in which never is nothing", Call{Verb: VerbEgress, Human: true, Needs: Needs{Mode: egress.Unrestricted}}, Deny, "egress.never", "*.evil.test"},
+		{"a folder", Call{Verb: VerbCopyFiles, Needs: Needs{HostPath: "/srv/work/a/b"}}, Allow, "", ""},
+		{"another folder", Call{Verb: VerbCopyFiles, Needs: Needs{HostPath: "/srv/work/../secret"}}, Deny, "files.host_folders", "/srv/work"},
+		{"a folder of like name", Call{Verb: VerbCopyFiles, Needs: Needs{HostPath: "/srv/workshop"}}, Deny, "files.host_folders", "none of the folders"},
+		{"granted unasked", Call{Verb: VerbAllowDomain, Needs: Needs{Domains: domains(t, "a.example.com", "db.example.org:5432")}}, Allow, "", ""},
+		{"on another port", Call{Verb: VerbAllowDomain, Needs: Needs{Domains: domains(t, "db.example.org")}}, Ask, "egress.ask", "db.example.org"},
+		{"more than is granted", Call{Verb: VerbAllowDomain, Needs: Needs{Domains: domains(t, "*.example.org")}}, Ask, "egress.ask", "human"},
+		{"never", Call{Verb: VerbAllowDomain, Needs: Needs{Domains: domains(t, "a.evil.test")}}, Deny, "egress.never", "never granted"},
+		{"never, within more", Call{Verb: VerbAllowDomain, Needs: Needs{Domains: domains(t, "*.a.evil.test")}}, Deny, "egress.never", "never granted"},
+		{"never, on another port", Call{Verb: VerbAllowDomain, Needs: Needs{Domains: domains(t, "a.evil.test:22")}}, Deny, "egress.never", "never granted"},
+		{"never, by a human neither", Call{Verb: VerbAllowDomain, Human: true, Needs: Needs{Domains: domains(t, "a.evil.test:443")}}, Deny, "egress.never", "never granted"},
+		{"a human decides", Call{Verb: VerbAllowDomain, Human: true, Needs: Needs{Domains: domains(t, "example.net")}}, Allow, "", ""},
+		{"nobody is asked", Call{Verb: VerbAllowDomain, Owner: "ci", Needs: Needs{Domains: domains(t, "example.net")}}, Deny, "owners.ci.egress.ask", "nobody is asked"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v, err := s.Vet(c.call)
@@ -126,7 +126,7 @@ off = []
 
 func TestOnlyWhatMustBeAskedIsAsked(t *testing.T) {
 	s := parse(t, "[egress]\nallow = [\"*.example.com\"]")
-	v, err := s.Vet(Call{Name: "allow_domain", Domains: domains(t, "a.example.com", "example.com", "b.example.org:22")})
+	v, err := s.Vet(Call{Verb: VerbAllowDomain, Needs: Needs{Domains: domains(t, "a.example.com", "example.com", "b.example.org:22")}})
 	if err != nil || v.Decision != Ask {
 		t.Fatalf("%+v, %v", v, err)
 	}
@@ -137,7 +137,7 @@ func TestOnlyWhatMustBeAskedIsAsked(t *testing.T) {
 
 func TestWhatCantBeCountedIsNotAllowed(t *testing.T) {
 	broken := errors.New("no backend")
-	v, err := parse(t, "").Vet(Call{Name: "create_sandbox", Sandboxes: 1, Usage: func() (Usage, error) { return Usage{}, broken }})
+	v, err := parse(t, "").Vet(Call{Verb: VerbCreateSandbox, Needs: Needs{Sandboxes: 1}, Usage: func() (Usage, error) { return Usage{}, broken }})
 	if !errors.Is(err, broken) || v.Decision == Allow {
 		t.Fatalf("%+v, %v", v, err)
 	}
@@ -179,7 +179,7 @@ func TestTheFileIsReadAnewAndABadOneIsNot(t *testing.T) {
 	}
 	var said []error
 	p.Bad = func(err error) { said = append(said, err) }
-	call := Call{Name: "exec"}
+	call := Call{Verb: VerbExec}
 	expect := func(want Decision, saidSoFar int) {
 		t.Helper()
 		if v, err := p.Vet(call); err != nil || v.Decision != want || len(said) != saidSoFar {
@@ -237,7 +237,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		for _, owner := range []string{"", "a"} {
-			if v, err := s.Vet(Call{Name: "allow_domain", Owner: owner, Domains: domains(t, "nobody-wrote-this.test")}); err != nil || v.Decision == Allow && !strings.Contains(text, "test") && !strings.Contains(text, "*") {
+			if v, err := s.Vet(Call{Verb: VerbAllowDomain, Owner: owner, Needs: Needs{Domains: domains(t, "nobody-wrote-this.test")}}); err != nil || v.Decision == Allow && !strings.Contains(text, "test") && !strings.Contains(text, "*") {
 				t.Fatalf("granted unasked: %+v, %v", v, err)
 			}
 		}
@@ -253,8 +253,7 @@ func BenchmarkVet(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	call := Call{Name: "create_sandbox", Owner: "alice", Image: "pixels/base", Mode: egress.Agent, Sandboxes: 1, CPU: 2, Memory: 2 << 30, Disk: 10 << 30,
-		Lease: time.Hour, Domains: domains(b, "a.example.com", "b.example.com"), Usage: have(Usage{})}
+	call := Call{Verb: VerbCreateSandbox, Owner: "alice", Needs: Needs{Image: "pixels/base", Mode: egress.Agent, Sandboxes: 1, CPU: 2, Memory: 2 << 30, Disk: 10 << 30, Lease: time.Hour, Domains: domains(b, "a.example.com", "b.example.com")}, Usage: have(Usage{})}
 	for b.Loop() {
 		if _, err := p.Vet(call); err != nil {
 			b.Fatal(err)

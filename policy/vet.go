@@ -15,38 +15,15 @@ import (
 	"pixels/internal/units"
 )
 
-// Calls are the names of all that can be asked for: those of the tools.
-var Calls = []string{
-	"create_sandbox", "clone_sandbox", "list_sandboxes", "set_sandbox_state", "extend_sandbox", "destroy_sandbox",
-	"create_checkpoint", "list_checkpoints", "restore_checkpoint", "delete_checkpoint",
-	"exec", "wait", "read_file", "write_file", "edit_file", "list_files", "copy_files",
-	"allow_domain", "deny_domain", "egress",
-}
-
-// Call is one request, with what it would take. Fields that it doesn't touch are zero.
+// Call is one request, with what it would take.
 type Call struct {
-	Name  string // one of Calls
+	Verb  Verb
 	Owner string
 	// Sandbox is the name of the one it is about, for the record.
 	Sandbox string
 	// Human tells that a human asks by a channel of their own: what would be put to a human is then decided already.
 	Human bool
-
-	Sandboxes int // to be made
-	CPU       int // cores, of all of them together, as Memory and Disk are, in bytes
-	Memory    int64
-	Disk      int64
-
-	Image       string // to be made from
-	FreeImage   string // an image that needs no leave: the one that the installation makes sandboxes from
-	Checkpoints int    // to be made
-	Mode        egress.Mode
-	Domains     []egress.Rule // to be reached
-	Denied      []egress.Rule // to be reached no more
-	Lease       time.Duration
-	Exec        time.Duration // how long a command may run
-	Root        bool          // as root
-	HostPath    string        // absolute
+	Needs
 
 	// Usage counts what the owner has; it is called when a quota needs it.
 	Usage func() (Usage, error)
@@ -216,10 +193,10 @@ func (v *vetting) key(key string) string {
 
 func (v *vetting) tool() error {
 	switch {
-	case !slices.Contains(Calls, v.c.Name):
-		v.deny("", "there is no call %q", v.c.Name)
-	case slices.Contains(v.r.Tools.Off, call{v.c.Name}) && !v.c.Human:
-		v.deny("tools.off", "%s is switched off here; do without it, or ask a human to change the policy", v.c.Name)
+	case !slices.Contains(Verbs, v.c.Verb):
+		v.deny("", "there is no call %q", v.c.Verb)
+	case slices.Contains(v.r.Tools.Off, call{v.c.Verb}) && !v.c.Human:
+		v.deny("tools.off", "%s is switched off here; do without it, or ask a human to change the policy", v.c.Verb)
 	}
 	return nil
 }

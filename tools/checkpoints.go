@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pixels/internal/units"
+	"pixels/policy"
 	"pixels/sandbox"
 )
 
@@ -24,7 +25,7 @@ type createCheckpointOutput struct {
 }
 
 var createCheckpoint = define(Tool{
-	Name: "create_checkpoint", Title: "Create a checkpoint", Long: true,
+	Verb: policy.VerbCreateCheckpoint, Title: "Create a checkpoint", Long: true,
 	Description: "Keeps the file system of a sandbox as it is now, under a label, for clone_sandbox and create_sandbox. Processes and memory are not in it. Takes a moment, and the sandbox goes on running.",
 }, func(ctx context.Context, s Session, in createCheckpointInput) (createCheckpointOutput, Result, error) {
 	made, err := s.Manager.CreateCheckpoint(ctx, s.Caller, in.Name, in.Label, in.Description)
@@ -42,7 +43,7 @@ type listCheckpointsOutput struct {
 }
 
 var listCheckpoints = define(Tool{
-	Name: "list_checkpoints", Title: "List checkpoints", ReadOnly: true, Idempotent: true,
+	Verb: policy.VerbListCheckpoints, Title: "List checkpoints", ReadOnly: true, Idempotent: true,
 	Description: "Lists the checkpoints of a sandbox, the oldest first. NAME:LABEL names one to other tools.",
 }, func(ctx context.Context, s Session, in listCheckpointsInput) (listCheckpointsOutput, Result, error) {
 	list, err := s.Manager.Checkpoints(ctx, s.Caller, in.Name)
@@ -71,7 +72,7 @@ type checkpointInput struct {
 }
 
 var restoreCheckpoint = define(Tool{
-	Name: "restore_checkpoint", Title: "Restore a checkpoint", Destructive: true, Long: true,
+	Verb: policy.VerbRestoreCheckpoint, Title: "Restore a checkpoint", Destructive: true, Long: true,
 	Description: "Puts the files of a sandbox back to what they were at a checkpoint and starts it anew: what ran in it ends, and files written since are lost. " +
 		"All checkpoints stay, later ones too. Its address may be another one afterwards.",
 }, func(ctx context.Context, s Session, in checkpointInput) (sandbox.Sandbox, Result, error) {
@@ -84,7 +85,7 @@ type deletedCheckpoint struct {
 }
 
 var deleteCheckpoint = define(Tool{
-	Name: "delete_checkpoint", Title: "Delete a checkpoint", Destructive: true,
+	Verb: policy.VerbDeleteCheckpoint, Title: "Delete a checkpoint", Destructive: true,
 	Description: "Deletes a checkpoint for good. The sandbox, its other checkpoints and clones made from this one stay.",
 }, func(ctx context.Context, s Session, in checkpointInput) (deletedCheckpoint, Result, error) {
 	out := deletedCheckpoint{in.Name + ":" + in.Label}

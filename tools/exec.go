@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"pixels/internal/view"
+	"pixels/policy"
 	"pixels/sandbox"
 	"pixels/sandbox/manager"
 )
@@ -58,7 +59,7 @@ type execOutput struct {
 }
 
 var execTool = define(Tool{
-	Name: "exec", Title: "Run a command", Destructive: true,
+	Verb: policy.VerbExec, Title: "Run a command", Destructive: true,
 	Description: "Runs a command in a sandbox, as the user pixel (who may use sudo), and returns exit code and output. " +
 		"A command that fails is a result. At the timeout all that it started is ended. Of long output the beginning and the end are kept. " +
 		"For servers and long work set background, and use wait.",

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"pixels/internal/units"
+	"pixels/policy"
 	"pixels/sandbox"
 	"pixels/sandbox/manager"
 )
@@ -37,7 +38,7 @@ type readOutput struct {
 }
 
 var readFile = define(Tool{
-	Name: "read_file", Title: "Read a file", ReadOnly: true, Idempotent: true,
+	Verb: policy.VerbReadFile, Title: "Read a file", ReadOnly: true, Idempotent: true,
 	Description: "Reads a text file of a sandbox, by lines when it is long, or shows an image. Works on stopped and paused sandboxes too.",
 }, func(ctx context.Context, s Session, in readInput) (readOutput, Result, error) {
 	r, err := s.Manager.ReadFile(ctx, s.Caller, manager.ReadRequest{Name: in.Name, Path: in.Path, Offset: in.Offset, Limit: in.Limit, Base64: in.Encoding == base64Encoding})
@@ -77,7 +78,7 @@ type writeOutput struct {
 }
 
 var writeFile = define(Tool{
-	Name: "write_file", Title: "Write a file", Destructive: true,
+	Verb: policy.VerbWriteFile, Title: "Write a file", Destructive: true,
 	Description: "Writes a file of a sandbox, whole and at once; what was in it is lost. New files belong to pixel. To change a part use edit_file.",
 }, func(ctx context.Context, s Session, in writeInput) (writeOutput, Result, error) {
 	content := []byte(in.Content)
@@ -113,7 +114,7 @@ type editOutput struct {
 }
 
 var editFile = define(Tool{
-	Name: "edit_file", Title: "Edit a file", Destructive: true,
+	Verb: policy.VerbEditFile, Title: "Edit a file", Destructive: true,
 	Description: "Replaces text in a file of a sandbox by other text, exactly and without patterns.",
 }, func(ctx context.Context, s Session, in editInput) (editOutput, Result, error) {
 	p, n, err := s.Manager.EditFile(ctx, s.Caller, manager.EditRequest{Name: in.Name, Path: in.Path, Old: in.OldText, New: in.NewText, All: in.ReplaceAll})
@@ -136,7 +137,7 @@ type listFilesOutput struct {
 }
 
 var listFiles = define(Tool{
-	Name: "list_files", Title: "List files", ReadOnly: true, Idempotent: true,
+	Verb: policy.VerbListFiles, Title: "List files", ReadOnly: true, Idempotent: true,
 	Description: "Lists a folder of a sandbox, with types, sizes and permissions.",
 }, func(ctx context.Context, s Session, in listFilesInput) (listFilesOutput, Result, error) {
 	if in.Path == "" {
@@ -190,7 +191,7 @@ type copyOutput struct {
 }
 
 var copyFiles = define(Tool{
-	Name: "copy_files", Title: "Copy files", Destructive: true, Idempotent: true, Long: true,
+	Verb: policy.VerbCopyFiles, Title: "Copy files", Destructive: true, Idempotent: true, Long: true,
 	Description: "Copies a file or folder between the host and a sandbox. What is there is written over; links that lead out are skipped. " +
 		"On the host only folders a human opened are in reach.",
 }, func(ctx context.Context, s Session, in copyInput) (copyOutput, Result, error) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"pixels/internal/units"
+	"pixels/policy"
 	"pixels/sandbox"
 )
 
@@ -30,7 +31,7 @@ type stateInput struct {
 type wantedState sandbox.State
 
 var setSandboxState = define(Tool{
-	Name: "set_sandbox_state", Title: "Start, stop or pause a sandbox", Destructive: true, Idempotent: true, Long: true,
+	Verb: policy.VerbSetSandboxState, Title: "Start, stop or pause a sandbox", Destructive: true, Idempotent: true, Long: true,
 	Description: "Starts, stops or pauses a sandbox and returns when it is so. Stopping ends all that runs in it and keeps its files. " +
 		"Pausing freezes its processes where they are, and running lets them go on.",
 }, func(ctx context.Context, s Session, in stateInput) (sandbox.Sandbox, Result, error) {
@@ -44,7 +45,7 @@ type extendInput struct {
 }
 
 var extendSandbox = define(Tool{
-	Name: "extend_sandbox", Title: "Extend a lease", Idempotent: true,
+	Verb: policy.VerbExtendSandbox, Title: "Extend a lease", Idempotent: true,
 	Description: "Sets when a sandbox is destroyed by itself. It may be sooner than before.",
 }, func(ctx context.Context, s Session, in extendInput) (sandbox.Sandbox, Result, error) {
 	d, err := ttl(in.TTL)

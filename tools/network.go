@@ -9,6 +9,7 @@ import (
 
 	"pixels/egress"
 	"pixels/internal/view"
+	"pixels/policy"
 	"pixels/policy/ledger"
 	"pixels/sandbox"
 	"pixels/sandbox/manager"
@@ -78,7 +79,7 @@ type egressDenial struct {
 }
 
 var allowDomain = define(Tool{
-	Name: "allow_domain", Title: "Allow domains", Idempotent: true,
+	Verb: policy.VerbAllowDomain, Title: "Allow domains", Idempotent: true,
 	Description: "Asks that a sandbox may reach domains, for egress agent and allowlist. What the policy grants is in reach at once; for the rest a human is asked, " +
 		"whose answer is for the sandboxes that asked, unless they say otherwise: requests says what became of it, and wait waits for it. exec says when a connection was denied.",
 }, func(ctx context.Context, s Session, in allowInput) (allowOutput, Result, error) {
@@ -163,7 +164,7 @@ func requestText(r ledger.Request) string {
 }
 
 var denyDomain = define(Tool{
-	Name: "deny_domain", Title: "Deny domains", Destructive: true, Idempotent: true,
+	Verb: policy.VerbDenyDomain, Title: "Deny domains", Destructive: true, Idempotent: true,
 	Description: "Takes domains from what a sandbox may reach, those of its mode too, and cuts open connections there.",
 }, func(ctx context.Context, s Session, in denyInput) (egressChange, Result, error) {
 	change, err := s.Manager.Deny(ctx, s.Caller, in.Name, in.Domains)
@@ -179,7 +180,7 @@ var denyDomain = define(Tool{
 })
 
 var egressTool = define(Tool{
-	Name: "egress", Title: "Show or set egress", Idempotent: true,
+	Verb: policy.VerbEgress, Title: "Show or set egress", Idempotent: true,
 	Description: "Shows what a sandbox may reach: mode, rules, latest denials, and whether the host enforces it. With mode sets that first, at once.",
 }, func(ctx context.Context, s Session, in egressInput) (egressOutput, Result, error) {
 	var change manager.EgressChange

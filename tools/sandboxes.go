@@ -8,6 +8,7 @@ import (
 	"pixels/egress"
 	"pixels/internal/units"
 	"pixels/internal/view"
+	"pixels/policy"
 	"pixels/sandbox"
 	"pixels/sandbox/manager"
 )
@@ -27,7 +28,7 @@ type createInput struct {
 }
 
 var createSandbox = define(Tool{
-	Name: "create_sandbox", Title: "Create a sandbox", Long: true,
+	Verb: policy.VerbCreateSandbox, Title: "Create a sandbox", Long: true,
 	Description: "Creates a disposable Linux machine and returns when it is ready for exec. Start from a checkpoint with from, " +
 		"else from an image. For several copies of one checkpoint use clone_sandbox. The default user is pixel, with sudo.",
 }, func(ctx context.Context, s Session, in createInput) (sandbox.Sandbox, Result, error) {
@@ -68,7 +69,7 @@ type listOutput struct {
 }
 
 var listSandboxes = define(Tool{
-	Name: "list_sandboxes", Title: "List sandboxes", ReadOnly: true, Idempotent: true,
+	Verb: policy.VerbListSandboxes, Title: "List sandboxes", ReadOnly: true, Idempotent: true,
 	Description: "Lists your sandboxes with their state, address, origin, labels and end of lease. One in the state creating is still being made, or was left half-made.",
 }, func(ctx context.Context, s Session, in listInput) (listOutput, Result, error) {
 	page, err := s.Manager.List(ctx, s.Caller, manager.ListRequest{Name: in.Name, Labels: in.Labels, State: in.State, Limit: in.Limit, After: in.Cursor})
@@ -131,7 +132,7 @@ type failedName struct {
 }
 
 var destroySandbox = define(Tool{
-	Name: "destroy_sandbox", Title: "Destroy sandboxes", Destructive: true, Idempotent: true, Long: true,
+	Verb: policy.VerbDestroySandbox, Title: "Destroy sandboxes", Destructive: true, Idempotent: true, Long: true,
 	Description: "Ends sandboxes and removes them with their files and checkpoints, for good. Clones made from them stay. A name that is not there is no failure.",
 }, func(ctx context.Context, s Session, in destroyInput) (destroyOutput, Result, error) {
 	d, err := s.Manager.Destroy(ctx, s.Caller, in.Names)

@@ -14,17 +14,19 @@ import (
 	"pixels/egress"
 	"pixels/internal/fault"
 	"pixels/internal/view"
+	"pixels/policy"
 	"pixels/sandbox"
 	"pixels/sandbox/manager"
 )
 
 // Tool is one MCP tool.
 type Tool struct {
-	Name, Title, Description string
-	ReadOnly                 bool // changes nothing
-	Destructive              bool // may take away what can't be had back
-	Idempotent               bool // done twice is as done once
-	Long                     bool // may outlast a call, and then goes on as an operation; the output has a field for its ID
+	Verb                     policy.Verb // what it does, for the policy
+	Name, Title, Description string      // Name is the verb
+	ReadOnly                 bool        // changes nothing
+	Destructive              bool        // may take away what can't be had back
+	Idempotent               bool        // done twice is as done once
+	Long                     bool        // may outlast a call, and then goes on as an operation; the output has a field for its ID
 
 	Input, Output json.RawMessage // JSON Schemas
 	Arguments     []string        // of the input, as they are declared
@@ -72,6 +74,7 @@ func All() []Tool {
 
 // define completes a tool by its handler, whose types give the schemas. It panics on types that have none.
 func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in In) (Out, Result, error)) Tool {
+	t.Name = string(t.Verb)
 	input, output := schema[In](), schema[Out]()
 	extensible(output)
 	if t.Long {

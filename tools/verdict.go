@@ -4,10 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 
-	"pixels/internal/nearest"
 	"pixels/policy"
 	"pixels/sandbox/manager"
 )
@@ -17,7 +15,7 @@ func Verdict(ctx context.Context, s Session, tool string, arguments json.RawMess
 	all := All()
 	i := slices.IndexFunc(all, func(t Tool) bool { return t.Name == tool })
 	if i < 0 {
-		return policy.Verdict{}, fmt.Errorf("there is no tool %q%s", tool, nearest.Hint(tool, policy.Calls))
+		return policy.Verdict{}, policy.Verb(tool).Check()
 	}
 	r := all[i].Call(ctx, s, arguments)
 	var trial manager.Trial

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pixels/internal/view"
+	"pixels/policy"
 	"pixels/policy/ledger"
 	"pixels/sandbox"
 	"pixels/sandbox/manager"
@@ -45,7 +46,7 @@ type waitResult struct {
 }
 
 var waitTool = define(Tool{
-	Name: "wait", Title: "Wait for operations and requests", Idempotent: true, Destructive: true,
+	Verb: policy.VerbWait, Title: "Wait for operations and requests", Idempotent: true, Destructive: true,
 	Description: "Waits until operations have ended, or for a time, and returns what they left: of a command its outputs and exit code. " +
 		"Outputs are kept as long as the sandbox is, also over a restart of this server; read long ones on by cursor. With cancel it ends them.",
 }, func(ctx context.Context, s Session, in waitInput) (waitOutput, Result, error) {
@@ -123,7 +124,7 @@ func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time
 		}
 		return out
 	}
-	if err := s.Manager.Permit(ctx, s.Caller, "wait"); err != nil {
+	if err := s.Manager.Permit(ctx, s.Caller, policy.VerbWait); err != nil {
 		return unknown(err)
 	}
 	op, err := s.Operations.find(s.Caller.Owner, id)

@@ -84,8 +84,8 @@ func known(store *ledger.Store, q ledger.Query) error {
 	if q.Verdict != "" && !slices.Contains(ledger.Verdicts, q.Verdict) {
 		return fmt.Errorf("--verdict %q is unknown%s: use one of %s", q.Verdict, nearest.Hint(q.Verdict, ledger.Verdicts), strings.Join(ledger.Verdicts, ", "))
 	}
-	if q.Tool != "" && !slices.Contains(policy.Calls, q.Tool) {
-		return fmt.Errorf("--tool %q is unknown%s: use one of %s", q.Tool, nearest.Hint(q.Tool, policy.Calls), strings.Join(policy.Calls, ", "))
+	if err := policy.Verb(q.Tool).Check(); q.Tool != "" && err != nil {
+		return fmt.Errorf("--tool: %w; use one of %s", err, strings.Trim(fmt.Sprint(policy.Verbs), "[]"))
 	}
 	if q.Sandbox != "" {
 		has, err := store.Has(q.Sandbox)

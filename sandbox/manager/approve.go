@@ -122,7 +122,7 @@ func (h *Human) Approve(ctx context.Context, a Approval) (Approved, error) {
 	if err != nil {
 		return Approved{Request: r}, err
 	}
-	b, err := c.vet(ctx, policy.Call{Name: "allow_domain", Owner: r.Owner, Sandbox: r.Sandbox, Domains: []egress.Rule{rule}})
+	b, err := c.vet(ctx, policy.Call{Verb: policy.VerbAllowDomain, Owner: r.Owner, Sandbox: r.Sandbox, Needs: policy.Needs{Domains: []egress.Rule{rule}}})
 	if err != nil {
 		return Approved{Request: r}, err
 	}

@@ -59,11 +59,7 @@ func (m *Manager) Allow(ctx context.Context, caller Caller, r AllowRequest) (All
 	if r.TTL < 0 || r.TTL > longest {
 		return AllowResult{}, fmt.Errorf("ttl %s is %w: a grant may last up to %s here", r.TTL, sandbox.ErrInvalid, longest)
 	}
-	b, err := c.vet(ctx, policy.Call{Name: "allow_domain", Owner: c.Owner, Sandbox: r.Name, Domains: rules})
-	if err != nil {
-		return AllowResult{}, err
-	}
-	s, err := c.get(ctx, c.Owner, r.Name)
+	b, s, err := c.vetted(ctx, policy.Call{Verb: policy.VerbAllowDomain, Owner: c.Owner, Sandbox: r.Name, Needs: policy.Needs{Domains: rules}}, r.Name)
 	if err != nil {
 		return AllowResult{}, err
 	}
@@ -73,14 +69,14 @@ func (m *Manager) Allow(ctx context.Context, caller Caller, r AllowRequest) (All
 	give, ask := c.divide(b.verdict, s, rules)
 	var out AllowResult
 	if len(give) > 0 {
-		as := c.terms(c.Owner, c.by("allow_domain", c.Owner, r.Reason), r.TTL)
+		as := c.terms(c.Owner, c.by(policy.VerbAllowDomain, c.Owner, r.Reason), r.TTL)
 		if out.EgressChange, err = c.change(ctx, b, s, as, give); err != nil {
 			return out, err
 		}
 		c.fired(ctx, s, give)
 		out.Granted = give
 		if c.human {
-			c.settle(context.WithoutCancel(ctx), s.Owner, s.Lineage, "granted by "+ruleTexts(give)+" ("+c.by("allow_domain", c.Owner, "")+")")
+			c.settle(context.WithoutCancel(ctx), s.Owner, s.Lineage, "granted by "+ruleTexts(give)+" ("+c.by(policy.VerbAllowDomain, c.Owner, "")+")")
 		}
 	}
 	if out.Requests, err = c.raise(s, r.Reason, r.TTL, ask, r.Again); err != nil {
@@ -146,14 +142,15 @@ func openIDs(requests []ledger.Request) (ids []string) {
 }
 
 // by says who gave a rule and why, for whoever looks at it later.
-func (c *call) by(tool, owner, reason string) string {
+func (c *call) by(verb policy.Verb, owner, reason string) string {
+	by := string(verb)
 	if c.human {
-		tool = egress.Human + c.Channel + ", by " + owner
+		by = egress.Human + c.Channel + ", by " + owner
 	}
 	if reason != "" {
-		return tool + ": " + reason
+		return by + ": " + reason
 	}
-	return tool
+	return by
 }
 
 // end is when a grant for d ends.
@@ -258,7 +255,7 @@ func (m *Manager) Await(ctx context.Context, requests []ledger.Request, wait tim
 // WaitRequest returns a request of an owner's once it is answered, or after a time.
 func (m *Manager) WaitRequest(ctx context.Context, caller Caller, id string, wait time.Duration) (ledger.Request, error) {
 	c := m.begin(caller)
-	if _, err := c.vet(ctx, policy.Call{Name: "wait", Owner: c.Owner}); err != nil {
+	if _, err := c.vet(ctx, policy.Call{Verb: policy.VerbWait, Owner: c.Owner}); err != nil {
 		return ledger.Request{}, err
 	}
 	r, err := c.gate.store.Request(id)

@@ -95,10 +95,7 @@ func (m *Manager) Clone(ctx context.Context, caller Caller, r CloneRequest) ([]C
 		return nil, err
 	}
 	n := max(r.Count, len(r.Names), 1)
-	b, err := c.vet(ctx, policy.Call{
-		Name: "clone_sandbox", Owner: c.Owner, Sandbox: r.Source, Sandboxes: n, CPU: n * source.Limits.CPU, Memory: int64(n) * source.Limits.Memory, Disk: int64(n) * source.Limits.Disk,
-		Mode: mode, Domains: asked, Lease: time.Until(expires), Exec: r.Command.most(), Root: r.Command.root(),
-	})
+	b, err := c.vet(ctx, policy.Call{Verb: policy.VerbCloneSandbox, Owner: c.Owner, Sandbox: r.Source, Needs: policy.Needs{Sandboxes: n, CPU: n * source.Limits.CPU, Memory: int64(n) * source.Limits.Memory, Disk: int64(n) * source.Limits.Disk, Mode: mode, Domains: asked, Lease: time.Until(expires), Exec: r.Command.most(), Root: r.Command.root()}})
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +103,7 @@ func (m *Manager) Clone(ctx context.Context, caller Caller, r CloneRequest) ([]C
 	like := source
 	like.Egress = mode
 	give, ask := c.divide(b.verdict, like, asked)
-	rules, err := c.grant(c.Owner, egress.Inherited(source.Rules), give, "clone_sandbox")
+	rules, err := c.grant(c.Owner, egress.Inherited(source.Rules), give, string(policy.VerbCloneSandbox))
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +117,7 @@ func (m *Manager) Clone(ctx context.Context, caller Caller, r CloneRequest) ([]C
 		spec.Rules = rules
 		made.Name = name
 		making <- struct{}{}
-		made.Sandbox, made.Err = c.copy(ctx, b, spec, c.Owner, r.Source, source.Egress, r.Egress, give, "clone_sandbox")
+		made.Sandbox, made.Err = c.copy(ctx, b, spec, c.Owner, r.Source, source.Egress, r.Egress, give, string(policy.VerbCloneSandbox))
 		<-making
 		made.Sandbox, made.Err = c.asked(ctx, b, made.Sandbox, give, ask, made.Err)
 		if made.Err != nil || r.Command == nil {
@@ -210,7 +207,7 @@ func (m *Manager) Destroy(ctx context.Context, caller Caller, names []string) (D
 		}
 	}
 	names = slices.Compact(slices.Sorted(slices.Values(names)))
-	b, err := c.vet(ctx, policy.Call{Name: "destroy_sandbox", Owner: c.Owner, Sandbox: strings.Join(names, " ")})
+	b, err := c.vet(ctx, policy.Call{Verb: policy.VerbDestroySandbox, Owner: c.Owner, Sandbox: strings.Join(names, " ")})
 	if err != nil {
 		return Destroyed{}, err
 	}

@@ -58,7 +58,7 @@ func (m *Manager) CopyFiles(ctx context.Context, caller Caller, r CopyRequest) (
 	if err != nil {
 		return CopyResult{}, err
 	}
-	o, p, err := c.open(ctx, policy.Call{Name: "copy_files", Owner: c.Owner, Sandbox: r.Name, HostPath: filepath.Join(folder, below)}, r.Name, r.Path)
+	o, p, err := c.open(ctx, policy.Call{Verb: policy.VerbCopyFiles, Owner: c.Owner, Sandbox: r.Name, Needs: policy.Needs{HostPath: filepath.Join(folder, below)}}, r.Name, r.Path)
 	if err != nil {
 		return CopyResult{}, err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"pixels/egress"
 	"pixels/internal/fault"
+	"pixels/policy"
 	"pixels/sandbox"
 )
 
@@ -66,7 +67,7 @@ func (c *call) setMode(ctx context.Context, b *permit, s sandbox.Sandbox, mode e
 	})
 	if err == nil && mode != egress.None && c.human {
 		err = c.givenBack(s)
-		c.settle(context.WithoutCancel(ctx), s.Owner, s.Lineage, fmt.Sprintf("granted by the egress %s (%s)", mode, c.by("egress", s.Owner, "")))
+		c.settle(context.WithoutCancel(ctx), s.Owner, s.Lineage, fmt.Sprintf("granted by the egress %s (%s)", mode, c.by(policy.VerbEgress, s.Owner, "")))
 	}
 	if err == nil {
 		err = noted

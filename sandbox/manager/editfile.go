@@ -54,7 +54,7 @@ func (m *Manager) ReadFile(ctx context.Context, caller Caller, r ReadRequest) (R
 	if r.Offset < 0 || r.Limit < 0 {
 		return ReadResult{}, fmt.Errorf("offset and limit are %w: give numbers from 0 on", sandbox.ErrInvalid)
 	}
-	o, p, err := c.open(ctx, policy.Call{Name: "read_file", Owner: c.Owner, Sandbox: r.Name}, r.Name, r.Path)
+	o, p, err := c.open(ctx, policy.Call{Verb: policy.VerbReadFile, Owner: c.Owner, Sandbox: r.Name}, r.Name, r.Path)
 	if err != nil {
 		return ReadResult{}, err
 	}
@@ -171,7 +171,7 @@ func (m *Manager) WriteFile(ctx context.Context, caller Caller, r WriteRequest) 
 	case strings.HasSuffix(r.Path, "/"):
 		return WriteResult{}, fmt.Errorf("path %s is %w: it names a folder; give the path of a file", sandbox.Quote(r.Path), sandbox.ErrInvalid)
 	}
-	o, p, err := c.open(ctx, policy.Call{Name: "write_file", Owner: c.Owner, Sandbox: r.Name}, r.Name, r.Path)
+	o, p, err := c.open(ctx, policy.Call{Verb: policy.VerbWriteFile, Owner: c.Owner, Sandbox: r.Name}, r.Name, r.Path)
 	if err != nil {
 		return WriteResult{}, err
 	}
@@ -244,7 +244,7 @@ func (m *Manager) EditFile(ctx context.Context, caller Caller, r EditRequest) (p
 	if r.Old == "" || r.Old == r.New {
 		return "", 0, fault.Errorf(sandbox.ErrInvalid, fault.Hint{Action: fault.WriteFile}, "old_text is empty, or what new_text is: give the text to be replaced, and another one as new_text")
 	}
-	o, p, err := c.open(ctx, policy.Call{Name: "edit_file", Owner: c.Owner, Sandbox: r.Name}, r.Name, r.Path)
+	o, p, err := c.open(ctx, policy.Call{Verb: policy.VerbEditFile, Owner: c.Owner, Sandbox: r.Name}, r.Name, r.Path)
 	if err != nil {
 		return "", 0, err
 	}

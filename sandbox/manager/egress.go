@@ -36,11 +36,7 @@ const maxDomains = 100
 // Egress returns what a sandbox may reach.
 func (m *Manager) Egress(ctx context.Context, caller Caller, name string) (Network, error) {
 	c := m.begin(caller)
-	b, err := c.vet(ctx, policy.Call{Name: "egress", Owner: c.Owner, Sandbox: name})
-	if err != nil {
-		return Network{}, err
-	}
-	s, err := c.get(ctx, c.Owner, name)
+	b, s, err := c.vetted(ctx, policy.Call{Verb: policy.VerbEgress, Owner: c.Owner, Sandbox: name}, name)
 	if err != nil {
 		return Network{}, err
 	}
@@ -69,12 +65,12 @@ func (m *Manager) Deny(ctx context.Context, caller Caller, name string, domains 
 		return EgressChange{}, err
 	}
 	var missing []egress.Rule
-	change, err := c.changeEgress(ctx, policy.Call{Name: "deny_domain", Owner: c.Owner, Sandbox: name, Denied: rules}, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+	change, err := c.changeEgress(ctx, policy.Call{Verb: policy.VerbDenyDomain, Owner: c.Owner, Sandbox: name, Needs: policy.Needs{Denied: rules}}, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 		if mode == egress.Unrestricted {
 			return "", nil, fmt.Errorf("the egress of sandbox %q is %s, in which nothing can be denied: that is the %w; set it to %s or %s first", name, mode, sandbox.ErrState, egress.Agent, egress.Allowlist)
 		}
 		var err error
-		own, missing, err = c.defaults.Presets.Deny(mode, own, c.by("deny_domain", c.Owner, ""), c.human, rules...)
+		own, missing, err = c.defaults.Presets.Deny(mode, own, c.by(policy.VerbDenyDomain, c.Owner, ""), c.human, rules...)
 		return mode, own, err
 	})
 	change.Missing = missing
@@ -87,7 +83,7 @@ func (m *Manager) SetEgress(ctx context.Context, caller Caller, name string, mod
 	if err := checkEgress(mode); err != nil {
 		return EgressChange{}, err
 	}
-	b, s, err := c.vetted(ctx, policy.Call{Name: "egress", Owner: c.Owner, Sandbox: name, Mode: mode}, name)
+	b, s, err := c.vettedBegun(ctx, policy.Call{Verb: policy.VerbEgress, Owner: c.Owner, Sandbox: name, Needs: policy.Needs{Mode: mode}}, name)
 	if err != nil {
 		return EgressChange{}, err
 	}
@@ -95,20 +91,30 @@ func (m *Manager) SetEgress(ctx context.Context, caller Caller, name string, mod
 }
 
 func (c *call) changeEgress(ctx context.Context, call policy.Call, name string, edit sandbox.EgressEdit) (EgressChange, error) {
-	b, s, err := c.vetted(ctx, call, name)
+	b, s, err := c.vettedBegun(ctx, call, name)
 	if err != nil {
 		return EgressChange{}, err
 	}
 	return c.editEgress(ctx, b, s, edit)
 }
 
-// vetted vets a call, and finds the sandbox that it is about.
-func (c *call) vetted(ctx context.Context, call policy.Call, name string) (*permit, sandbox.Sandbox, error) {
-	b, err := c.vet(ctx, call)
+// vetted finds the whole sandbox that a call is about, and then has the call vetted.
+func (c *call) vetted(ctx context.Context, ask policy.Call, name string) (*permit, sandbox.Sandbox, error) {
+	s, err := c.get(ctx, ask.Owner, name)
 	if err != nil {
-		return nil, sandbox.Sandbox{}, err
+		return nil, s, err
 	}
-	s, err := c.begun(ctx, call.Owner, name)
+	b, err := c.vet(ctx, ask)
+	return b, s, err
+}
+
+// vettedBegun is the same for one that may be still being made: what is taken from a sandbox is taken at any time.
+func (c *call) vettedBegun(ctx context.Context, ask policy.Call, name string) (*permit, sandbox.Sandbox, error) {
+	s, err := c.begun(ctx, ask.Owner, name)
+	if err != nil {
+		return nil, s, err
+	}
+	b, err := c.vet(ctx, ask)
 	return b, s, err
 }
 

@@ -69,11 +69,7 @@ func (m *Manager) Exec(ctx context.Context, caller Caller, r ExecRequest) (ExecR
 	if err := r.check(MaxTimeout); err != nil {
 		return ExecResult{}, err
 	}
-	b, err := c.vet(ctx, policy.Call{Name: "exec", Owner: c.Owner, Sandbox: r.Name, Exec: r.most(), Root: r.root()})
-	if err != nil {
-		return ExecResult{}, err
-	}
-	s, err := c.get(ctx, c.Owner, r.Name)
+	b, s, err := c.vetted(ctx, policy.Call{Verb: policy.VerbExec, Owner: c.Owner, Sandbox: r.Name, Needs: policy.Needs{Exec: r.most(), Root: r.root()}}, r.Name)
 	if err != nil {
 		return ExecResult{}, err
 	}
@@ -153,7 +149,7 @@ func (c *call) run(ctx context.Context, b *permit, owner string, s sandbox.Sandb
 	if timedOut {
 		code, err = 124, nil
 	}
-	record := ledger.Record{Kind: ledger.Executed, Owner: owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: "exec", Target: r.text(), Duration: time.Since(start)}
+	record := ledger.Record{Kind: ledger.Executed, Owner: owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: string(policy.VerbExec), Target: r.text(), Duration: time.Since(start)}
 	if err != nil {
 		record.Detail = err.Error()
 		c.record(record)

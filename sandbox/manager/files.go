@@ -27,11 +27,7 @@ func (c *call) open(ctx context.Context, call policy.Call, name, p string) (*ope
 	if p == "" || strings.ContainsRune(p, 0) || len(p) > 4096 {
 		return nil, "", fmt.Errorf("path %s is %w: give the path of a file in the sandbox", sandbox.Quote(p), sandbox.ErrInvalid)
 	}
-	b, err := c.vet(ctx, call)
-	if err != nil {
-		return nil, "", err
-	}
-	s, err := c.get(ctx, call.Owner, name)
+	b, s, err := c.vetted(ctx, call, name)
 	if err != nil {
 		return nil, "", err
 	}

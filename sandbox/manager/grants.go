@@ -231,7 +231,7 @@ func (h *Human) RevokeRules(ctx context.Context, owner, name string, domains []s
 		return !g.Deny && slices.ContainsFunc(rules, g.Rule.Within)
 	}
 	had := slices.ContainsFunc(s.Rules, is)
-	change, err := c.changeEgress(ctx, policy.Call{Name: "deny_domain", Owner: owner, Sandbox: name, Denied: rules}, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
+	change, err := c.changeEgress(ctx, policy.Call{Verb: policy.VerbDenyDomain, Owner: owner, Sandbox: name, Needs: policy.Needs{Denied: rules}}, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 		return mode, slices.DeleteFunc(slices.Clone(own), is), nil
 	})
 	if err != nil {

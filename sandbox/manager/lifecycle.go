@@ -18,11 +18,7 @@ func (m *Manager) SetState(ctx context.Context, caller Caller, name string, stat
 	default:
 		return sandbox.Sandbox{}, fmt.Errorf("state %s is %w: give %s, %s or %s", sandbox.Quote(string(state)), sandbox.ErrInvalid, sandbox.Running, sandbox.Stopped, sandbox.Paused)
 	}
-	b, err := c.vet(ctx, policy.Call{Name: "set_sandbox_state", Owner: c.Owner, Sandbox: name})
-	if err != nil {
-		return sandbox.Sandbox{}, err
-	}
-	s, err := c.get(ctx, c.Owner, name)
+	b, s, err := c.vetted(ctx, policy.Call{Verb: policy.VerbSetSandboxState, Owner: c.Owner, Sandbox: name}, name)
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
@@ -39,11 +35,7 @@ func (m *Manager) Extend(ctx context.Context, caller Caller, name string, ttl ti
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	b, err := c.vet(ctx, policy.Call{Name: "extend_sandbox", Owner: c.Owner, Sandbox: name, Lease: time.Until(at)})
-	if err != nil {
-		return sandbox.Sandbox{}, err
-	}
-	s, err := c.begun(ctx, c.Owner, name)
+	b, s, err := c.vettedBegun(ctx, policy.Call{Verb: policy.VerbExtendSandbox, Owner: c.Owner, Sandbox: name, Needs: policy.Needs{Lease: time.Until(at)}}, name)
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
@@ -71,7 +63,7 @@ func (m *Manager) Restore(ctx context.Context, caller Caller, name, label string
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	b, err := c.vet(ctx, policy.Call{Name: "restore_checkpoint", Owner: c.Owner, Sandbox: name})
+	b, err := c.vet(ctx, policy.Call{Verb: policy.VerbRestoreCheckpoint, Owner: c.Owner, Sandbox: name})
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
@@ -85,7 +77,7 @@ func (m *Manager) DeleteCheckpoint(ctx context.Context, caller Caller, name, lab
 	if err != nil {
 		return err
 	}
-	b, err := c.vet(ctx, policy.Call{Name: "delete_checkpoint", Owner: c.Owner, Sandbox: name})
+	b, err := c.vet(ctx, policy.Call{Verb: policy.VerbDeleteCheckpoint, Owner: c.Owner, Sandbox: name})
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func (m *Manager) List(ctx context.Context, caller Caller, r ListRequest) (ListP
 			return ListPage{}, fmt.Errorf("cursor %s is %w: give next_cursor of the answer before", sandbox.Quote(r.After), sandbox.ErrInvalid)
 		}
 	}
-	b, err := c.vet(ctx, policy.Call{Name: "list_sandboxes", Owner: c.Owner})
+	b, err := c.vet(ctx, policy.Call{Verb: policy.VerbListSandboxes, Owner: c.Owner})
 	if err != nil {
 		return ListPage{}, err
 	}

@@ -77,7 +77,7 @@ func (m *Manager) ListFiles(ctx context.Context, caller Caller, r FilesRequest) 
 			depth = MaxDepth
 		}
 	}
-	o, p, err := c.open(ctx, policy.Call{Name: "list_files", Owner: c.Owner, Sandbox: r.Name}, r.Name, r.Path)
+	o, p, err := c.open(ctx, policy.Call{Verb: policy.VerbListFiles, Owner: c.Owner, Sandbox: r.Name}, r.Name, r.Path)
 	if err != nil {
 		return FilesPage{}, err
 	}

@@ -134,22 +134,19 @@ func (m *Manager) Create(ctx context.Context, caller Caller, r CreateRequest) (s
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	b, err := c.vet(ctx, policy.Call{
-		Name: "create_sandbox", Owner: c.Owner, Sandbox: r.Name, Sandboxes: 1, CPU: has.CPU, Memory: has.Memory, Disk: has.Disk,
-		Image: spec.Image, FreeImage: c.defaults.Image, Mode: spec.Egress, Domains: asked, Lease: time.Until(spec.ExpiresAt),
-	})
+	b, err := c.vet(ctx, policy.Call{Verb: policy.VerbCreateSandbox, Owner: c.Owner, Sandbox: r.Name, Needs: policy.Needs{Sandboxes: 1, CPU: has.CPU, Memory: has.Memory, Disk: has.Disk, Image: spec.Image, FreeImage: c.defaults.Image, Mode: spec.Egress, Domains: asked, Lease: time.Until(spec.ExpiresAt)}})
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
 	defer b.done()
 	give, ask := c.divide(b.verdict, sandbox.Sandbox{Egress: spec.Egress, Rules: spec.Rules}, asked)
-	if spec.Rules, err = c.grant(c.Owner, spec.Rules, give, "create_sandbox"); err != nil {
+	if spec.Rules, err = c.grant(c.Owner, spec.Rules, give, string(policy.VerbCreateSandbox)); err != nil {
 		return sandbox.Sandbox{}, err
 	}
 	create := func(name string) (sandbox.Sandbox, error) {
 		s := spec
 		s.Name = name
-		return c.copy(ctx, b, s, c.Owner, r.From, was, r.Egress, give, "create_sandbox")
+		return c.copy(ctx, b, s, c.Owner, r.From, was, r.Egress, give, string(policy.VerbCreateSandbox))
 	}
 	if spec.Name != "" {
 		made, err := create(spec.Name)
@@ -325,7 +322,7 @@ func (m *Manager) CreateCheckpoint(ctx context.Context, caller Caller, name, lab
 	if err != nil {
 		return sandbox.Checkpoint{}, err
 	}
-	b, err := c.vet(ctx, policy.Call{Name: "create_checkpoint", Owner: c.Owner, Sandbox: name, Checkpoints: 1, Disk: cost})
+	b, err := c.vet(ctx, policy.Call{Verb: policy.VerbCreateCheckpoint, Owner: c.Owner, Sandbox: name, Needs: policy.Needs{Checkpoints: 1, Disk: cost}})
 	if err != nil {
 		return sandbox.Checkpoint{}, err
 	}
@@ -349,11 +346,7 @@ func (m *Manager) CreateCheckpoint(ctx context.Context, caller Caller, name, lab
 // Checkpoints returns those of a sandbox, the oldest first.
 func (m *Manager) Checkpoints(ctx context.Context, caller Caller, name string) ([]sandbox.Checkpoint, error) {
 	c := m.begin(caller)
-	b, err := c.vet(ctx, policy.Call{Name: "list_checkpoints", Owner: c.Owner, Sandbox: name})
-	if err != nil {
-		return nil, err
-	}
-	s, err := c.get(ctx, c.Owner, name)
+	b, s, err := c.vetted(ctx, policy.Call{Verb: policy.VerbListCheckpoints, Owner: c.Owner, Sandbox: name}, name)
 	if err != nil {
 		return nil, err
 	}

@@ -37,7 +37,7 @@ func (h *Human) Panic(ctx context.Context, owner, name string, lineage bool) (na
 	if err != nil {
 		return nil, err
 	}
-	b, err := c.vet(ctx, policy.Call{Name: "egress", Owner: owner, Sandbox: name, Mode: egress.None})
+	b, err := c.vet(ctx, policy.Call{Verb: policy.VerbEgress, Owner: owner, Sandbox: name, Needs: policy.Needs{Mode: egress.None}})
 	if err != nil {
 		return nil, err
 	}

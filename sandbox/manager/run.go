@@ -22,11 +22,7 @@ func (m *Manager) StartRun(ctx context.Context, caller Caller, r ExecRequest) (i
 	if r.Timeout == 0 {
 		r.Timeout = min(c.rules(c.Owner).MaxExec(), MaxRunTimeout)
 	}
-	b, err := c.vet(ctx, policy.Call{Name: "exec", Owner: c.Owner, Sandbox: r.Name, Exec: r.Timeout, Root: r.root()})
-	if err != nil {
-		return "", err
-	}
-	s, err := c.get(ctx, c.Owner, r.Name)
+	b, s, err := c.vetted(ctx, policy.Call{Verb: policy.VerbExec, Owner: c.Owner, Sandbox: r.Name, Needs: policy.Needs{Exec: r.Timeout, Root: r.root()}}, r.Name)
 	if err != nil {
 		return "", err
 	}
@@ -35,7 +31,7 @@ func (m *Manager) StartRun(ctx context.Context, caller Caller, r ExecRequest) (i
 		return "", err
 	}
 	id = r.Name + "." + run
-	c.record(ledger.Record{Kind: ledger.Executed, Owner: c.Owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: "exec", Target: r.text(), Detail: "begun, in the background, as " + id})
+	c.record(ledger.Record{Kind: ledger.Executed, Owner: c.Owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: string(policy.VerbExec), Target: r.text(), Detail: "begun, in the background, as " + id})
 	return id, nil
 }
 
@@ -69,11 +65,7 @@ func (m *Manager) WaitRun(ctx context.Context, caller Caller, r WaitRequest) (Ru
 			return RunResult{}, fmt.Errorf("cursor %s is %w: give one that wait answered", sandbox.Quote(r.Cursor), sandbox.ErrInvalid)
 		}
 	}
-	b, err := c.vet(ctx, policy.Call{Name: "wait", Owner: c.Owner, Sandbox: name})
-	if err != nil {
-		return RunResult{}, err
-	}
-	s, err := c.get(ctx, c.Owner, name)
+	b, s, err := c.vetted(ctx, policy.Call{Verb: policy.VerbWait, Owner: c.Owner, Sandbox: name}, name)
 	if err != nil {
 		return RunResult{}, err
 	}
@@ -103,7 +95,7 @@ func (m *Manager) WaitRun(ctx context.Context, caller Caller, r WaitRequest) (Ru
 	out.Cursor = cursor(atOut, atErr)
 	out.Denied = b.denials(ctx, s.ID, got.Started)
 	if got.State == sandbox.RunEnded && c.gate.first(r.ID) {
-		c.record(ledger.Record{Kind: ledger.Executed, Owner: c.Owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: "exec", Detail: "ended: " + r.ID, Code: &got.ExitCode, Duration: out.Duration})
+		c.record(ledger.Record{Kind: ledger.Executed, Owner: c.Owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: string(policy.VerbExec), Detail: "ended: " + r.ID, Code: &got.ExitCode, Duration: out.Duration})
 	}
 	return out, nil
 }

@@ -189,7 +189,7 @@ func (c *call) unvetted() *permit { return &permit{Backend: c.gate.backend, gate
 
 // decision is the record of a verdict.
 func decision(c policy.Call, v policy.Verdict, err error) ledger.Record {
-	r := ledger.Record{Kind: ledger.Decided, Owner: c.Owner, Sandbox: c.Sandbox, Tool: c.Name, Verdict: string(v.Decision), Rule: v.Rule, Detail: v.Reason}
+	r := ledger.Record{Kind: ledger.Decided, Owner: c.Owner, Sandbox: c.Sandbox, Tool: string(c.Verb), Verdict: string(v.Decision), Rule: v.Rule, Detail: v.Reason}
 	if err != nil {
 		r.Verdict, r.Detail = "error", err.Error()
 	}
@@ -210,9 +210,9 @@ func decision(c policy.Call, v policy.Verdict, err error) ledger.Record {
 }
 
 // Permit vets a call that needs no backend.
-func (m *Manager) Permit(ctx context.Context, caller Caller, name string) error {
+func (m *Manager) Permit(ctx context.Context, caller Caller, verb policy.Verb) error {
 	c := m.begin(caller)
-	_, err := c.vet(ctx, policy.Call{Name: name, Owner: c.Owner})
+	_, err := c.vet(ctx, policy.Call{Verb: verb, Owner: c.Owner})
 	return err
 }
 

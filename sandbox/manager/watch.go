@@ -147,7 +147,7 @@ func (m *Manager) held(ctx context.Context, counts *counts, c sandbox.Connection
 		return err
 	}
 	by := m.begin(Agent(c.Owner))
-	v, err := by.set.Vet(policy.Call{Name: "allow_domain", Owner: c.Owner, Sandbox: c.Sandbox, Domains: []egress.Rule{rule}})
+	v, err := by.set.Vet(policy.Call{Verb: policy.VerbAllowDomain, Owner: c.Owner, Sandbox: c.Sandbox, Needs: policy.Needs{Domains: []egress.Rule{rule}}})
 	if err != nil {
 		return err
 	}
