@@ -328,7 +328,7 @@ func (m *Manager) CreateCheckpoint(ctx context.Context, caller Caller, name, lab
 	}
 	defer b.done()
 	if label != "" {
-		return b.CreateCheckpoint(ctx, s.ID, label, description)
+		return b.checkpoint(ctx, s.ID, label, description)
 	}
 	have, err := b.Checkpoints(ctx, s.ID)
 	if err != nil {
@@ -336,7 +336,7 @@ func (m *Manager) CreateCheckpoint(ctx context.Context, caller Caller, name, lab
 	}
 	// Another one may take the same label at the same time; the next number is then free.
 	for n := len(have) + 1; ; n++ {
-		c, err := b.CreateCheckpoint(ctx, s.ID, "checkpoint-"+strconv.Itoa(n), description)
+		c, err := b.checkpoint(ctx, s.ID, "checkpoint-"+strconv.Itoa(n), description)
 		if !errors.Is(err, sandbox.ErrExists) || n > len(have)+20 {
 			return c, err
 		}

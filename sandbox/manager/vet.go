@@ -56,13 +56,37 @@ func (g *gate) first(what string) bool {
 	return true
 }
 
-// permit is the backend, for one call that the policy lets pass.
+// actions are what a permit lets a call have the backend do without a claim: all that takes nothing of a quota.
+type actions interface {
+	sandbox.FilesBackend
+	List(ctx context.Context, owner string) ([]sandbox.Sandbox, error)
+	Relatives(ctx context.Context, owner, lineage string) ([]sandbox.Sandbox, error)
+	Get(ctx context.Context, owner, name string) (sandbox.Sandbox, error)
+	Destroy(ctx context.Context, id string) error
+	SetState(ctx context.Context, id string, state sandbox.State) error
+	SetEgress(ctx context.Context, id string, edit sandbox.EgressEdit) (cut int, err error)
+	Egress(ctx context.Context, id string) (sandbox.Egress, error)
+	Denials(ctx context.Context, id string, within time.Duration) ([]sandbox.Denial, error)
+	SetExpiry(ctx context.Context, id string, at time.Time) error
+	Checkpoints(ctx context.Context, id string) ([]sandbox.Checkpoint, error)
+	DeleteCheckpoint(ctx context.Context, id, label string) error
+	Restore(ctx context.Context, id, label string) (sandbox.Sandbox, error)
+	Exec(ctx context.Context, id string, c sandbox.Command) (exitCode int, err error)
+	StartRun(ctx context.Context, id string, c sandbox.Command, timeout time.Duration) (run string, err error)
+	LookAtRun(ctx context.Context, id, run string, q sandbox.RunQuery) (sandbox.Run, error)
+}
+
+// permit is the backend, for one call that the policy lets pass. What takes of a quota goes by create and checkpoint, within
+// what the call has claimed, and until done.
 type permit struct {
-	sandbox.Backend
+	actions
 	verdict policy.Verdict // what it asks a human about must not be done
 	gate    *gate
-	takes   *reservation
+	takes   *reservation // nil where it claimed nothing, and once it is done
 }
+
+// errUnclaimed is a fault of ours: a call makes more than it was vetted for.
+var errUnclaimed = errors.New("that is more than the policy was asked for; nothing was made")
 
 // reservation is what a call that is under way takes of its owner's quota.
 type reservation struct {
@@ -77,13 +101,26 @@ func (p *permit) create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 	if err := p.claim(ctx, spec); err != nil {
 		return sandbox.Sandbox{}, err
 	}
-	made, err := p.Create(ctx, spec)
+	made, err := p.gate.backend.Create(ctx, spec)
 	if err != nil {
 		p.gate.mu.Lock()
 		defer p.gate.mu.Unlock()
-		delete(p.takes.names, spec.Name)
+		if p.takes != nil {
+			delete(p.takes.names, spec.Name)
+		}
 	}
 	return made, err
+}
+
+// checkpoint makes a checkpoint of what the call has set aside.
+func (p *permit) checkpoint(ctx context.Context, id, label, description string) (sandbox.Checkpoint, error) {
+	p.gate.mu.Lock()
+	claimed := p.takes != nil && p.takes.takes.Checkpoints > 0
+	p.gate.mu.Unlock()
+	if !claimed {
+		return sandbox.Checkpoint{}, errUnclaimed
+	}
+	return p.gate.backend.CreateCheckpoint(ctx, id, label, description)
 }
 
 // on does something to a sandbox. One that another call restored meanwhile has another ID then, to which it is done.
@@ -121,6 +158,9 @@ func (p *permit) claim(ctx context.Context, spec sandbox.Spec) error {
 	}
 	p.gate.mu.Lock()
 	defer p.gate.mu.Unlock()
+	if p.takes == nil || len(p.takes.names) >= p.takes.takes.Sandboxes {
+		return errUnclaimed
+	}
 	p.takes.names[spec.Name] = true
 	return nil
 }
@@ -130,6 +170,7 @@ func (p *permit) done() {
 	p.gate.mu.Lock()
 	defer p.gate.mu.Unlock()
 	p.gate.reserved = slices.DeleteFunc(p.gate.reserved, func(r *reservation) bool { return r == p.takes })
+	p.takes = nil
 }
 
 // Trial is the error by which a call ends that only wanted to know its verdict.
@@ -174,7 +215,7 @@ func (c *call) vet(ctx context.Context, ask policy.Call) (*permit, error) {
 	case v.Decision == policy.Deny:
 		return nil, fault.Errorf(sandbox.ErrDenied, v.Hint, "%s (%s): %s", sandbox.ErrDenied, v.Rule, v.Reason)
 	}
-	p := &permit{Backend: g.backend, verdict: v, gate: g}
+	p := &permit{actions: g.backend, verdict: v, gate: g}
 	if takes != (policy.Usage{}) {
 		p.takes = &reservation{owner: ask.Owner, takes: takes, names: map[string]bool{}}
 		g.mu.Lock()
@@ -185,7 +226,7 @@ func (c *call) vet(ctx context.Context, ask policy.Call) (*permit, error) {
 }
 
 // unvetted is a permit for what no call asks for: a human's answer, or the policy's own.
-func (c *call) unvetted() *permit { return &permit{Backend: c.gate.backend, gate: c.gate} }
+func (c *call) unvetted() *permit { return &permit{actions: c.gate.backend, gate: c.gate} }
 
 // decision is the record of a verdict.
 func decision(c policy.Call, v policy.Verdict, err error) ledger.Record {
