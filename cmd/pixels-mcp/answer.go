@@ -16,7 +16,7 @@ import (
 	"pixels/sandbox/manager"
 )
 
-func (a *app) requestsApprove() *cobra.Command {
+func (a *cli) requestsApprove() *cobra.Command {
 	var scope, lasting, answer string
 	cmd := &cobra.Command{
 		Use:   "approve ID...",
@@ -66,7 +66,7 @@ func (a *app) requestsApprove() *cobra.Command {
 	return cmd
 }
 
-func (a *app) approve(ctx context.Context, m *manager.Human, answer manager.Approval) error {
+func (a *cli) approve(ctx context.Context, m *manager.Human, answer manager.Approval) error {
 	got, err := m.Approve(ctx, answer)
 	if err != nil {
 		return err
@@ -79,7 +79,7 @@ func (a *app) approve(ctx context.Context, m *manager.Human, answer manager.Appr
 }
 
 // seen divides what names a request. Of an ID alone it shows the request, and asks.
-func (a *app) seen(ctx context.Context, m *manager.Human, handle, what string) (id, digest string, err error) {
+func (a *cli) seen(ctx context.Context, m *manager.Human, handle, what string) (id, digest string, err error) {
 	id, digest = ledger.ParseHandle(handle)
 	if digest != "" {
 		return id, digest, nil
@@ -105,7 +105,7 @@ func (a *app) seen(ctx context.Context, m *manager.Human, handle, what string) (
 }
 
 // confirm asks a question that wants a y.
-func (a *app) confirm(question string) (bool, error) {
+func (a *cli) confirm(question string) (bool, error) {
 	fmt.Fprintf(a.err, "%s? [y/N] ", question)
 	line, err := a.line()
 	if err != nil {
@@ -134,7 +134,7 @@ func idsNeeded(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-func (a *app) requestsDeny() *cobra.Command {
+func (a *cli) requestsDeny() *cobra.Command {
 	var answer string
 	cmd := &cobra.Command{
 		Use:     "deny ID...",

@@ -10,12 +10,13 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"pixels/internal/app"
 	"pixels/policy"
 	"pixels/policy/approver"
 	"pixels/sandbox/manager"
 )
 
-func (a *app) approvalCommand() *cobra.Command {
+func (a *cli) approvalCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "approval",
 		Short: "Set what proves that it is you who approves",
@@ -83,8 +84,8 @@ func (a *app) approvalCommand() *cobra.Command {
 	return cmd
 }
 
-func (a *app) withApprover(do func(*approver.Approver) error) error {
-	store, err := a.store(a.warn)
+func (a *cli) withApprover(do func(*approver.Approver) error) error {
+	store, err := app.OpenLedger(a.warn)
 	if err != nil {
 		return err
 	}
@@ -93,7 +94,7 @@ func (a *app) withApprover(do func(*approver.Approver) error) error {
 }
 
 // asker returns a func that asks for a secret: on the terminal without showing it, or else a line of stdin.
-func (a *app) asker() func(prompt string) (string, error) {
+func (a *cli) asker() func(prompt string) (string, error) {
 	if f, ok := terminal(a.in); ok {
 		return func(prompt string) (string, error) {
 			fmt.Fprint(a.err, prompt)
@@ -112,7 +113,7 @@ func (a *app) asker() func(prompt string) (string, error) {
 }
 
 // line reads a line of stdin.
-func (a *app) line() (string, error) {
+func (a *cli) line() (string, error) {
 	if a.lines == nil {
 		a.lines = bufio.NewReader(a.in)
 	}
@@ -124,7 +125,7 @@ func (a *app) line() (string, error) {
 }
 
 // proven returns a manager for what widens a sandbox's reach, when the human proves to be one as the policy asks.
-func (a *app) proven(m *manager.Human) (*manager.Human, error) {
+func (a *cli) proven(m *manager.Human) (*manager.Human, error) {
 	passphrase := ""
 	if m.Approval() == policy.Passphrase {
 		var err error

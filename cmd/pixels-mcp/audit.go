@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pixels/internal/app"
 	"pixels/internal/nearest"
 	"pixels/internal/units"
 	"pixels/policy"
@@ -21,7 +22,7 @@ import (
 // followEvery is how often audit --follow looks for more.
 const followEvery = 500 * time.Millisecond
 
-func (a *app) auditCommand() *cobra.Command {
+func (a *cli) auditCommand() *cobra.Command {
 	var q ledger.Query
 	var kind, since string
 	asJSON, follow := false, false
@@ -52,7 +53,7 @@ func (a *app) auditCommand() *cobra.Command {
 				a.owner = "" // a human looks at all
 			}
 			q.Owner = a.owner
-			store, err := a.store(a.warn)
+			store, err := app.OpenLedger(a.warn)
 			if err != nil {
 				return err
 			}
@@ -99,7 +100,7 @@ func known(store *ledger.Store, q ledger.Query) error {
 	return nil
 }
 
-func (a *app) auditVerify() *cobra.Command {
+func (a *cli) auditVerify() *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
 		Use:   "verify",
@@ -108,7 +109,7 @@ func (a *app) auditVerify() *cobra.Command {
 			"the chain anew: whoever can write the file can do that. The exit code is 1 when something is wrong.",
 		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
-			store, err := a.store(a.warn)
+			store, err := app.OpenLedger(a.warn)
 			if err != nil {
 				return err
 			}
@@ -132,7 +133,7 @@ func (a *app) auditVerify() *cobra.Command {
 	return cmd
 }
 
-func (a *app) showChain(c ledger.Chain) {
+func (a *cli) showChain(c ledger.Chain) {
 	for _, f := range c.Faults {
 		fmt.Fprintf(a.out, "FAULT: %s\n", f)
 	}
@@ -152,7 +153,7 @@ func (a *app) showChain(c ledger.Chain) {
 	}
 }
 
-func (a *app) showRecords(ctx context.Context, store *ledger.Store, q ledger.Query, asJSON, follow bool) error {
+func (a *cli) showRecords(ctx context.Context, store *ledger.Store, q ledger.Query, asJSON, follow bool) error {
 	for {
 		list, err := store.Records(q)
 		if err != nil {

@@ -19,7 +19,7 @@ import (
 // exitDenied is the exit code of a check of what may not be reached.
 const exitDenied = 4
 
-func (a *app) networkCheck() *cobra.Command {
+func (a *cli) networkCheck() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check NAME HOST[:PORT]",
 		Short: "Say whether a sandbox may reach a host, and which rule decides",
@@ -96,7 +96,7 @@ func check(e sandbox.Egress, host string, port uint16) (text string, allowed boo
 }
 
 // mayLift shows which denials the mode unrestricted lifts, and asks.
-func (a *app) mayLift(ctx context.Context, m *manager.Human, name string) error {
+func (a *cli) mayLift(ctx context.Context, m *manager.Human, name string) error {
 	e, err := m.Egress(ctx, m.As(a.owner), name)
 	if err != nil {
 		return err

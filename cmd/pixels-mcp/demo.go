@@ -14,7 +14,7 @@ import (
 	"pixels/internal/setup"
 )
 
-func (a *app) demoCommand() *cobra.Command {
+func (a *cli) demoCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "demo",
 		Short: "Set up what is missing, then do the main job for real and remove all of it",

@@ -14,7 +14,7 @@ import (
 	"pixels/sandbox/manager"
 )
 
-func (a *app) networkGrants() *cobra.Command {
+func (a *cli) networkGrants() *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
 		Use:   "grants [NAME]",
@@ -55,7 +55,7 @@ func (a *app) networkGrants() *cobra.Command {
 	return cmd
 }
 
-func (a *app) showGrants(list []manager.Standing, given []manager.Allowance) error {
+func (a *cli) showGrants(list []manager.Standing, given []manager.Allowance) error {
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	if len(list) == 0 {
 		fmt.Fprintln(w, "nothing is granted")
@@ -88,7 +88,7 @@ func when(t time.Time) string {
 // someNames are as many of several as a line has room for.
 const someNames = 3
 
-func (a *app) requestsRevoke() *cobra.Command {
+func (a *cli) requestsRevoke() *cobra.Command {
 	return &cobra.Command{
 		Use:     "revoke ID...",
 		Short:   "Take back what requests were granted",

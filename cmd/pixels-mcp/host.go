@@ -10,18 +10,19 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pixels/internal/app"
 	"pixels/internal/config"
 	"pixels/internal/setup"
 	"pixels/policy"
 	"pixels/policy/ledger"
 )
 
-func (a *app) setupOptions() setup.Options {
+func (a *cli) setupOptions() setup.Options {
 	i := a.config.Incus
 	return setup.Options{Out: a.out, Incus: a.config.IncusConfig(), PoolSize: int64(i.PoolSize), PoolDriver: i.PoolDriver}
 }
 
-func (a *app) setupCommand() *cobra.Command {
+func (a *cli) setupCommand() *cobra.Command {
 	var systemd, service, remove bool
 	c := &cobra.Command{
 		Use:   "setup",
@@ -65,7 +66,7 @@ func (a *app) setupCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) doctorCommand() *cobra.Command {
+func (a *cli) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Check each part that sandboxes need, and say how to mend it",
@@ -80,7 +81,7 @@ func (a *app) doctorCommand() *cobra.Command {
 	}
 }
 
-func (a *app) cleanCommand() *cobra.Command {
+func (a *cli) cleanCommand() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "clean",
@@ -100,8 +101,8 @@ func (a *app) cleanCommand() *cobra.Command {
 }
 
 // withdrawAll ends the questions of sandboxes that are gone: all are.
-func (a *app) withdrawAll() error {
-	store, err := a.store(a.warn)
+func (a *cli) withdrawAll() error {
+	store, err := app.OpenLedger(a.warn)
 	if err != nil {
 		return nil // then nothing is asked
 	}
@@ -115,7 +116,7 @@ func (a *app) withdrawAll() error {
 	return err
 }
 
-func (a *app) configCommand() *cobra.Command {
+func (a *cli) configCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "config",
 		Short: "Show the configuration in force, and the variable and flag for each setting",

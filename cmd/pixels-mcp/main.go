@@ -35,7 +35,7 @@ var stderr = &plain.Writer{To: os.Stderr}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	err := newRoot(&app{in: os.Stdin, out: &plain.Writer{To: os.Stdout}, err: stderr, raw: os.Stdout}).ExecuteContext(ctx)
+	err := newRoot(&cli{in: os.Stdin, out: &plain.Writer{To: os.Stdout}, err: stderr, raw: os.Stdout}).ExecuteContext(ctx)
 	stop()
 	os.Exit(report(err))
 }

@@ -11,94 +11,44 @@ import (
 	"github.com/spf13/cobra"
 
 	"pixels/egress"
-	"pixels/incus"
-	"pixels/internal/place"
+	"pixels/internal/app"
 	"pixels/internal/server"
 	"pixels/internal/units"
 	"pixels/internal/view"
-	"pixels/internal/webhook"
-	"pixels/policy"
-	"pixels/policy/ledger"
-	"pixels/sandbox"
 	"pixels/sandbox/manager"
 	"pixels/tools"
 )
 
-// manager returns a manager of a backend's sandboxes, under the policy beside the configuration, and how to close it. say
-// hears of a policy that went bad after it was read, and of records that can't be kept.
-func (a *app) manager(b sandbox.Backend, say func(error)) (m *manager.Manager, door manager.Door, done func(), err error) {
-	p, err := policy.Open(a.policyPath())
-	if err != nil {
-		return nil, door, nil, err
-	}
-	p.Bad = say
-	d := a.config.SandboxDefaults()
-	d.Policy = p
-	if d.Store, err = a.store(say); err != nil {
-		// Sandboxes and their protection need none of it.
-		say(fmt.Errorf("nothing is on record, and no human can be asked: %w", err))
-		m, door = manager.NewWithDoor(b, d)
-		return m, door, func() {}, nil
-	}
-	d.Store.Fresh = func(r ledger.Request) {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		if err := webhook.Notify(ctx, p.Now(), r); err != nil {
-			say(err)
-		}
-	}
-	m, door = manager.NewWithDoor(b, d)
-	return m, door, func() {
-		if err := d.Store.Close(); err != nil {
-			say(err)
-		}
-	}, nil
-}
-
 // notBesideService refuses what the service of this machine alone can do: it has the policy and the records.
-func (a *app) notBesideService() error {
+func (a *cli) notBesideService() error {
 	if a.direct || !serviceOf(server.Socket) {
 		return nil
 	}
 	return fmt.Errorf("this machine has a service, which keeps requests and records: use its page, or run this as `sudo -u pixels -H pixels-mcp ...` (see `ls -l %s`)", server.Socket)
 }
 
-// store opens the record.
-func (a *app) store(say func(error)) (*ledger.Store, error) {
-	path, err := place.Database()
-	if err != nil {
-		return nil, err
-	}
-	return ledger.Open(path, say)
-}
-
 // warn says something on stderr.
-func (a *app) warn(err error) { fmt.Fprintf(a.err, "pixels-mcp: %v\n", err) }
+func (a *cli) warn(err error) { fmt.Fprintf(a.err, "pixels-mcp: %v\n", err) }
 
-// withDoor calls do with a manager of sandboxes, and the door of its humans.
-func (a *app) withDoor(do func(*manager.Manager, manager.Door) error) error {
-	backend, err := incus.OpenBackend(a.config.IncusConfig())
+// withApp calls do with what a process works with.
+func (a *cli) withApp(do func(*app.App) error) error {
+	opened, err := app.Open(a.config, a.policyPath(), a.warn)
 	if err != nil {
 		return err
 	}
-	defer backend.Close()
-	m, door, done, err := a.manager(backend, a.warn)
-	if err != nil {
-		return err
-	}
-	defer done()
-	return do(m, door)
+	defer opened.Close()
+	return do(opened)
 }
 
 // withHuman calls do with the human at the terminal.
-func (a *app) withHuman(do func(*manager.Human) error) error {
+func (a *cli) withHuman(do func(*manager.Human) error) error {
 	if err := a.notBesideService(); err != nil {
 		return err
 	}
-	return a.withDoor(func(_ *manager.Manager, door manager.Door) error { return do(door.Human("cli")) })
+	return a.withApp(func(opened *app.App) error { return do(opened.Door.Human("cli")) })
 }
 
-func (a *app) networkCommand() *cobra.Command {
+func (a *cli) networkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "network",
 		Short: "Show and change what a sandbox may reach",

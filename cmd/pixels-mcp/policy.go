@@ -11,13 +11,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pixels/internal/app"
 	"pixels/internal/view"
 	"pixels/policy"
 	"pixels/sandbox/manager"
 	"pixels/tools"
 )
 
-func (a *app) policyCommand() *cobra.Command {
+func (a *cli) policyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
 		Short: "Check the policy: what agents may do",
@@ -66,7 +67,7 @@ func (a *app) policyCommand() *cobra.Command {
 }
 
 // verdict prints what would become of a call.
-func (a *app) verdict(ctx context.Context, owner string, args []string, asJSON bool) error {
+func (a *cli) verdict(ctx context.Context, owner string, args []string, asJSON bool) error {
 	if len(args) == 1 {
 		args = append(args, "{}")
 	}
@@ -74,10 +75,10 @@ func (a *app) verdict(ctx context.Context, owner string, args []string, asJSON b
 		return usageError{errors.New("`pixels-mcp policy check --as OWNER` wants the name of a tool and its arguments as JSON, as create_sandbox '{\"cpu\": 2}'")}
 	}
 	var v policy.Verdict
-	err := a.withDoor(func(m *manager.Manager, _ manager.Door) (err error) {
+	err := a.withApp(func(opened *app.App) (err error) {
 		caller := manager.Agent(owner)
 		caller.Trial = true
-		v, err = tools.Verdict(ctx, tools.Session{Manager: m, Operations: tools.NewOperations(ctx), Caller: caller}, args[0], json.RawMessage(args[1]))
+		v, err = tools.Verdict(ctx, tools.Session{Manager: opened.Manager, Operations: tools.NewOperations(ctx), Caller: caller}, args[0], json.RawMessage(args[1]))
 		return err
 	})
 	if err != nil {
@@ -101,7 +102,7 @@ func (a *app) verdict(ctx context.Context, owner string, args []string, asJSON b
 }
 
 // writePolicy writes the default policy where there is none, for a human to edit.
-func (a *app) writePolicy() error {
+func (a *cli) writePolicy() error {
 	path := a.policyPath()
 	if path == "" {
 		return nil

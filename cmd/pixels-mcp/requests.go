@@ -18,7 +18,7 @@ import (
 	"pixels/sandbox/manager"
 )
 
-func (a *app) requestsCommand() *cobra.Command {
+func (a *cli) requestsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "requests",
 		Short: "Decide what agents ask for: list, show, approve, deny, revoke, watch",
@@ -32,7 +32,7 @@ func (a *app) requestsCommand() *cobra.Command {
 }
 
 // withRequests calls do with a manager for a human who looks at all owners' requests unless --owner names one.
-func (a *app) withRequests(cmd *cobra.Command, do func(m *manager.Human, owner string) error) error {
+func (a *cli) withRequests(cmd *cobra.Command, do func(m *manager.Human, owner string) error) error {
 	owner := ""
 	if cmd.Flags().Changed("owner") {
 		owner = a.owner
@@ -41,15 +41,15 @@ func (a *app) withRequests(cmd *cobra.Command, do func(m *manager.Human, owner s
 }
 
 // by says who decides here.
-func (a *app) by() string { return "cli, by " + localUser() }
+func (a *cli) by() string { return "cli, by " + localUser() }
 
-func (a *app) printJSON(v any) error {
+func (a *cli) printJSON(v any) error {
 	e := json.NewEncoder(a.out)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
 }
 
-func (a *app) requestsList() *cobra.Command {
+func (a *cli) requestsList() *cobra.Command {
 	asJSON, all := false, false
 	cmd := &cobra.Command{
 		Use:   "list",
@@ -177,7 +177,7 @@ func looked(l manager.Look) (lines [][2]string) {
 	return lines
 }
 
-func (a *app) requestsShow() *cobra.Command {
+func (a *cli) requestsShow() *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
 		Use:   "show ID",
@@ -201,7 +201,7 @@ func (a *app) requestsShow() *cobra.Command {
 	return cmd
 }
 
-func (a *app) showRequest(ctx context.Context, m *manager.Human, r ledger.Request) error {
+func (a *cli) showRequest(ctx context.Context, m *manager.Human, r ledger.Request) error {
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	lines := [][2]string{
 		{"request", handle(m, r) + ", " + string(r.State)}, {"to reach", r.Subject}, {"asked by", fmt.Sprintf("%s of %s", strings.Join(r.Names(), ", "), r.Owner)},
@@ -236,7 +236,7 @@ const (
 	presentFor    = 15 * time.Second
 )
 
-func (a *app) requestsWatch() *cobra.Command {
+func (a *cli) requestsWatch() *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
 		Use:   "watch",
@@ -260,7 +260,7 @@ func terminal(f any) (*os.File, bool) {
 	return file, ok && term.IsTerminal(int(file.Fd()))
 }
 
-func (a *app) watch(ctx context.Context, m *manager.Human, owner string, asJSON bool) error {
+func (a *cli) watch(ctx context.Context, m *manager.Human, owner string, asJSON bool) error {
 	leave, err := m.Present(ctx, fmt.Sprintf("cli-%d", os.Getpid()), presentFor)
 	if err != nil {
 		return err
@@ -299,7 +299,7 @@ func (a *app) watch(ctx context.Context, m *manager.Human, owner string, asJSON 
 	}
 }
 
-func (a *app) tell(m *manager.Human, r ledger.Request, asJSON bool) error {
+func (a *cli) tell(m *manager.Human, r ledger.Request, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(a.out).Encode(shown(m, r))
 	}

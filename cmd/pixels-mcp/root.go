@@ -15,8 +15,8 @@ import (
 	"pixels/internal/config"
 )
 
-// app is what all commands share: the streams, the flags for all, and the configuration once it is read.
-type app struct {
+// cli is what all commands share: the streams, the flags for all, and the configuration once it is read.
+type cli struct {
 	in       io.Reader
 	lines    *bufio.Reader // of in
 	out, err io.Writer     // what is printed there harms no terminal
@@ -29,7 +29,7 @@ type app struct {
 	config     config.Config
 }
 
-func newRoot(a *app) *cobra.Command {
+func newRoot(a *cli) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "pixels-mcp",
 		Short: "Disposable Linux machines for AI coding agents, on your own hardware",
@@ -64,7 +64,7 @@ func newRoot(a *app) *cobra.Command {
 var ownerRule = regexp.MustCompile(`^[A-Za-z0-9._@-]{1,64}$`)
 
 // load reads the configuration and settles who the owner is.
-func (a *app) load(cmd *cobra.Command) error {
+func (a *cli) load(cmd *cobra.Command) error {
 	path, named := a.configPath, a.configPath != ""
 	if !named {
 		// Where there is no home there is no file; a client may start us so.
@@ -102,7 +102,7 @@ func localUser() string {
 }
 
 // policyPath is where policy.toml is: beside config.toml. It is empty where there is no home.
-func (a *app) policyPath() string {
+func (a *cli) policyPath() string {
 	if a.configPath == "" {
 		return ""
 	}
@@ -110,7 +110,7 @@ func (a *app) policyPath() string {
 }
 
 // given returns the flags about the configuration that a command was called with, to be passed on to another one.
-func (a *app) given(cmd *cobra.Command) (args []string) {
+func (a *cli) given(cmd *cobra.Command) (args []string) {
 	if cmd.Flags().Changed("config") {
 		args = append(args, "--config", a.configPath)
 	}

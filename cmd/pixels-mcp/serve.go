@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,15 +14,14 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
-	"pixels/incus"
+	"pixels/internal/app"
 	"pixels/internal/server"
 	"pixels/internal/web"
-	"pixels/sandbox"
 	"pixels/sandbox/manager"
 	"pixels/tools"
 )
 
-func (a *app) serveCommand() *cobra.Command {
+func (a *cli) serveCommand() *cobra.Command {
 	var socket, page, bridge string
 	cmd := &cobra.Command{
 		Use:   "serve",
@@ -39,41 +37,28 @@ func (a *app) serveCommand() *cobra.Command {
 			if bridge != "" {
 				return server.Bridge(cmd.Context(), bridge, a.in, a.raw)
 			}
-			backend, err := incus.OpenBackend(a.config.IncusConfig())
-			if err != nil {
-				return err
-			}
 			// A client that closes its end must not kill a call that still has to undo what it began.
 			signal.Ignore(syscall.SIGPIPE)
-			defer backend.Close()
 			log := logger(a.err)
-			agents, door, done, err := a.manager(backend, func(err error) { log.Error().Err(err).Msg("policy") })
+			opened, err := app.Open(a.config, a.policyPath(), func(err error) { log.Error().Err(err).Msg("policy") })
 			if err != nil {
 				return err
 			}
-			defer done()
+			defer opened.Close()
 			log.Info().Msg(a.where())
 			defer inBackground(cmd.Context(), func(context.Context) {
 				for _, text := range a.elsewhere() {
 					log.Warn().Msg(text)
 				}
 			})()
-			defer inBackground(cmd.Context(), func(ctx context.Context) {
-				if err := incus.EnsureHostRules(ctx, a.config.IncusConfig()); err != nil && ctx.Err() == nil {
-					log.Warn().Err(err).Msg("this machine's own firewall rules")
-				}
-			})()
-			defer inBackground(cmd.Context(), func(ctx context.Context) { keepSwept(ctx, agents, log) })()
-			defer inBackground(cmd.Context(), func(ctx context.Context) {
-				agents.KeepWatched(ctx, func(err error) { log.Warn().Err(err).Msg("watch") })
-			})()
+			defer opened.KeepUp(cmd.Context(), log)()
 			operating, endOperations := context.WithCancel(cmd.Context())
 			operations := tools.NewOperations(operating)
 			defer operations.Wait()
 			defer endOperations()
-			session := tools.Session{Manager: agents, Operations: operations, Caller: manager.Agent(a.owner)}
+			session := tools.Session{Manager: opened.Manager, Operations: operations, Caller: manager.Agent(a.owner)}
 			if page != "" {
-				stop, err := a.servePage(cmd.Context(), page, door.Human("web"), log)
+				stop, err := a.servePage(cmd.Context(), page, opened.Door.Human("web"), log)
 				if err != nil {
 					return err
 				}
@@ -104,7 +89,7 @@ func serviceOf(path string) bool {
 }
 
 // servePage serves the page until stop is called.
-func (a *app) servePage(ctx context.Context, address string, m *manager.Human, log zerolog.Logger) (stop func(), err error) {
+func (a *cli) servePage(ctx context.Context, address string, m *manager.Human, log zerolog.Logger) (stop func(), err error) {
 	secret, err := webToken()
 	if err != nil {
 		return nil, err
@@ -133,20 +118,6 @@ func inBackground(ctx context.Context, work func(context.Context)) (stop func())
 		cancel()
 		working.Wait()
 	}
-}
-
-// keepSwept sweeps until ctx ends.
-func keepSwept(ctx context.Context, m *manager.Manager, log zerolog.Logger) {
-	unreachable := false // said once, not every few seconds
-	m.KeepSwept(ctx, manager.SweepEvery, func(expired []sandbox.Sandbox, err error) {
-		for _, box := range expired {
-			log.Info().Str("sandbox", box.Name).Str("owner", box.Owner).Time("expired_at", box.ExpiresAt).Msg("lease over, destroyed")
-		}
-		if away := errors.Is(err, sandbox.ErrUnavailable); err != nil && !(away && unreachable) {
-			log.Warn().Err(err).Msg("sweep")
-			unreachable = away
-		}
-	})
 }
 
 // logger writes structured lines to stderr, where a client's log takes them up.

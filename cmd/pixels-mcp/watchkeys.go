@@ -264,7 +264,7 @@ func heldFor(l manager.Look) string {
 }
 
 // watchKeys shows requests on a terminal until q is pressed or ctx ends.
-func (a *app) watchKeys(ctx context.Context, m *manager.Human, owner string, in io.Reader) error {
+func (a *cli) watchKeys(ctx context.Context, m *manager.Human, owner string, in io.Reader) error {
 	w := &watching{
 		by: a.by(), proof: m.Approval(),
 		load: func() ([]manager.Look, error) {

@@ -17,7 +17,7 @@ import (
 	"pixels/sandbox/manager"
 )
 
-func (a *app) webCommand() *cobra.Command {
+func (a *cli) webCommand() *cobra.Command {
 	var address string
 	var names []string
 	token := false

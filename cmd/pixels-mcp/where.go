@@ -9,7 +9,7 @@ import (
 )
 
 // where says where records, requests and the policy of this program are.
-func (a *app) where() string {
+func (a *cli) where() string {
 	path, err := place.Database()
 	if err != nil {
 		return err.Error()
@@ -19,7 +19,7 @@ func (a *app) where() string {
 
 // elsewhere are other places of this user's where questions are open: a client that starts a server with another environment
 // makes one.
-func (a *app) elsewhere() (out []string) {
+func (a *cli) elsewhere() (out []string) {
 	mine, err := place.Database()
 	if err != nil {
 		return nil
@@ -33,7 +33,7 @@ func (a *app) elsewhere() (out []string) {
 }
 
 // sayWhere says both on stderr.
-func (a *app) sayWhere() {
+func (a *cli) sayWhere() {
 	fmt.Fprintln(a.err, a.where())
 	for _, text := range a.elsewhere() {
 		fmt.Fprintln(a.err, text)
