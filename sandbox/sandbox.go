@@ -48,35 +48,35 @@ type Limits struct {
 
 // Sandbox is one disposable machine, as its owner sees it.
 type Sandbox struct {
-	Name      string            `json:"name"`
-	State     State             `json:"state"`
-	Address   string            `json:"address" jsonschema:"IPv4; empty while it has none"`
-	Owner     string            `json:"owner"`
-	From      string            `json:"from" jsonschema:"the NAME:LABEL or image it was made from"`
-	Egress    egress.Mode       `json:"egress"`
-	Labels    map[string]string `json:"labels"`
-	CreatedAt time.Time         `json:"created_at"`
-	ExpiresAt time.Time         `json:"expires_at" jsonschema:"when it is destroyed by itself; extend_sandbox moves it"`
+	ID      string // the backend's own name for it; a restore may change it
+	Name    string
+	State   State
+	Address string // IPv4; empty while it has none
+	Owner   string
+	From    string // the NAME:LABEL or image that it was made from
+	Egress  egress.Mode
+	Rules   []egress.Grant // its own, beside those that its mode brings along
+	Labels  map[string]string
+	Limits  Limits
 
-	// Requests are set when it is made.
-	Requests []string `json:"requests,omitempty" jsonschema:"for what of allow a human must decide; give them to wait"`
+	CreatedAt time.Time
+	ExpiresAt time.Time // when it is destroyed by itself; the zero time is never
 
-	Rules  []egress.Grant `json:"-"` // its own, beside those that its mode brings along
-	Limits Limits         `json:"-"`
 	// Lineage is what a sandbox, its clones, and theirs have in common.
-	Lineage string `json:"-"`
+	Lineage string
 	// Reach names what it may reach: it is another one whenever that was changed. Empty where the backend has no such name.
-	Reach string `json:"-"`
-	ID    string `json:"-"` // the backend's own name for it; a restore may change it
+	Reach string
+	// Requests are those that were raised when it was made, by ID.
+	Requests []string
 }
 
 // Checkpoint is a labelled snapshot of a sandbox's file system.
 type Checkpoint struct {
-	Label       string    `json:"label"`
-	Description string    `json:"description,omitempty"`
-	CreatedAt   time.Time `json:"created_at"`
-	Size        int64     `json:"size" jsonschema:"bytes on disk that it alone holds, as far as the pool knows"`
-	Cost        int64     `json:"-"` // bytes by which it counts against the owner's quota beside its sandbox's disk
+	Label       string
+	Description string
+	CreatedAt   time.Time
+	Size        int64 // bytes on disk that it alone holds, as far as the pool knows
+	Cost        int64 // bytes by which it counts against the owner's quota beside its sandbox's disk
 }
 
 // Or returns l with what is zero filled from d.

@@ -6,9 +6,8 @@ import (
 	"strings"
 	"time"
 
-	"pixels/internal/units"
+	"pixels/internal/view"
 	"pixels/policy"
-	"pixels/sandbox"
 )
 
 type createCheckpointInput struct {
@@ -38,8 +37,8 @@ type listCheckpointsInput struct {
 }
 
 type listCheckpointsOutput struct {
-	Name        string               `json:"name"`
-	Checkpoints []sandbox.Checkpoint `json:"checkpoints" jsonschema:"the oldest first"`
+	Name        string            `json:"name"`
+	Checkpoints []view.Checkpoint `json:"checkpoints" jsonschema:"the oldest first"`
 }
 
 var listCheckpoints = define(Tool{
@@ -48,23 +47,16 @@ var listCheckpoints = define(Tool{
 }, func(ctx context.Context, s Session, in listCheckpointsInput) (listCheckpointsOutput, Result, error) {
 	list, err := s.Manager.Checkpoints(ctx, s.Caller, in.Name)
 	if err != nil || len(list) == 0 {
-		return listCheckpointsOutput{in.Name, []sandbox.Checkpoint{}}, Result{Text: in.Name + " has no checkpoint; create_checkpoint makes one"}, err
+		return listCheckpointsOutput{in.Name, []view.Checkpoint{}}, Result{Text: in.Name + " has no checkpoint; create_checkpoint makes one"}, err
 	}
-	lines := []string{fmt.Sprintf("%s has %s:", in.Name, count(len(list), "checkpoint", "checkpoints"))}
+	out := listCheckpointsOutput{Name: in.Name}
+	lines := []string{fmt.Sprintf("%s has %s:", in.Name, view.Count(len(list), "checkpoint", "checkpoints"))}
 	for _, c := range list {
-		text := fmt.Sprintf("%s:%s, %s, %s old, %s of its own", in.Name, c.Label, clock(c.CreatedAt), age(c.CreatedAt), units.Size(c.Size))
-		if c.Description != "" {
-			text += ": " + c.Description
-		}
-		lines = append(lines, text)
+		out.Checkpoints = append(out.Checkpoints, view.CheckpointOf(c))
+		lines = append(lines, view.CheckpointLine(in.Name, c))
 	}
-	return listCheckpointsOutput{in.Name, list}, Result{Text: strings.Join(lines, "\n")}, nil
+	return out, Result{Text: strings.Join(lines, "\n")}, nil
 })
-
-// age says how long ago something was made.
-func age(t time.Time) string {
-	return units.Duration(max(time.Since(t).Truncate(time.Second), time.Second))
-}
 
 type checkpointInput struct {
 	Name  string `json:"name"`
@@ -75,9 +67,9 @@ var restoreCheckpoint = define(Tool{
 	Verb: policy.VerbRestoreCheckpoint, Title: "Restore a checkpoint", Destructive: true, Long: true,
 	Description: "Puts the files of a sandbox back to what they were at a checkpoint and starts it anew: what ran in it ends, and files written since are lost. " +
 		"All checkpoints stay, later ones too. Its address may be another one afterwards.",
-}, func(ctx context.Context, s Session, in checkpointInput) (sandbox.Sandbox, Result, error) {
+}, func(ctx context.Context, s Session, in checkpointInput) (view.Sandbox, Result, error) {
 	box, err := s.Manager.Restore(ctx, s.Caller, in.Name, in.Label)
-	return box, Result{Text: fmt.Sprintf("restored %s:%s; %s", in.Name, in.Label, line(box))}, err
+	return view.SandboxOf(box), Result{Text: fmt.Sprintf("restored %s:%s; %s", in.Name, in.Label, view.SandboxLine(box))}, err
 })
 
 type deletedCheckpoint struct {

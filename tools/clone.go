@@ -9,7 +9,6 @@ import (
 	"pixels/egress"
 	"pixels/internal/view"
 	"pixels/policy"
-	"pixels/sandbox"
 	"pixels/sandbox/manager"
 )
 
@@ -31,10 +30,10 @@ type cloneOutput struct {
 }
 
 type cloneResult struct {
-	Name    string           `json:"name"`
-	Sandbox *sandbox.Sandbox `json:"sandbox,omitempty" jsonschema:"left out when it could not be made"`
-	Exec    *execOutput      `json:"exec,omitempty" jsonschema:"what the command left"`
-	Error   string           `json:"error,omitempty"`
+	Name    string        `json:"name"`
+	Sandbox *view.Sandbox `json:"sandbox,omitempty" jsonschema:"left out when it could not be made"`
+	Exec    *view.Run     `json:"exec,omitempty" jsonschema:"what the command left"`
+	Error   string        `json:"error,omitempty"`
 }
 
 var cloneSandbox = define(Tool{
@@ -75,7 +74,8 @@ var cloneSandbox = define(Tool{
 			clone.Error = view.Error(got.Err, view.Agent)
 		} else {
 			out.Made++
-			clone.Sandbox = &got.Sandbox
+			box := view.SandboxOf(got.Sandbox)
+			clone.Sandbox = &box
 		}
 		if got.ExecErr != nil {
 			clone.Error = view.Error(got.ExecErr, view.Agent)
@@ -86,9 +86,9 @@ var cloneSandbox = define(Tool{
 			lines = append(lines, "failed: "+clone.Error)
 		}
 		if got.Exec != nil {
-			o := outputOf(*got.Exec)
+			o := view.RunOf(*got.Exec)
 			clone.Exec = &o
-			lines = append(lines, o.text())
+			lines = append(lines, o.Text())
 		}
 		out.Clones = append(out.Clones, clone)
 	}

@@ -47,26 +47,15 @@ type execInput struct {
 	Background bool              `json:"background,omitempty" jsonschema:"do not wait: answers an operation for wait, and goes on whatever becomes of this server"`
 }
 
-type execOutput struct {
-	ExitCode   *int   `json:"exit_code,omitempty" jsonschema:"127: no such command; 124: ended by the timeout; left out while it runs"`
-	Stdout     string `json:"stdout"`
-	Stderr     string `json:"stderr"`
-	Truncated  bool   `json:"truncated" jsonschema:"the middle of an output was cut"`
-	TimedOut   bool   `json:"timed_out"`
-	DurationMS int64  `json:"duration_ms"`
-	Denied     string `json:"denied,omitempty" jsonschema:"by egress, while it ran"`
-	Operation  string `json:"operation,omitempty" jsonschema:"of a command in the background: give it to wait"`
-}
-
 var execTool = define(Tool{
 	Verb: policy.VerbExec, Title: "Run a command", Destructive: true,
 	Description: "Runs a command in a sandbox, as the user pixel (who may use sudo), and returns exit code and output. " +
 		"A command that fails is a result. At the timeout all that it started is ended. Of long output the beginning and the end are kept. " +
 		"For servers and long work set background, and use wait.",
-}, func(ctx context.Context, s Session, in execInput) (execOutput, Result, error) {
+}, func(ctx context.Context, s Session, in execInput) (view.Run, Result, error) {
 	most := manager.MaxRunTimeout.Seconds()
 	if math.IsNaN(in.Timeout) || in.Timeout < 0 || in.Timeout > most {
-		return execOutput{}, Result{}, fmt.Errorf("the argument \"timeout\" is %v; give up to %v seconds", in.Timeout, most)
+		return view.Run{}, Result{}, fmt.Errorf("the argument \"timeout\" is %v; give up to %v seconds", in.Timeout, most)
 	}
 	r := manager.ExecRequest{
 		Name: in.Name, Argv: in.Command.argv, Shell: in.Command.shell, Cwd: in.Cwd, Env: in.Env, User: in.User, Stdin: in.Stdin,
@@ -82,20 +71,20 @@ var execTool = define(Tool{
 	}
 	ran, err := s.Manager.Exec(ctx, s.Caller, r)
 	if err != nil {
-		return execOutput{}, Result{}, err
+		return view.Run{}, Result{}, err
 	}
-	out := outputOf(ran)
-	return out, Result{Text: out.text(), Failed: ran.TimedOut}, nil
+	out := view.RunOf(ran)
+	return out, Result{Text: out.Text(), Failed: ran.TimedOut}, nil
 })
 
 // execBehind runs a command in the background, and waits for it for a while when it is asked to.
-func (s Session) execBehind(ctx context.Context, r manager.ExecRequest, wait bool) (execOutput, Result, error) {
+func (s Session) execBehind(ctx context.Context, r manager.ExecRequest, wait bool) (view.Run, Result, error) {
 	id, err := s.Manager.StartRun(ctx, s.Caller, r)
 	if err != nil {
-		return execOutput{}, Result{}, err
+		return view.Run{}, Result{}, err
 	}
 	if !wait {
-		return execOutput{Operation: id}, Result{Text: "it runs in the background, as the operation " + id + ": wait shows its output and how it ends"}, nil
+		return view.Run{Operation: id}, Result{Text: "it runs in the background, as the operation " + id + ": wait shows its output and how it ends"}, nil
 	}
 	run, err := s.Manager.WaitRun(ctx, s.Caller, manager.WaitRequest{ID: id, Wait: callLimit})
 	if ctx.Err() != nil {
@@ -103,17 +92,17 @@ func (s Session) execBehind(ctx context.Context, r manager.ExecRequest, wait boo
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 		defer cancel()
 		_, err := s.Manager.WaitRun(end, s.Caller, manager.WaitRequest{ID: id, Cancel: true})
-		return execOutput{}, Result{}, errors.Join(ctx.Err(), err)
+		return view.Run{}, Result{}, errors.Join(ctx.Err(), err)
 	}
 	if err != nil {
-		return execOutput{}, Result{}, fmt.Errorf("the command runs as the operation %s, and waiting for it failed: %w", id, err)
+		return view.Run{}, Result{}, fmt.Errorf("the command runs as the operation %s, and waiting for it failed: %w", id, err)
 	}
-	out := outputOf(run.ExecResult)
+	out := view.RunOf(run.ExecResult)
 	out.Operation = id
 	if run.State == sandbox.RunRunning {
 		out.ExitCode = nil
 	}
-	return out, Result{Text: out.text(), Failed: run.TimedOut}, nil
+	return out, Result{Text: out.Text(), Failed: run.TimedOut}, nil
 }
 
 // teller passes output on as progress, a few times a second at most.
@@ -162,35 +151,4 @@ func (t *teller) stop() {
 	if t.timer != nil {
 		t.timer.Stop()
 	}
-}
-
-func outputOf(r manager.ExecResult) execOutput {
-	return execOutput{ExitCode: &r.ExitCode, Stdout: r.Stdout, Stderr: r.Stderr, Truncated: r.Truncated, TimedOut: r.TimedOut, DurationMS: r.Duration.Milliseconds(), Denied: view.Denied(r.Denied, view.Agent)}
-}
-
-// text says all of an output for clients that show only text.
-func (o execOutput) text() string {
-	var parts []string
-	if o.Stdout != "" {
-		parts = append(parts, strings.TrimRight(o.Stdout, "\n"))
-	}
-	if o.Stderr != "" {
-		parts = append(parts, "[stderr]", strings.TrimRight(o.Stderr, "\n"))
-	}
-	var end string
-	switch {
-	case o.ExitCode == nil && o.Operation != "":
-		end = fmt.Sprintf("[still running after %d ms, as the operation %s: call wait]", o.DurationMS, o.Operation)
-	case o.ExitCode == nil:
-		end = fmt.Sprintf("[still running after %d ms]", o.DurationMS)
-	default:
-		end = fmt.Sprintf("[exit code %d, %d ms]", *o.ExitCode, o.DurationMS)
-	}
-	if o.TimedOut {
-		end = fmt.Sprintf("[timed out after %d ms; the command and all that it started were ended]", o.DurationMS)
-	}
-	if o.Denied != "" {
-		parts = append(parts, "["+o.Denied+"]")
-	}
-	return strings.Join(append(parts, end), "\n")
 }

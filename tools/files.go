@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"pixels/internal/units"
+	"pixels/internal/view"
 	"pixels/policy"
 	"pixels/sandbox"
 	"pixels/sandbox/manager"
@@ -118,7 +119,7 @@ var editFile = define(Tool{
 	Description: "Replaces text in a file of a sandbox by other text, exactly and without patterns.",
 }, func(ctx context.Context, s Session, in editInput) (editOutput, Result, error) {
 	p, n, err := s.Manager.EditFile(ctx, s.Caller, manager.EditRequest{Name: in.Name, Path: in.Path, Old: in.OldText, New: in.NewText, All: in.ReplaceAll})
-	return editOutput{p, n}, Result{Text: fmt.Sprintf("replaced %s in %s", count(n, "occurrence", "occurrences"), p)}, err
+	return editOutput{p, n}, Result{Text: fmt.Sprintf("replaced %s in %s", view.Count(n, "occurrence", "occurrences"), p)}, err
 })
 
 type listFilesInput struct {
@@ -219,7 +220,7 @@ var copyFiles = define(Tool{
 	if in.Direction == "out" {
 		from, to = to, from
 	}
-	text := fmt.Sprintf("copied %s to %s: %s, %s", from, to, count(c.Files, "file", "files"), units.Size(c.Bytes))
+	text := fmt.Sprintf("copied %s to %s: %s, %s", from, to, view.Count(c.Files, "file", "files"), units.Size(c.Bytes))
 	if len(out.Skipped) > 0 {
 		text += "; left out: " + strings.Join(out.Skipped, ", ")
 	}

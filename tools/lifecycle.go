@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"pixels/internal/units"
+	"pixels/internal/view"
 	"pixels/policy"
 	"pixels/sandbox"
 )
@@ -34,9 +35,9 @@ var setSandboxState = define(Tool{
 	Verb: policy.VerbSetSandboxState, Title: "Start, stop or pause a sandbox", Destructive: true, Idempotent: true, Long: true,
 	Description: "Starts, stops or pauses a sandbox and returns when it is so. Stopping ends all that runs in it and keeps its files. " +
 		"Pausing freezes its processes where they are, and running lets them go on.",
-}, func(ctx context.Context, s Session, in stateInput) (sandbox.Sandbox, Result, error) {
+}, func(ctx context.Context, s Session, in stateInput) (view.Sandbox, Result, error) {
 	box, err := s.Manager.SetState(ctx, s.Caller, in.Name, sandbox.State(in.State))
-	return box, Result{Text: line(box)}, err
+	return view.SandboxOf(box), Result{Text: view.SandboxLine(box)}, err
 })
 
 type extendInput struct {
@@ -47,17 +48,14 @@ type extendInput struct {
 var extendSandbox = define(Tool{
 	Verb: policy.VerbExtendSandbox, Title: "Extend a lease", Idempotent: true,
 	Description: "Sets when a sandbox is destroyed by itself. It may be sooner than before.",
-}, func(ctx context.Context, s Session, in extendInput) (sandbox.Sandbox, Result, error) {
+}, func(ctx context.Context, s Session, in extendInput) (view.Sandbox, Result, error) {
 	d, err := ttl(in.TTL)
 	if err == nil && d == 0 {
 		err = fmt.Errorf("the argument \"ttl\" is empty: write it as 30m, 2h or 7d")
 	}
 	if err != nil {
-		return sandbox.Sandbox{}, Result{}, err
+		return view.Sandbox{}, Result{}, err
 	}
 	box, err := s.Manager.Extend(ctx, s.Caller, in.Name, d)
-	return box, Result{Text: box.Name + " lives until " + clock(box.ExpiresAt)}, err
+	return view.SandboxOf(box), Result{Text: box.Name + " lives until " + view.Clock(box.ExpiresAt)}, err
 })
-
-// clock writes a time for people.
-func clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }

@@ -31,7 +31,7 @@ var createSandbox = define(Tool{
 	Verb: policy.VerbCreateSandbox, Title: "Create a sandbox", Long: true,
 	Description: "Creates a disposable Linux machine and returns when it is ready for exec. Start from a checkpoint with from, " +
 		"else from an image. For several copies of one checkpoint use clone_sandbox. The default user is pixel, with sudo.",
-}, func(ctx context.Context, s Session, in createInput) (sandbox.Sandbox, Result, error) {
+}, func(ctx context.Context, s Session, in createInput) (view.Sandbox, Result, error) {
 	limits := sandbox.Limits{CPU: in.CPU}
 	for _, size := range []struct {
 		argument, text string
@@ -42,17 +42,17 @@ var createSandbox = define(Tool{
 		}
 		var err error
 		if *size.bytes, err = units.ParseSize(size.text); err != nil {
-			return sandbox.Sandbox{}, Result{}, fmt.Errorf("the argument %q: %w", size.argument, err)
+			return view.Sandbox{}, Result{}, fmt.Errorf("the argument %q: %w", size.argument, err)
 		}
 	}
 	lease, err := ttl(in.TTL)
 	if err != nil {
-		return sandbox.Sandbox{}, Result{}, err
+		return view.Sandbox{}, Result{}, err
 	}
 	made, err := s.Manager.Create(ctx, s.Caller, manager.CreateRequest{
 		Name: in.Name, From: in.From, Image: in.Image, Egress: in.Egress, Allow: in.Allow, Labels: in.Labels, Env: in.Env, Limits: limits, TTL: lease,
 	})
-	return made, Result{Text: "created " + line(made)}, err
+	return view.SandboxOf(made), Result{Text: "created " + view.SandboxLine(made)}, err
 })
 
 type listInput struct {
@@ -64,8 +64,8 @@ type listInput struct {
 }
 
 type listOutput struct {
-	Sandboxes  []sandbox.Sandbox `json:"sandboxes" jsonschema:"by name"`
-	NextCursor string            `json:"next_cursor,omitempty" jsonschema:"there are more; give it as cursor"`
+	Sandboxes  []view.Sandbox `json:"sandboxes" jsonschema:"by name"`
+	NextCursor string         `json:"next_cursor,omitempty" jsonschema:"there are more; give it as cursor"`
 }
 
 var listSandboxes = define(Tool{
@@ -76,45 +76,23 @@ var listSandboxes = define(Tool{
 	if err != nil {
 		return listOutput{}, Result{}, err
 	}
-	out := listOutput{page.Sandboxes, page.Next}
+	out := listOutput{Sandboxes: []view.Sandbox{}, NextCursor: page.Next}
 	switch filtered := in.Name != "" || len(in.Labels) > 0 || in.State != "" || in.Cursor != ""; {
-	case len(out.Sandboxes) == 0 && filtered:
+	case len(page.Sandboxes) == 0 && filtered:
 		return out, Result{Text: "no sandbox matches; without filters list_sandboxes shows all"}, nil
-	case len(out.Sandboxes) == 0:
+	case len(page.Sandboxes) == 0:
 		return out, Result{Text: "there is no sandbox; create_sandbox makes one"}, nil
 	}
-	lines := []string{count(len(out.Sandboxes), "sandbox", "sandboxes") + ":"}
-	for _, box := range out.Sandboxes {
-		lines = append(lines, line(box))
+	lines := []string{view.Count(len(page.Sandboxes), "sandbox", "sandboxes") + ":"}
+	for _, box := range page.Sandboxes {
+		out.Sandboxes = append(out.Sandboxes, view.SandboxOf(box))
+		lines = append(lines, view.SandboxLine(box))
 	}
 	if out.NextCursor != "" {
 		lines = append(lines, fmt.Sprintf("there are more: call again with cursor %q", out.NextCursor))
 	}
 	return out, Result{Text: strings.Join(lines, "\n")}, nil
 })
-
-// count says how many of something there are.
-func count(n int, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return fmt.Sprintf("%d %s", n, many)
-}
-
-// line describes a sandbox in one line.
-func line(s sandbox.Sandbox) string {
-	text := fmt.Sprintf("%s: %s, from %s, egress %s", s.Name, s.State, s.From, s.Egress)
-	if s.Address != "" {
-		text += ", address " + s.Address
-	}
-	if !s.ExpiresAt.IsZero() {
-		text += ", until " + clock(s.ExpiresAt)
-	}
-	if len(s.Labels) > 0 {
-		text += fmt.Sprintf(", labels %v", s.Labels)
-	}
-	return text
-}
 
 type destroyInput struct {
 	Names []string `json:"names" jsonschema:"of the sandboxes to destroy"`

@@ -34,7 +34,7 @@ type otherResult any
 type waitResult struct {
 	ID        string      `json:"id"`
 	State     string      `json:"state" jsonschema:"running; ended; lost: its sandbox died, and how it ended is not known; unknown: error says why"`
-	Exec      *execOutput `json:"exec,omitempty" jsonschema:"of a command: its outputs so far, and its exit code once it has ended"`
+	Exec      *view.Run   `json:"exec,omitempty" jsonschema:"of a command: its outputs so far, and its exit code once it has ended"`
 	Cancelled bool        `json:"cancelled,omitempty"`
 	Cursor    string      `json:"cursor,omitempty" jsonschema:"of a command: where what comes next begins"`
 	More      bool        `json:"more,omitempty" jsonschema:"of a command: there is more to read from cursor on already"`
@@ -102,12 +102,12 @@ func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time
 			return unknown(err)
 		}
 		r := waitResult{ID: id, State: string(run.State), Cancelled: run.Cancelled, Cursor: run.Cursor, More: run.More}
-		o := outputOf(run.ExecResult)
+		o := view.RunOf(run.ExecResult)
 		if run.State == sandbox.RunRunning {
 			o.ExitCode = nil
 		}
 		r.Exec = &o
-		r.text = o.text()
+		r.text = o.Text()
 		if r.More {
 			r.text += fmt.Sprintf("\n[there is more: call wait with cursor %q]", r.Cursor)
 		}
@@ -118,7 +118,7 @@ func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time
 		if err != nil {
 			return unknown(err)
 		}
-		out := waitResult{ID: id, State: "running", Result: requestOf(r), text: requestText(r)}
+		out := waitResult{ID: id, State: "running", Result: view.RequestOf(r), text: view.RequestLine(r)}
 		if r.State.Ended() {
 			out.State = "ended"
 		}
@@ -144,7 +144,7 @@ func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time
 	select {
 	case <-op.done:
 	default:
-		return waitResult{ID: id, State: "running", text: fmt.Sprintf("%s, begun %s ago", op.tool, age(op.started))}
+		return waitResult{ID: id, State: "running", text: fmt.Sprintf("%s, begun %s ago", op.tool, view.Ago(op.started))}
 	}
 	r := waitResult{ID: id, State: "ended", Cancelled: in.Cancel, Result: op.result.Structured, text: op.result.Text}
 	if op.result.Structured == nil {

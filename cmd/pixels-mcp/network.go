@@ -16,7 +16,6 @@ import (
 	"pixels/internal/units"
 	"pixels/internal/view"
 	"pixels/sandbox/manager"
-	"pixels/tools"
 )
 
 // notBesideService refuses what the service of this machine alone can do: it has the policy and the records.
@@ -72,12 +71,12 @@ func (a *cli) networkCommand() *cobra.Command {
 					if asJSON {
 						e := json.NewEncoder(a.out)
 						e.SetIndent("", "  ")
-						return e.Encode(tools.EgressOf(change, view.Terminal))
+						return e.Encode(view.EgressOf(change, view.Terminal))
 					}
 					if len(change.Missing) > 0 {
 						fmt.Fprintf(a.out, "not allowed before: %s\n", texts(change.Missing))
 					}
-					fmt.Fprintln(a.out, tools.EgressText(args[0], change, view.Terminal))
+					fmt.Fprintln(a.out, view.EgressText(args[0], change, view.Terminal))
 					return nil
 				})
 			},

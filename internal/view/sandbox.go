@@ -1,0 +1,77 @@
+package view
+
+import (
+	"fmt"
+	"time"
+
+	"pixels/egress"
+	"pixels/internal/units"
+	"pixels/sandbox"
+)
+
+// Count says how many of something there are.
+func Count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// Sandbox is a sandbox as JSON. What it has none of is left out.
+type Sandbox struct {
+	Name      string            `json:"name"`
+	State     sandbox.State     `json:"state"`
+	Address   string            `json:"address,omitempty" jsonschema:"IPv4"`
+	Owner     string            `json:"owner"`
+	From      string            `json:"from" jsonschema:"the NAME:LABEL or image it was made from"`
+	Egress    egress.Mode       `json:"egress"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	CreatedAt time.Time         `json:"created_at"`
+	ExpiresAt time.Time         `json:"expires_at,omitzero" jsonschema:"when it is destroyed by itself; extend_sandbox moves it"`
+	Requests  []string          `json:"requests,omitempty" jsonschema:"for what of allow a human must decide; give them to wait"`
+}
+
+// SandboxOf is what of a sandbox is shown.
+func SandboxOf(s sandbox.Sandbox) Sandbox {
+	return Sandbox{
+		Name: s.Name, State: s.State, Address: s.Address, Owner: s.Owner, From: s.From, Egress: s.Egress, Labels: s.Labels,
+		CreatedAt: s.CreatedAt, ExpiresAt: s.ExpiresAt, Requests: s.Requests,
+	}
+}
+
+// SandboxLine describes a sandbox in one line.
+func SandboxLine(s sandbox.Sandbox) string {
+	text := fmt.Sprintf("%s: %s, from %s, egress %s", s.Name, s.State, s.From, s.Egress)
+	if s.Address != "" {
+		text += ", address " + s.Address
+	}
+	if !s.ExpiresAt.IsZero() {
+		text += ", until " + Clock(s.ExpiresAt)
+	}
+	if len(s.Labels) > 0 {
+		text += fmt.Sprintf(", labels %v", s.Labels)
+	}
+	return text
+}
+
+// Checkpoint is a checkpoint as JSON.
+type Checkpoint struct {
+	Label       string    `json:"label"`
+	Description string    `json:"description,omitempty"`
+	CreatedAt   time.Time `json:"created_at"`
+	Size        int64     `json:"size" jsonschema:"bytes on disk that it alone holds, as far as the pool knows"`
+}
+
+// CheckpointOf is what of a checkpoint is shown.
+func CheckpointOf(c sandbox.Checkpoint) Checkpoint {
+	return Checkpoint{Label: c.Label, Description: c.Description, CreatedAt: c.CreatedAt, Size: c.Size}
+}
+
+// CheckpointLine describes a checkpoint of a sandbox in one line.
+func CheckpointLine(name string, c sandbox.Checkpoint) string {
+	text := fmt.Sprintf("%s:%s, %s, %s old, %s of its own", name, c.Label, Clock(c.CreatedAt), Ago(c.CreatedAt), units.Size(c.Size))
+	if c.Description != "" {
+		text += ": " + c.Description
+	}
+	return text
+}

@@ -1,0 +1,15 @@
+package view
+
+import (
+	"time"
+
+	"pixels/internal/units"
+)
+
+// Clock writes a time for people.
+func Clock(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
+// Ago says how long ago something was made.
+func Ago(t time.Time) string {
+	return units.Duration(max(time.Since(t).Truncate(time.Second), time.Second))
+}
