@@ -18,7 +18,6 @@ type createCheckpointInput struct {
 
 type createCheckpointOutput struct {
 	Checkpoint  string    `json:"checkpoint" jsonschema:"NAME:LABEL, as clone_sandbox and create_sandbox take it"`
-	Label       string    `json:"label"`
 	Description string    `json:"description,omitempty"`
 	CreatedAt   time.Time `json:"created_at"`
 }
@@ -28,7 +27,7 @@ var createCheckpoint = define(Tool{
 	Description: "Keeps the file system of a sandbox as it is now, under a label, for clone_sandbox and create_sandbox. Processes and memory are not in it. Takes a moment, and the sandbox goes on running.",
 }, func(ctx context.Context, s Session, in createCheckpointInput) (createCheckpointOutput, Result, error) {
 	made, err := s.Manager.CreateCheckpoint(ctx, s.Caller, in.Name, in.Label, in.Description)
-	out := createCheckpointOutput{in.Name + ":" + made.Label, made.Label, made.Description, made.CreatedAt}
+	out := createCheckpointOutput{in.Name + ":" + made.Label, made.Description, made.CreatedAt}
 	return out, Result{Text: "created checkpoint " + out.Checkpoint}, err
 })
 
@@ -37,7 +36,6 @@ type listCheckpointsInput struct {
 }
 
 type listCheckpointsOutput struct {
-	Name        string            `json:"name"`
 	Checkpoints []view.Checkpoint `json:"checkpoints" jsonschema:"the oldest first"`
 }
 
@@ -47,9 +45,9 @@ var listCheckpoints = define(Tool{
 }, func(ctx context.Context, s Session, in listCheckpointsInput) (listCheckpointsOutput, Result, error) {
 	list, err := s.Manager.Checkpoints(ctx, s.Caller, in.Name)
 	if err != nil || len(list) == 0 {
-		return listCheckpointsOutput{in.Name, []view.Checkpoint{}}, Result{Text: in.Name + " has no checkpoint; create_checkpoint makes one"}, err
+		return listCheckpointsOutput{[]view.Checkpoint{}}, Result{Text: in.Name + " has no checkpoint; create_checkpoint makes one"}, err
 	}
-	out := listCheckpointsOutput{Name: in.Name}
+	var out listCheckpointsOutput
 	lines := []string{fmt.Sprintf("%s has %s:", in.Name, view.Count(len(list), "checkpoint", "checkpoints"))}
 	for _, c := range list {
 		out.Checkpoints = append(out.Checkpoints, view.CheckpointOf(c))

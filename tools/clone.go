@@ -3,6 +3,7 @@ package tools
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -67,8 +68,9 @@ var cloneSandbox = define(Tool{
 		return cloneOutput{}, Result{}, err
 	}
 	out := cloneOutput{Clones: []cloneResult{}}
-	var lines []string
+	var lines, open []string
 	for _, got := range results {
+		open = append(open, got.Sandbox.Requests...)
 		clone := cloneResult{Name: got.Name}
 		if got.Err != nil {
 			clone.Error = view.Error(got.Err, view.Agent)
@@ -93,5 +95,5 @@ var cloneSandbox = define(Tool{
 		out.Clones = append(out.Clones, clone)
 	}
 	head := fmt.Sprintf("made %d of %d clones of %s", out.Made, len(results), in.Source)
-	return out, Result{Text: strings.Join(append([]string{head}, lines...), "\n"), Failed: out.Made == 0}, nil
+	return out, Result{Text: strings.Join(append([]string{head}, lines...), "\n"), Next: waitCall(slices.Compact(slices.Sorted(slices.Values(open)))...), Failed: out.Made == 0}, nil
 })

@@ -84,7 +84,7 @@ func (s Session) execBehind(ctx context.Context, r manager.ExecRequest, wait boo
 		return view.Run{}, Result{}, err
 	}
 	if !wait {
-		return view.Run{Operation: id}, Result{Text: "it runs in the background, as the operation " + id + ": wait shows its output and how it ends"}, nil
+		return view.Run{Operation: id}, Result{Text: "it runs in the background, as the operation " + id, Next: waitCall(id)}, nil
 	}
 	run, err := s.Manager.WaitRun(ctx, s.Caller, manager.WaitRequest{ID: id, Wait: callLimit})
 	if ctx.Err() != nil {
@@ -99,10 +99,11 @@ func (s Session) execBehind(ctx context.Context, r manager.ExecRequest, wait boo
 	}
 	out := view.RunOf(run.ExecResult)
 	out.Operation = id
+	next := ""
 	if run.State == sandbox.RunRunning {
-		out.ExitCode = nil
+		out.ExitCode, next = nil, waitCall(id)
 	}
-	return out, Result{Text: out.Text(), Failed: run.TimedOut}, nil
+	return out, Result{Text: out.Text(), Next: next, Failed: run.TimedOut}, nil
 }
 
 // teller passes output on as progress, a few times a second at most.

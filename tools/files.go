@@ -57,10 +57,11 @@ var readFile = define(Tool{
 			text = "[the file is empty]"
 		}
 	}
+	next := ""
 	if r.Next > 0 {
-		text += fmt.Sprintf("\n[there is more: call again with offset %d]", r.Next)
+		next = fmt.Sprintf("there is more: read_file with offset %d", r.Next)
 	}
-	return out, Result{Text: text}, nil
+	return out, Result{Text: text, Next: next}, nil
 })
 
 type writeInput struct {
@@ -75,7 +76,7 @@ type writeInput struct {
 type writeOutput struct {
 	Path    string `json:"path"`
 	Size    int64  `json:"size" jsonschema:"bytes of the file now"`
-	Created bool   `json:"created" jsonschema:"it was not there before"`
+	Created bool   `json:"created,omitempty" jsonschema:"it was not there before"`
 }
 
 var writeFile = define(Tool{
@@ -165,10 +166,11 @@ var listFiles = define(Tool{
 	if len(page.Entries) == 0 {
 		lines = append(lines, "nothing; with more depth or another glob there may be something")
 	}
+	next := ""
 	if page.Next != "" {
-		lines = append(lines, fmt.Sprintf("there are more: call again with cursor %q", page.Next))
+		next = fmt.Sprintf("there are more: list_files with cursor %q", page.Next)
 	}
-	return out, Result{Text: strings.Join(lines, "\n")}, nil
+	return out, Result{Text: strings.Join(lines, "\n"), Next: next}, nil
 })
 
 // direction is which way files are copied.
@@ -188,7 +190,7 @@ type copyOutput struct {
 	Path     string   `json:"path"`
 	Files    int      `json:"files"`
 	Bytes    int64    `json:"bytes"`
-	Skipped  []string `json:"skipped"`
+	Skipped  []string `json:"skipped,omitempty"`
 }
 
 var copyFiles = define(Tool{

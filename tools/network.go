@@ -32,8 +32,8 @@ type egressInput struct {
 }
 
 type allowOutput struct {
-	Granted  []string       `json:"granted" jsonschema:"may be reached now"`
-	Requests []view.Request `json:"requests" jsonschema:"what a human must decide about, or has decided"`
+	Granted  []string       `json:"granted,omitempty" jsonschema:"may be reached now"`
+	Requests []view.Request `json:"requests,omitempty" jsonschema:"what a human must decide about, or has decided"`
 	Enforced bool           `json:"enforced"`
 }
 
@@ -66,8 +66,11 @@ var allowDomain = define(Tool{
 	for _, r := range got.Granted {
 		out.Granted = append(out.Granted, r.String())
 	}
-	var lines []string
+	var lines, open []string
 	for _, r := range got.Requests {
+		if !r.State.Ended() {
+			open = append(open, r.ID)
+		}
 		if r.State == ledger.RequestGranted {
 			out.Granted = append(out.Granted, r.Subject)
 		}
@@ -83,7 +86,7 @@ var allowDomain = define(Tool{
 	case len(out.Requests) == 0:
 		lines = []string{fmt.Sprintf("%s may reach %s already%s", in.Name, strings.Join(in.Domains, ", "), view.Unenforced(got.Egress, view.Agent))}
 	}
-	return out, Result{Text: strings.Join(lines, "\n")}, nil
+	return out, Result{Text: strings.Join(lines, "\n"), Next: waitCall(open...)}, nil
 })
 
 var denyDomain = define(Tool{

@@ -67,7 +67,7 @@ func aLongCallGoesOnAsAnOperation(t *testing.T) {
 	s, _ := session(t)
 	out := must(t, s, "clone_sandbox", `{"source":"base:ready","count":2,"command":"sleep 0.4; hostname"}`)
 	id, _ := out["operation"].(string)
-	if len(out) != 1 || !strings.HasPrefix(id, "op-") {
+	if next, _ := out["next"].(string); len(out) != 2 || !strings.HasPrefix(id, "op-") || next != `wait with ids ["`+id+`"]` {
 		t.Fatalf("the call answers %v", out)
 	}
 	if got := waited(t, s, `{"ids":["`+id+`"],"timeout":0}`); got["state"] != "running" {

@@ -52,7 +52,7 @@ var createSandbox = define(Tool{
 	made, err := s.Manager.Create(ctx, s.Caller, manager.CreateRequest{
 		Name: in.Name, From: in.From, Image: in.Image, Egress: in.Egress, Allow: in.Allow, Labels: in.Labels, Env: in.Env, Limits: limits, TTL: lease,
 	})
-	return view.SandboxOf(made), Result{Text: "created " + view.SandboxLine(made)}, err
+	return view.SandboxOf(made), Result{Text: "created " + view.SandboxLine(made), Next: waitCall(made.Requests...)}, err
 })
 
 type listInput struct {
@@ -88,10 +88,11 @@ var listSandboxes = define(Tool{
 		out.Sandboxes = append(out.Sandboxes, view.SandboxOf(box))
 		lines = append(lines, view.SandboxLine(box))
 	}
+	next := ""
 	if out.NextCursor != "" {
-		lines = append(lines, fmt.Sprintf("there are more: call again with cursor %q", out.NextCursor))
+		next = fmt.Sprintf("there are more: list_sandboxes with cursor %q", out.NextCursor)
 	}
-	return out, Result{Text: strings.Join(lines, "\n")}, nil
+	return out, Result{Text: strings.Join(lines, "\n"), Next: next}, nil
 })
 
 type destroyInput struct {
@@ -99,9 +100,9 @@ type destroyInput struct {
 }
 
 type destroyOutput struct {
-	Destroyed []string     `json:"destroyed"`
-	Missing   []string     `json:"missing" jsonschema:"not there"`
-	Failed    []failedName `json:"failed"`
+	Destroyed []string     `json:"destroyed,omitempty"`
+	Missing   []string     `json:"missing,omitempty" jsonschema:"not there"`
+	Failed    []failedName `json:"failed,omitempty"`
 }
 
 type failedName struct {

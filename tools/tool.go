@@ -3,6 +3,7 @@
 package tools
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -47,6 +48,7 @@ type Session struct {
 type Result struct {
 	Structured any
 	Text       string
+	Next       string // what to call next, where the answer is not all; the structured result has it, too
 	Image      *Image // shown beside Text
 	Failed     bool
 
@@ -83,6 +85,7 @@ func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in 
 		output.Properties["operation"] = &jsonschema.Schema{Type: "string", Description: "still under way, and all that the answer has: give it to wait"}
 	}
 	output.Properties["ignored"] = &jsonschema.Schema{Type: "array", Items: &jsonschema.Schema{Type: "string"}}
+	output.Properties["next"] = &jsonschema.Schema{Type: "string"}
 	t.Input, t.Output, t.Arguments = encode(input), encode(output), input.PropertyOrder
 	known := newParameters(input)
 	call := func(ctx context.Context, s Session, arguments json.RawMessage) Result {
@@ -96,7 +99,7 @@ func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in 
 				return failure(err)
 			}
 			result.Structured = out
-			return result
+			return result.complete(nil)
 		}
 		if !t.Long {
 			return work(ctx)
@@ -105,34 +108,53 @@ func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in 
 		if id == "" {
 			return result
 		}
-		return Result{Structured: map[string]string{"operation": id}, Text: fmt.Sprintf("it is still under way, as the operation %s: call wait for its result", id)}
+		return Result{Structured: map[string]string{"operation": id}, Text: "it is still under way, as the operation " + id, Next: waitCall(id)}
 	}
 	t.Call = func(ctx context.Context, s Session, arguments json.RawMessage) Result {
 		arguments, ignored, err := known.read(arguments)
 		if err != nil {
 			return failure(err)
 		}
-		return call(ctx, s, arguments).naming(ignored)
+		return call(ctx, s, arguments).complete(ignored)
 	}
 	return t
 }
 
-// naming adds the arguments that were ignored to what a call answers.
-func (r Result) naming(ignored []string) Result {
-	if len(ignored) == 0 || r.Structured == nil {
+// complete adds to what a call answers the arguments that were ignored, and what to call next.
+func (r Result) complete(ignored []string) Result {
+	if r.Next != "" {
+		r.Text += "\n[next: " + r.Next + "]"
+	}
+	if len(ignored) == 0 && r.Next == "" || r.Structured == nil {
 		return r
 	}
 	b, err := json.Marshal(r.Structured)
 	fields := map[string]any{}
 	if err == nil {
-		err = json.Unmarshal(b, &fields)
+		decoder := json.NewDecoder(bytes.NewReader(b))
+		decoder.UseNumber()
+		err = decoder.Decode(&fields)
 	}
 	if err != nil {
 		return failure(err)
 	}
-	fields["ignored"] = ignored
-	r.Structured = fields
+	if len(ignored) > 0 {
+		fields["ignored"] = ignored
+	}
+	if r.Next != "" {
+		fields["next"] = r.Next
+	}
+	r.Structured, r.Next = fields, ""
 	return r
+}
+
+// waitCall is how to wait for operations and requests.
+func waitCall(ids ...string) string {
+	if len(ids) == 0 {
+		return ""
+	}
+	b, _ := json.Marshal(ids) // it can be written
+	return "wait with ids " + string(b)
 }
 
 // failure is the result of a call that an error ended.

@@ -24,7 +24,7 @@ type waitInput struct {
 
 type waitOutput struct {
 	Operations []waitResult `json:"operations"`
-	Running    int          `json:"running" jsonschema:"how many have not ended"`
+	Running    int          `json:"running,omitempty" jsonschema:"how many have not ended"`
 }
 
 // otherResult is what another tool answers.
@@ -88,8 +88,23 @@ var waitTool = define(Tool{
 		}
 		lines = append(lines, fmt.Sprintf("--- %s: %s", r.ID, r.State), r.text)
 	}
-	return out, Result{Text: strings.Join(lines, "\n"), Failed: unknown == len(in.IDs)}, nil
+	return out, Result{Text: strings.Join(lines, "\n"), Next: out.next(), Failed: unknown == len(in.IDs)}, nil
 })
+
+// next is how to wait on for those that have not ended, or to read on.
+func (o waitOutput) next() string {
+	var ids []string
+	for _, r := range o.Operations {
+		if r.State == "running" || r.More {
+			ids = append(ids, r.ID)
+		}
+	}
+	call := waitCall(ids...)
+	if len(o.Operations) == 1 && call != "" && o.Operations[0].Cursor != "" {
+		call += fmt.Sprintf(" and cursor %q", o.Operations[0].Cursor)
+	}
+	return call
+}
 
 // waitFor waits for one operation.
 func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time.Duration) waitResult {
@@ -109,7 +124,7 @@ func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time
 		r.Exec = &o
 		r.text = o.Text()
 		if r.More {
-			r.text += fmt.Sprintf("\n[there is more: call wait with cursor %q]", r.Cursor)
+			r.text += "\n[there is more]"
 		}
 		return r
 	}

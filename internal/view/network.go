@@ -13,7 +13,7 @@ import (
 
 type EgressChange struct {
 	Enforced  bool     `json:"enforced"`
-	Cut       int      `json:"cut" jsonschema:"open connections that were ended"`
+	Cut       int      `json:"cut,omitempty" jsonschema:"open connections that were ended"`
 	Unchanged []string `json:"unchanged,omitempty" jsonschema:"were not allowed before"`
 }
 
@@ -22,9 +22,9 @@ type Egress struct {
 	Enforced bool           `json:"enforced"`
 	Why      string         `json:"why,omitempty" jsonschema:"why it is not enforced"`
 	Missing  string         `json:"missing,omitempty"`
-	Rules    []EgressRule   `json:"rules"`
+	Rules    []EgressRule   `json:"rules,omitempty"`
 	Requests []string       `json:"requests,omitempty" jsonschema:"open ones"`
-	Denials  []EgressDenial `json:"denials" jsonschema:"the latest"`
+	Denials  []EgressDenial `json:"denials,omitempty" jsonschema:"the latest"`
 	Cut      int            `json:"cut,omitempty"`
 }
 

@@ -48,5 +48,5 @@ func RequestLine(r ledger.Request) string {
 	case ledger.RequestExpired, ledger.RequestWithdrawn:
 		return fmt.Sprintf("%s: the request for %s is %s%s", r.ID, r.Subject, r.State, answer)
 	}
-	return fmt.Sprintf("%s: a human is asked about %s; call wait with this id for the answer, and go on with other work meanwhile", r.ID, r.Subject)
+	return fmt.Sprintf("%s: a human is asked about %s; go on with other work meanwhile", r.ID, r.Subject)
 }

@@ -9,11 +9,11 @@ import (
 
 type Run struct {
 	ExitCode   *int   `json:"exit_code,omitempty" jsonschema:"127: no such command; 124: ended by the timeout; left out while it runs"`
-	Stdout     string `json:"stdout"`
-	Stderr     string `json:"stderr"`
-	Truncated  bool   `json:"truncated" jsonschema:"the middle of an output was cut"`
-	TimedOut   bool   `json:"timed_out"`
-	DurationMS int64  `json:"duration_ms"`
+	Stdout     string `json:"stdout,omitempty"`
+	Stderr     string `json:"stderr,omitempty"`
+	Truncated  bool   `json:"truncated,omitempty" jsonschema:"the middle of an output was cut"`
+	TimedOut   bool   `json:"timed_out,omitempty"`
+	DurationMS int64  `json:"duration_ms,omitempty"`
 	Denied     string `json:"denied,omitempty" jsonschema:"by egress, while it ran"`
 	Operation  string `json:"operation,omitempty" jsonschema:"of a command in the background: give it to wait"`
 }
@@ -34,7 +34,7 @@ func (o Run) Text() string {
 	var end string
 	switch {
 	case o.ExitCode == nil && o.Operation != "":
-		end = fmt.Sprintf("[still running after %d ms, as the operation %s: call wait]", o.DurationMS, o.Operation)
+		end = fmt.Sprintf("[still running after %d ms, as the operation %s]", o.DurationMS, o.Operation)
 	case o.ExitCode == nil:
 		end = fmt.Sprintf("[still running after %d ms]", o.DurationMS)
 	default:
