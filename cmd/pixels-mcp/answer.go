@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"pixels/internal/plain"
 	"pixels/internal/units"
+	"pixels/internal/view"
 	"pixels/policy"
 	"pixels/policy/ledger"
 	"pixels/sandbox/manager"
@@ -71,7 +71,7 @@ func (a *cli) approve(ctx context.Context, m *manager.Human, answer manager.Appr
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.out, "%s: %s is in reach of %s until %s\n", got.ID, got.Subject, reached(got), moment(got.Until))
+	fmt.Fprintf(a.out, "%s: %s is in reach of %s until %s\n", got.ID, got.Subject, view.Reached(got, view.Terminal), view.Moment(got.Until))
 	for _, d := range got.Standing {
 		fmt.Fprintf(a.out, "  but not %s, which stays denied (by %s)\n", d.Rule, d.From)
 	}
@@ -113,18 +113,6 @@ func (a *cli) confirm(question string) (bool, error) {
 	}
 	answer := strings.ToLower(strings.TrimSpace(line))
 	return answer == "y" || answer == "yes", nil
-}
-
-func reached(r manager.Approved) string {
-	const most = 5
-	switch n := len(r.Names); {
-	case r.Scope == policy.Once:
-		return "one connection of sandbox " + r.Names[0]
-	case n == 1:
-		return "sandbox " + r.Names[0]
-	default:
-		return fmt.Sprintf("%d sandboxes (%s)", n, plain.Some(r.Names, most))
-	}
 }
 
 func idsNeeded(cmd *cobra.Command, args []string) error {

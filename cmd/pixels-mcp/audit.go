@@ -15,6 +15,7 @@ import (
 	"pixels/internal/app"
 	"pixels/internal/nearest"
 	"pixels/internal/units"
+	"pixels/internal/view"
 	"pixels/policy"
 	"pixels/policy/ledger"
 )
@@ -139,7 +140,7 @@ func (a *cli) showChain(c ledger.Chain) {
 	}
 	from := ""
 	if !c.From.IsZero() {
-		from = ", the first of " + moment(c.From)
+		from = ", the first of " + view.Moment(c.From)
 	}
 	fmt.Fprintf(a.out, "%d records are as they were written%s\n", c.Records, from)
 	if c.Pruned > 0 {
@@ -185,7 +186,7 @@ func printRecord(w io.Writer, r ledger.Record, asJSON bool) error {
 	if r.Sandbox != "" {
 		who += "/" + r.Sandbox
 	}
-	parts := []string{moment(r.At), fmt.Sprintf("%-10s", r.Kind), who}
+	parts := []string{view.Moment(r.At), fmt.Sprintf("%-10s", r.Kind), who}
 	add := func(format, text string) {
 		if text != "" {
 			parts = append(parts, fmt.Sprintf(format, text))

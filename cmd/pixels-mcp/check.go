@@ -86,7 +86,7 @@ func check(e sandbox.Egress, host string, port uint16) (text string, allowed boo
 	}
 	switch {
 	case allowed && !by.Until.IsZero():
-		return fmt.Sprintf("%s may be reached until %s: %s", where, moment(by.Until), rule), true, nil
+		return fmt.Sprintf("%s may be reached until %s: %s", where, view.Moment(by.Until), rule), true, nil
 	case allowed:
 		return fmt.Sprintf("%s may be reached: %s", where, rule), true, nil
 	case by.Deny:

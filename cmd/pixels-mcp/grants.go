@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pixels/internal/plain"
+	"pixels/internal/view"
 	"pixels/policy/ledger"
 	"pixels/sandbox/manager"
 )
@@ -65,9 +66,9 @@ func (a *cli) showGrants(list []manager.Standing, given []manager.Allowance) err
 	for _, g := range list {
 		until := "ever"
 		if !g.Until.IsZero() {
-			until = moment(g.Until)
+			until = view.Moment(g.Until)
 		}
-		fmt.Fprintf(w, "%s\t%s/%s\t%s\t%s\t%d\t%s\t%s\n", g.Rule, g.Owner, plain.Some(g.Names, someNames), g.Scope, until, g.Uses, when(g.Last), g.From)
+		fmt.Fprintf(w, "%s\t%s/%s\t%s\t%s\t%d\t%s\t%s\n", g.Rule, g.Owner, plain.Some(g.Names, view.SomeNames), g.Scope, until, g.Uses, when(g.Last), g.From)
 	}
 	if len(given) > 0 {
 		fmt.Fprintln(w, "\nBY THE POLICY\tOWNER\tSCOPE\tFOR\tGIVEN\tLAST\t")
@@ -82,11 +83,8 @@ func when(t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}
-	return ago(t) + " ago"
+	return view.Ago(t) + " ago"
 }
-
-// someNames are as many of several as a line has room for.
-const someNames = 3
 
 func (a *cli) requestsRevoke() *cobra.Command {
 	return &cobra.Command{
@@ -107,7 +105,7 @@ func (a *cli) requestsRevoke() *cobra.Command {
 					case len(names) == 0:
 						fmt.Fprintf(a.out, "%s: %s had ended in all sandboxes already\n", r.ID, r.Subject)
 					default:
-						fmt.Fprintf(a.out, "%s: %s is taken back from %s\n", r.ID, r.Subject, plain.Some(names, someNames))
+						fmt.Fprintf(a.out, "%s: %s is taken back from %s\n", r.ID, r.Subject, plain.Some(names, view.SomeNames))
 					}
 				}
 				return errors.Join(all...)

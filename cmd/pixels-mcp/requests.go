@@ -12,8 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"pixels/internal/plain"
-	"pixels/internal/units"
+	"pixels/internal/view"
 	"pixels/policy/ledger"
 	"pixels/sandbox/manager"
 )
@@ -67,9 +66,9 @@ func (a *cli) requestsList() *cobra.Command {
 				}
 				a.sayWhere()
 				if asJSON {
-					out := []shownRequest{}
+					out := []view.Question{}
 					for _, r := range list {
-						out = append(out, shown(m, r))
+						out = append(out, view.QuestionOf(m.Manager, r))
 					}
 					return a.printJSON(out)
 				}
@@ -80,7 +79,7 @@ func (a *cli) requestsList() *cobra.Command {
 				w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 				fmt.Fprintln(w, "ID\tSTATE\tSANDBOX\tDOMAIN\tFOR\tASKED\tTIMES\tWHY")
 				for _, r := range list {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s ago\t%d\t%s\n", handle(m, r), r.State, whoAsks(r), r.Subject, lasting(m, r), ago(r.At), r.Count, why(r))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s ago\t%d\t%s\n", handle(m, r), r.State, view.WhoAsks(r), r.Subject, view.Lasting(m.Manager, r), view.Ago(r.At), r.Count, view.Why(r))
 				}
 				if err := w.Flush(); err != nil {
 					return err
@@ -97,68 +96,12 @@ func (a *cli) requestsList() *cobra.Command {
 	return cmd
 }
 
-// shownRequest is a request as JSON shows it.
-type shownRequest struct {
-	ledger.Request
-	Handle string `json:"handle,omitempty"` // to answer it as it is shown
-	For    string `json:"for,omitempty"`    // how long its grant lasts unless the answer says otherwise
-}
-
-func shown(m *manager.Human, r ledger.Request) shownRequest {
-	if r.State.Ended() {
-		return shownRequest{Request: r}
-	}
-	usual, _ := m.GrantFor(r)
-	return shownRequest{r, m.Handle(r), units.Duration(usual)}
-}
-
 // handle is what answers a request as it is shown; the ID of one that is answered.
 func handle(m *manager.Human, r ledger.Request) string {
 	if r.State.Ended() {
 		return r.ID
 	}
 	return m.Handle(r)
-}
-
-// lasting says how long a grant would last, or until when it does.
-func lasting(m *manager.Human, r ledger.Request) string {
-	switch {
-	case !r.Until.IsZero():
-		return "until " + moment(r.Until)
-	case r.State.Ended():
-		return "-"
-	}
-	usual, _ := m.GrantFor(r)
-	text := units.Duration(usual)
-	if wanted := r.Wanted.Duration(); wanted > usual {
-		text += " (the agent wants " + units.Duration(wanted) + ")"
-	}
-	return text
-}
-
-// moment is a time for people, with its zone.
-func moment(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
-
-// whoAsks names the sandboxes that asked.
-func whoAsks(r ledger.Request) string {
-	return r.Owner + "/" + plain.Some(r.Names(), someNames)
-}
-
-func ago(t time.Time) string {
-	return units.Duration(max(time.Since(t).Truncate(time.Second), time.Second))
-}
-
-// why says what the one who asks says; none of it is more than a claim.
-func why(r ledger.Request) string {
-	switch {
-	case r.Reason != "":
-		return fmt.Sprintf("the agent says: %q", r.Reason)
-	case r.Process != "":
-		return fmt.Sprintf("a connection, as the sandbox says of process %q", r.Process)
-	case r.Source == ledger.ByAgent:
-		return "the agent asks"
-	}
-	return "a connection that was blocked"
 }
 
 // looked are the lines about an open request that its sandboxes, and its name, tell.
@@ -170,7 +113,7 @@ func looked(l manager.Look) (lines [][2]string) {
 	for _, a := range l.Askers {
 		text := "gone"
 		if !a.Gone {
-			text = strings.Join(append([]string{"made " + ago(a.Born) + " ago, reaches " + a.Reaches}, a.Labels...), ", ")
+			text = strings.Join(append([]string{"made " + view.Ago(a.Born) + " ago, reaches " + a.Reaches}, a.Labels...), ", ")
 		}
 		lines = append(lines, [2]string{a.Sandbox, text})
 	}
@@ -191,7 +134,7 @@ func (a *cli) requestsShow() *cobra.Command {
 					return err
 				}
 				if asJSON {
-					return a.printJSON(shown(m, r))
+					return a.printJSON(view.QuestionOf(m.Manager, r))
 				}
 				return a.showRequest(cmd.Context(), m, r)
 			})
@@ -205,15 +148,15 @@ func (a *cli) showRequest(ctx context.Context, m *manager.Human, r ledger.Reques
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	lines := [][2]string{
 		{"request", handle(m, r) + ", " + string(r.State)}, {"to reach", r.Subject}, {"asked by", fmt.Sprintf("%s of %s", strings.Join(r.Names(), ", "), r.Owner)},
-		{"why", why(r)}, {"process", r.Process}, {"asked", fmt.Sprintf("%s, %d times, last %s", moment(r.At), r.Count, moment(r.Last))},
+		{"why", view.Why(r)}, {"process", r.Process}, {"asked", fmt.Sprintf("%s, %d times, last %s", view.Moment(r.At), r.Count, view.Moment(r.Last))},
 	}
 	if !r.State.Ended() {
-		lines = append(lines, [2]string{"for", lasting(m, r)}, [2]string{"expires", moment(r.Expires)})
+		lines = append(lines, [2]string{"for", view.Lasting(m.Manager, r)}, [2]string{"expires", view.Moment(r.Expires)})
 	} else {
-		lines = append(lines, [2]string{"decided", moment(r.DecidedAt) + " " + r.DecidedBy}, [2]string{"answer", r.Answer}, [2]string{"scope", string(r.Scope)})
+		lines = append(lines, [2]string{"decided", view.Moment(r.DecidedAt) + " " + r.DecidedBy}, [2]string{"answer", r.Answer}, [2]string{"scope", string(r.Scope)})
 	}
 	if !r.Until.IsZero() {
-		lines = append(lines, [2]string{"until", moment(r.Until)})
+		lines = append(lines, [2]string{"until", view.Moment(r.Until)})
 	}
 	if !r.State.Ended() {
 		looks, err := m.Looks(ctx, []ledger.Request{r})
@@ -301,14 +244,14 @@ func (a *cli) watch(ctx context.Context, m *manager.Human, owner string, asJSON 
 
 func (a *cli) tell(m *manager.Human, r ledger.Request, asJSON bool) error {
 	if asJSON {
-		return json.NewEncoder(a.out).Encode(shown(m, r))
+		return json.NewEncoder(a.out).Encode(view.QuestionOf(m.Manager, r))
 	}
 	now := time.Now().Format("15:04:05")
 	var text string
 	if r.State.Ended() {
 		text = fmt.Sprintf("%s  %s  %s: %s, %s", now, r.ID, r.Subject, r.State, strings.TrimSpace(r.DecidedBy+" "+r.Answer))
 	} else {
-		text = fmt.Sprintf("%s  %s  %s wants to reach %s for %s: %s", now, m.Handle(r), whoAsks(r), r.Subject, lasting(m, r), why(r))
+		text = fmt.Sprintf("%s  %s  %s wants to reach %s for %s: %s", now, m.Handle(r), view.WhoAsks(r), r.Subject, view.Lasting(m.Manager, r), view.Why(r))
 	}
 	_, err := fmt.Fprintln(a.out, text)
 	return err

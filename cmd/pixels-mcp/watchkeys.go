@@ -182,7 +182,7 @@ func (w *watching) decide(yes, held bool, now time.Time) tea.Cmd {
 		if err != nil {
 			return answered(view.Error(err, view.Terminal))
 		}
-		return answered(fmt.Sprintf("%s is in reach of %s until %s", got.Subject, reached(got), moment(got.Until)))
+		return answered(fmt.Sprintf("%s is in reach of %s until %s", got.Subject, view.Reached(got, view.Terminal), view.Moment(got.Until)))
 	}
 }
 
@@ -203,7 +203,7 @@ func (w *watching) View() string {
 		if l.ID == w.at {
 			mark = "> "
 		}
-		line("%s%s   %s%s", mark, l.Subject, whoAsks(l.Request), heldFor(l))
+		line("%s%s   %s%s", mark, l.Subject, view.WhoAsks(l.Request), heldFor(l))
 		if l.ID == w.at {
 			w.details(line, l)
 		}
@@ -228,7 +228,7 @@ func (w *watching) details(line func(string, ...any), l manager.Look) {
 	if l.Alike != "" {
 		line("    CAREFUL: %s", l.Alike)
 	}
-	line("    %s", why(l.Request))
+	line("    %s", view.Why(l.Request))
 	if l.Reason != "" && l.Process != "" {
 		line("    process, as the sandbox says: %s", l.Process)
 	}
@@ -237,11 +237,11 @@ func (w *watching) details(line func(string, ...any), l manager.Look) {
 		case a.Gone:
 			line("    %s is gone", a.Sandbox)
 		default:
-			line("    %s made %s ago, reaches %s", strings.Join(append([]string{a.Sandbox}, a.Labels...), " "), ago(a.Born), a.Reaches)
+			line("    %s made %s ago, reaches %s", strings.Join(append([]string{a.Sandbox}, a.Labels...), " "), view.Ago(a.Born), a.Reaches)
 		}
 	}
 	line("    it opens: %s", l.Opens)
-	asked := fmt.Sprintf("asked %s ago", ago(l.At))
+	asked := fmt.Sprintf("asked %s ago", view.Ago(l.At))
 	if l.Count > 1 {
 		asked += fmt.Sprintf(", %d times", l.Count)
 	}

@@ -4,7 +4,6 @@ import (
 	"pixels/internal/fault"
 	"pixels/policy"
 	"pixels/sandbox"
-	"pixels/sandbox/manager"
 )
 
 // NotEnforced says why an egress is not enforced, and what to do; empty when it is.
@@ -17,7 +16,7 @@ func Gap(e sandbox.Egress, to Audience) string {
 
 // Denied says what a command was denied while it ran, and what to do; empty when nothing was.
 func Denied(all []sandbox.Denial, to Audience) string {
-	return with(manager.DeniedText(all), fault.Hint{Action: fault.AskForDomain}, to)
+	return with(deniedText(all), fault.Hint{Action: fault.AskForDomain}, to)
 }
 
 // Reason says why the policy decided so, and what to do.

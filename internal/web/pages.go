@@ -6,7 +6,6 @@ import (
 	"html/template"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -190,23 +189,12 @@ func (s *Server) approve(w http.ResponseWriter, r *http.Request, mine *session) 
 	}
 	said := ""
 	if err == nil {
-		said = fmt.Sprintf("%s is in reach of %s until %s.", got.Subject, reach(got), clock(got.Until))
+		said = fmt.Sprintf("%s is in reach of %s until %s.", got.Subject, view.Reached(got, view.Page), view.Moment(got.Until))
 		for _, d := range got.Standing {
 			said += fmt.Sprintf(" Not %s: that stays denied (by %s).", d.Rule, d.From)
 		}
 	}
 	s.answer(w, said, err)
-}
-
-func reach(r manager.Approved) string {
-	switch n := len(r.Names); {
-	case r.Scope == policy.Once:
-		return "one connection of " + r.Names[0]
-	case n == 1:
-		return r.Names[0]
-	default:
-		return strconv.Itoa(n) + " sandboxes"
-	}
 }
 
 func (s *Server) deny(w http.ResponseWriter, r *http.Request, mine *session) {
@@ -256,13 +244,9 @@ func (s *Server) failed(w http.ResponseWriter, p *page, err error) {
 	s.render(w, statusOf(err), "error.html", p)
 }
 
-func clock(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 MST") }
-
 // functions are what the pages are made with.
 var functions = template.FuncMap{
-	"ago": func(t time.Time) string {
-		return units.Duration(max(time.Since(t).Truncate(time.Second), time.Second)) + " ago"
-	},
+	"ago": func(t time.Time) string { return view.Ago(t) + " ago" },
 	"left": func(t time.Time) string {
 		d := time.Until(t)
 		if d <= 0 {
@@ -273,9 +257,9 @@ var functions = template.FuncMap{
 		}
 		return units.Duration(max(d.Truncate(time.Second), time.Second))
 	},
-	"clock":   clock,
+	"clock":   view.Moment,
 	"brief":   func(text string) string { return text[:min(len(text), 6)] },
-	"age":     func(t time.Time) string { return units.Duration(max(time.Since(t).Truncate(time.Second), time.Second)) },
+	"age":     view.Ago,
 	"unix":    func(t time.Time) int64 { return t.UnixMilli() },
 	"lasting": func(s ledger.Seconds) string { return units.Duration(s.Duration()) },
 	"join":    func(list []string) string { return strings.Join(list, ", ") },
