@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"pixels/egress"
+	"pixels/internal/fault"
 	"pixels/sandbox"
 )
 
@@ -144,7 +145,7 @@ func (b *Backend) Get(ctx context.Context, owner, name string) (sandbox.Sandbox,
 	}
 	found := claimsIn(all, owner, name)
 	if len(found) == 0 {
-		return sandbox.Sandbox{}, fmt.Errorf("sandbox %q %w", name, sandbox.ErrNotFound)
+		return sandbox.Sandbox{}, fault.About(sandbox.ErrNotFound, fault.Sandbox(name), "")
 	}
 	k := all[found[0].Name]
 	return describe(&k.Instance), nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/lxc/incus/v6/shared/api"
 
+	"pixels/internal/fault"
 	"pixels/sandbox"
 )
 
@@ -23,7 +24,7 @@ func (b *Backend) CreateCheckpoint(ctx context.Context, id, label, description s
 	if err != nil {
 		return sandbox.Checkpoint{}, b.failed(err, "checkpoint %s", label)
 	}
-	taken := fmt.Errorf("checkpoint %q of sandbox %q %w: choose another label", label, inst.Config[nameKey], sandbox.ErrExists)
+	taken := fault.About(sandbox.ErrExists, fmt.Sprintf("checkpoint %q of sandbox %q", label, inst.Config[nameKey]), "already exists: choose another label")
 	if _, _, err := b.checkpoint(ctx, id, label); err == nil {
 		return sandbox.Checkpoint{}, taken
 	} else if !errors.Is(err, sandbox.ErrNotFound) {

@@ -119,7 +119,7 @@ func (b *Backend) ready(ctx context.Context, id string, network bool) (sandbox.S
 		return sandbox.Sandbox{}, err
 	}
 	if inst == nil {
-		return sandbox.Sandbox{}, fmt.Errorf("instance %s %w", id, sandbox.ErrNotFound)
+		return sandbox.Sandbox{}, fault.About(sandbox.ErrNotFound, fmt.Sprintf("instance %s", id), "")
 	}
 	return describe(&inst.Instance), nil
 }

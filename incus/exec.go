@@ -249,7 +249,7 @@ func (b *Backend) account(ctx context.Context, inst *api.Instance, user string) 
 		return account{}, fmt.Errorf("look up user %s: %w", user, err)
 	}
 	if file == nil || what.Type != "file" {
-		return account{}, fmt.Errorf("user %q %w: /etc/passwd is a %s in the sandbox, not a file; root is always there", user, sandbox.ErrNotFound, what.Type)
+		return account{}, fault.About(sandbox.ErrNotFound, fmt.Sprintf("user %q", user), "not found: /etc/passwd is a %s in the sandbox, not a file; root is always there", what.Type)
 	}
 	defer file.Close()
 	for lines := bufio.NewScanner(io.LimitReader(file, maxPasswd)); lines.Scan(); {
@@ -261,7 +261,7 @@ func (b *Backend) account(ctx context.Context, inst *api.Instance, user string) 
 			return a, nil
 		}
 	}
-	return account{}, fmt.Errorf("user %q %w in its /etc/passwd: name another one, root is always there", user, sandbox.ErrNotFound)
+	return account{}, fault.About(sandbox.ErrNotFound, fmt.Sprintf("user %q", user), "not found in its /etc/passwd: name another one, root is always there")
 }
 
 // maxPasswd bounds how much of /etc/passwd is read, in bytes.

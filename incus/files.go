@@ -69,7 +69,7 @@ func (b *Backend) Account(ctx context.Context, id, user string) (uid, gid uint32
 		return 0, 0, "", b.failed(err, "look up user %s", user)
 	}
 	if k == nil {
-		return 0, 0, "", fmt.Errorf("instance %s %w", id, sandbox.ErrNotFound)
+		return 0, 0, "", fault.About(sandbox.ErrNotFound, fmt.Sprintf("instance %s", id), "")
 	}
 	who, err := b.account(ctx, &k.Instance, user)
 	return who.uid, who.gid, who.home, b.failed(err, "look up user %s", user)

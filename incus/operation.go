@@ -79,7 +79,7 @@ func remove(ctx context.Context, server *daemon, id string) error {
 		inst, _, err := server.with(ctx).GetInstance(id)
 		switch {
 		case missing(err) && try == 0:
-			return fmt.Errorf("instance %s %w", id, sandbox.ErrNotFound)
+			return fault.About(sandbox.ErrNotFound, fmt.Sprintf("instance %s", id), "")
 		case missing(err):
 			return nil
 		case err != nil:

@@ -14,6 +14,7 @@ import (
 
 	"github.com/lxc/incus/v6/shared/api"
 
+	"pixels/internal/fault"
 	"pixels/sandbox"
 )
 
@@ -307,5 +308,5 @@ func (b *Backend) checkpoint(ctx context.Context, id, label string) (holder stri
 			return id, snapshot, err
 		}
 	}
-	return "", nil, fmt.Errorf("checkpoint %q %w", label, sandbox.ErrNotFound)
+	return "", nil, fault.About(sandbox.ErrNotFound, fmt.Sprintf("checkpoint %q", label), "")
 }

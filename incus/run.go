@@ -12,6 +12,7 @@ import (
 
 	"github.com/lxc/incus/v6/shared/api"
 
+	"pixels/internal/fault"
 	"pixels/internal/guest"
 	"pixels/sandbox"
 )
@@ -55,7 +56,7 @@ func (b *Backend) LookAtRun(ctx context.Context, id, run string, q sandbox.RunQu
 	switch {
 	case err != nil:
 	case code == guest.ExitNoRun:
-		err = fmt.Errorf("run %q %w", run, sandbox.ErrNotFound)
+		err = fault.About(sandbox.ErrNotFound, fmt.Sprintf("run %q", run), "")
 	case code != 0:
 		err = errors.New(stderr.String())
 	default:

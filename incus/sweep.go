@@ -10,6 +10,7 @@ import (
 
 	"github.com/lxc/incus/v6/shared/api"
 
+	"pixels/internal/fault"
 	"pixels/sandbox"
 )
 
@@ -30,7 +31,7 @@ func (b *Backend) condemn(ctx context.Context, id string, may func(config map[st
 	defer cancel()
 	err := b.everywhere(marking, id, func(config map[string]string) error {
 		if config[goingKey] != "" {
-			return fmt.Errorf("instance %s %w", id, sandbox.ErrNotFound)
+			return fault.About(sandbox.ErrNotFound, fmt.Sprintf("instance %s", id), "")
 		}
 		if err := may(config); err != nil {
 			return err

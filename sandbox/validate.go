@@ -10,6 +10,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"pixels/internal/fault"
 	"pixels/internal/plain"
 )
 
@@ -23,7 +24,7 @@ var (
 // CheckName tells whether a sandbox may be called so.
 func CheckName(name string) error {
 	if !nameRule.MatchString(name) {
-		return fmt.Errorf("name %s is %w: use 1 to 63 lower-case letters, digits and dashes, beginning with a letter and not ending with a dash", Quote(name), ErrInvalid)
+		return fault.About(ErrInvalid, fmt.Sprintf("name %s", Quote(name)), "is invalid: use 1 to 63 lower-case letters, digits and dashes, beginning with a letter and not ending with a dash")
 	}
 	return nil
 }
@@ -31,7 +32,7 @@ func CheckName(name string) error {
 // CheckLabel tells whether a checkpoint may be called so.
 func CheckLabel(label string) error {
 	if !labelRule.MatchString(label) {
-		return fmt.Errorf("label %s is %w: use 1 to 63 letters, digits, dots, underscores and dashes, beginning with a letter or digit", Quote(label), ErrInvalid)
+		return fault.About(ErrInvalid, fmt.Sprintf("label %s", Quote(label)), "is invalid: use 1 to 63 letters, digits, dots, underscores and dashes, beginning with a letter or digit")
 	}
 	return nil
 }
@@ -65,15 +66,15 @@ func CheckEnv(env map[string]string) error {
 		value := env[key]
 		switch size += len(key) + len(value); {
 		case !envRule.MatchString(key):
-			return fmt.Errorf("env: the variable name %s is %w: use letters, digits and underscores, not beginning with a digit", Quote(key), ErrInvalid)
+			return fault.About(ErrInvalid, fmt.Sprintf("env: the variable name %s", Quote(key)), "is invalid: use letters, digits and underscores, not beginning with a digit")
 		case strings.HasPrefix(key, reservedEnv):
-			return fmt.Errorf("env: the variable name %s is %w: names that begin with %s are set by Pixels itself; choose another", Quote(key), ErrInvalid, reservedEnv)
+			return fault.About(ErrInvalid, fmt.Sprintf("env: the variable name %s", Quote(key)), "is invalid: names that begin with %s are set by Pixels itself; choose another", reservedEnv)
 		case strings.ContainsRune(value, 0):
-			return fmt.Errorf("env: the value of %s is %w: it has a NUL byte", key, ErrInvalid)
+			return fault.About(ErrInvalid, fmt.Sprintf("env: the value of %s", key), "is invalid: it has a NUL byte")
 		case len(value) > maxEnvValue:
-			return fmt.Errorf("env: the value of %s is %w: it has %d bytes, of %d allowed; write it to a file inside", Quote(key), ErrInvalid, len(value), maxEnvValue)
+			return fault.About(ErrInvalid, fmt.Sprintf("env: the value of %s", Quote(key)), "is invalid: it has %d bytes, of %d allowed; write it to a file inside", len(value), maxEnvValue)
 		case size > maxEnv:
-			return fmt.Errorf("env is %w: names and values have more than %d bytes together; write the long ones to a file inside", ErrInvalid, maxEnv)
+			return fault.About(ErrInvalid, "env", "is invalid: names and values have more than %d bytes together; write the long ones to a file inside", maxEnv)
 		}
 	}
 	return nil
@@ -83,10 +84,10 @@ func CheckEnv(env map[string]string) error {
 func CheckLabels(labels map[string]string) error {
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
 		if !labelRule.MatchString(key) {
-			return fmt.Errorf("labels: the key %s is %w: use up to 63 letters, digits, dots, underscores and dashes, beginning with a letter or digit", Quote(key), ErrInvalid)
+			return fault.About(ErrInvalid, fmt.Sprintf("labels: the key %s", Quote(key)), "is invalid: use up to 63 letters, digits, dots, underscores and dashes, beginning with a letter or digit")
 		}
 		if len(labels[key]) > 255 || !plain.Harmless(labels[key]) {
-			return fmt.Errorf("labels: the value of %s is %w: use one line of up to 255 bytes, without control characters and those that hide or turn text", key, ErrInvalid)
+			return fault.About(ErrInvalid, fmt.Sprintf("labels: the value of %s", key), "is invalid: use one line of up to 255 bytes, without control characters and those that hide or turn text")
 		}
 	}
 	return nil

@@ -10,7 +10,7 @@ import (
 	"pixels/sandbox/manager"
 )
 
-// Verdict returns what the policy says of a call, without doing it. The Manager of the session must be a trial.
+// Verdict returns what the policy says of a call, without doing it. The caller of the session must be on trial.
 func Verdict(ctx context.Context, s Session, tool string, arguments json.RawMessage) (policy.Verdict, error) {
 	all := All()
 	i := slices.IndexFunc(all, func(t Tool) bool { return t.Name == tool })

@@ -60,6 +60,11 @@ func New(kind Kind, subject, problem string, hint Hint) *Error {
 	return &Error{Kind: kind, Subject: subject, Problem: problem, Hint: hint}
 }
 
+// About returns an error without a hint, whose problem is a format with its values.
+func About(kind Kind, subject, problem string, args ...any) *Error {
+	return &Error{Kind: kind, Subject: subject, Problem: fmt.Sprintf(problem, args...)}
+}
+
 // Sandbox names a sandbox as a subject.
 func Sandbox(name string) string { return fmt.Sprintf("sandbox %q", name) }
 

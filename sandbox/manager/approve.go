@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/internal/fault"
 	"pixels/internal/units"
 	"pixels/policy"
 	"pixels/policy/ledger"
@@ -62,7 +63,7 @@ func (m *Manager) Requests(owner string, limit int, states ...ledger.RequestStat
 	return m.gate.store.Requests(owner, limit, states...)
 }
 
-// Request returns one; policy.ErrNoRequest.
+// Request returns one; ledger.ErrNoRequest.
 func (m *Manager) Request(id string) (ledger.Request, error) { return m.gate.store.Request(id) }
 
 // Present says that a human looks at requests, until leave is called: connections are held for their answer. name is one
@@ -98,14 +99,14 @@ func (h *Human) Present(ctx context.Context, name string, patience time.Duration
 }
 
 // Approve grants what a request asks for. When it can't be given to all that it is for it is given to none, and the request
-// stays open. policy.ErrChanged is for one that is not what was shown.
+// stays open. ledger.ErrChanged is for one that is not what was shown.
 func (h *Human) Approve(ctx context.Context, a Approval) (Approved, error) {
 	c := h.begin(h.As(""))
 	if a.Scope == "" {
 		a.Scope = policy.Askers
 	}
 	if !slices.Contains(policy.Scopes, a.Scope) {
-		return Approved{}, fmt.Errorf("scope %s is %w: use one of %v", sandbox.Quote(string(a.Scope)), sandbox.ErrInvalid, policy.Scopes)
+		return Approved{}, fault.About(sandbox.ErrInvalid, fmt.Sprintf("scope %s", sandbox.Quote(string(a.Scope))), "is invalid: use one of %v", policy.Scopes)
 	}
 	r, err := c.gate.store.Request(a.ID)
 	if err != nil {
@@ -116,7 +117,7 @@ func (h *Human) Approve(ctx context.Context, a Approval) (Approved, error) {
 		a.For = usual
 	}
 	if a.For < time.Second || a.For > longest {
-		return Approved{Request: r}, fmt.Errorf("%s is %w: a grant may last 1s to %s here (egress.max_grant of the policy)", units.Duration(a.For), sandbox.ErrInvalid, units.Duration(longest))
+		return Approved{Request: r}, fault.About(sandbox.ErrInvalid, units.Duration(a.For), "is invalid: a grant may last 1s to %s here (egress.max_grant of the policy)", units.Duration(longest))
 	}
 	rule, err := egress.ParseDomainRule(r.Subject)
 	if err != nil {

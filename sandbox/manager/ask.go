@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/internal/fault"
 	"pixels/internal/plain"
 	"pixels/policy"
 	"pixels/policy/ledger"
@@ -57,7 +58,7 @@ func (m *Manager) Allow(ctx context.Context, caller Caller, r AllowRequest) (All
 	now := c.rules(c.Owner)
 	_, longest := now.GrantFor()
 	if r.TTL < 0 || r.TTL > longest {
-		return AllowResult{}, fmt.Errorf("ttl %s is %w: a grant may last up to %s here", r.TTL, sandbox.ErrInvalid, longest)
+		return AllowResult{}, fault.About(sandbox.ErrInvalid, fmt.Sprintf("ttl %s", r.TTL), "is invalid: a grant may last up to %s here", longest)
 	}
 	b, s, err := c.vetted(ctx, policy.Call{Verb: policy.VerbAllowDomain, Owner: c.Owner, Sandbox: r.Name, Needs: policy.Needs{Domains: rules}}, r.Name)
 	if err != nil {

@@ -52,7 +52,7 @@ func (m *Manager) Clone(ctx context.Context, caller Caller, r CloneRequest) ([]C
 	c := m.begin(caller)
 	switch {
 	case r.Count < 0 || r.Count > MaxClones || len(r.Names) > MaxClones:
-		return nil, fmt.Errorf("count is %w: give 1 to %d", sandbox.ErrInvalid, MaxClones)
+		return nil, fault.About(sandbox.ErrInvalid, "count", "is invalid: give 1 to %d", MaxClones)
 	case r.Count != 0 && len(r.Names) > 0 && r.Count != len(r.Names):
 		return nil, fmt.Errorf("count is %d and names has %d: that is %w; give one of them, or as many names as count says", r.Count, len(r.Names), sandbox.ErrInvalid)
 	}
@@ -61,7 +61,7 @@ func (m *Manager) Clone(ctx context.Context, caller Caller, r CloneRequest) ([]C
 			return nil, err
 		}
 		if slices.Contains(r.Names[:i], name) {
-			return nil, fmt.Errorf("names has %q twice: that is %w", name, sandbox.ErrInvalid)
+			return nil, fault.About(sandbox.ErrInvalid, "names", "has %q twice: that is invalid", name)
 		}
 	}
 	if err := errors.Join(sandbox.CheckLabels(r.Labels), checkEgress(r.Egress)); err != nil {

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"pixels/internal/fault"
 	"pixels/internal/units"
 	"pixels/policy"
 	"pixels/sandbox"
@@ -69,7 +70,7 @@ func (m *Manager) CopyFiles(ctx context.Context, caller Caller, r CopyRequest) (
 	}
 	defer root.Close()
 	if r.MaxBytes < 0 || r.MaxFiles < 0 {
-		return CopyResult{}, fmt.Errorf("the bounds of the copy are %w: give sizes and numbers above 0", sandbox.ErrInvalid)
+		return CopyResult{}, fault.About(sandbox.ErrInvalid, "the bounds of the copy", "are invalid: give sizes and numbers above 0")
 	}
 	copy := copying{ctx: ctx, box: o, host: root, maxBytes: cmp.Or(r.MaxBytes, o.disk, defaultCopyBytes), maxFiles: cmp.Or(r.MaxFiles, DefaultCopyFiles), top: p, result: CopyResult{HostPath: filepath.Join(root.Name(), below), Path: p}}
 	if r.Out {
@@ -102,7 +103,7 @@ func (m *Manager) CopyFiles(ctx context.Context, caller Caller, r CopyRequest) (
 // opens to nobody.
 func (c *call) hostPath(owner, p string) (folder, below string, err error) {
 	if p == "" || strings.ContainsRune(p, 0) {
-		return "", "", fmt.Errorf("host_path %s is %w: give the path of a file or folder of this machine", sandbox.Quote(p), sandbox.ErrInvalid)
+		return "", "", fault.About(sandbox.ErrInvalid, fmt.Sprintf("host_path %s", sandbox.Quote(p)), "is invalid: give the path of a file or folder of this machine")
 	}
 	folders := c.rules(owner).HostFolders()
 	if !filepath.IsAbs(p) && len(folders) > 0 {

@@ -52,7 +52,7 @@ type ReadResult struct {
 func (m *Manager) ReadFile(ctx context.Context, caller Caller, r ReadRequest) (ReadResult, error) {
 	c := m.begin(caller)
 	if r.Offset < 0 || r.Limit < 0 {
-		return ReadResult{}, fmt.Errorf("offset and limit are %w: give numbers from 0 on", sandbox.ErrInvalid)
+		return ReadResult{}, fault.About(sandbox.ErrInvalid, "offset and limit", "are invalid: give numbers from 0 on")
 	}
 	o, p, err := c.open(ctx, policy.Call{Verb: policy.VerbReadFile, Owner: c.Owner, Sandbox: r.Name}, r.Name, r.Path)
 	if err != nil {
@@ -88,7 +88,7 @@ func (out *ReadResult) lines(text string, r ReadRequest) error {
 	}
 	out.Lines, out.First = len(all), max(r.Offset, 1)
 	if out.First > max(len(all), 1) {
-		return fmt.Errorf("offset %d is %w: the file has %d lines", r.Offset, sandbox.ErrInvalid, len(all))
+		return fault.About(sandbox.ErrInvalid, fmt.Sprintf("offset %d", r.Offset), "is invalid: the file has %d lines", len(all))
 	}
 	limit := maxLines
 	if r.Limit > 0 {
@@ -167,9 +167,9 @@ func (m *Manager) WriteFile(ctx context.Context, caller Caller, r WriteRequest) 
 	case len(r.Content) > maxWrite:
 		return WriteResult{}, fault.Errorf(sandbox.ErrInvalid, fault.Hint{Action: fault.CopyFiles}, "content has %d bytes, and %d are the most", len(r.Content), maxWrite)
 	case r.Mode&^fs.ModePerm != 0:
-		return WriteResult{}, fmt.Errorf("mode is %w: give permissions, as 644 or 755", sandbox.ErrInvalid)
+		return WriteResult{}, fault.About(sandbox.ErrInvalid, "mode", "is invalid: give permissions, as 644 or 755")
 	case strings.HasSuffix(r.Path, "/"):
-		return WriteResult{}, fmt.Errorf("path %s is %w: it names a folder; give the path of a file", sandbox.Quote(r.Path), sandbox.ErrInvalid)
+		return WriteResult{}, fault.About(sandbox.ErrInvalid, fmt.Sprintf("path %s", sandbox.Quote(r.Path)), "is invalid: it names a folder; give the path of a file")
 	}
 	o, p, err := c.open(ctx, policy.Call{Verb: policy.VerbWriteFile, Owner: c.Owner, Sandbox: r.Name}, r.Name, r.Path)
 	if err != nil {

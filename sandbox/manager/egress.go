@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/internal/fault"
 	"pixels/policy"
 	"pixels/policy/ledger"
 	"pixels/sandbox"
@@ -176,7 +177,7 @@ func allowed(mode egress.Mode, allow []string) ([]egress.Rule, error) {
 		return nil, nil
 	}
 	if mode != egress.Agent && mode != egress.Allowlist {
-		return nil, fmt.Errorf("allow is %w with the egress %s: use %s or %s", sandbox.ErrInvalid, mode, egress.Agent, egress.Allowlist)
+		return nil, fault.About(sandbox.ErrInvalid, "allow", "is invalid with the egress %s: use %s or %s", mode, egress.Agent, egress.Allowlist)
 	}
 	rules, err := allowRules(allow, false)
 	if err != nil {

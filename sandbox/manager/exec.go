@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"pixels/internal/fault"
 	"pixels/policy"
 	"pixels/policy/ledger"
 	"pixels/sandbox"
@@ -52,13 +53,13 @@ func (r ExecRequest) check(most time.Duration) error {
 	case len(r.Argv) == 0 && strings.TrimSpace(r.Shell) == "":
 		return fmt.Errorf("command is empty, which is %w: give a line for the shell, or a list of program and arguments", sandbox.ErrInvalid)
 	case len(r.Argv) > 0 && r.Argv[0] == "":
-		return fmt.Errorf("command is %w: its first element, the program, is empty", sandbox.ErrInvalid)
+		return fault.About(sandbox.ErrInvalid, "command", "is invalid: its first element, the program, is empty")
 	case strings.ContainsRune(r.Shell+strings.Join(r.Argv, "")+r.Cwd+r.User, 0):
-		return fmt.Errorf("command is %w: it has a NUL byte", sandbox.ErrInvalid)
+		return fault.About(sandbox.ErrInvalid, "command", "is invalid: it has a NUL byte")
 	case r.Cwd != "" && !path.IsAbs(r.Cwd):
-		return fmt.Errorf("cwd %s is %w: give an absolute path inside the sandbox", sandbox.Quote(r.Cwd), sandbox.ErrInvalid)
+		return fault.About(sandbox.ErrInvalid, fmt.Sprintf("cwd %s", sandbox.Quote(r.Cwd)), "is invalid: give an absolute path inside the sandbox")
 	case r.Timeout < 0 || r.Timeout > most:
-		return fmt.Errorf("timeout %s is %w: give up to %s", r.Timeout, sandbox.ErrInvalid, most)
+		return fault.About(sandbox.ErrInvalid, fmt.Sprintf("timeout %s", r.Timeout), "is invalid: give up to %s", most)
 	}
 	return sandbox.CheckEnv(r.Env)
 }

@@ -25,7 +25,7 @@ type opened struct {
 // open opens the files of a sandbox for a call, and tells which file a caller means: a relative path begins at DefaultUser's home.
 func (c *call) open(ctx context.Context, call policy.Call, name, p string) (*opened, string, error) {
 	if p == "" || strings.ContainsRune(p, 0) || len(p) > 4096 {
-		return nil, "", fmt.Errorf("path %s is %w: give the path of a file in the sandbox", sandbox.Quote(p), sandbox.ErrInvalid)
+		return nil, "", fault.About(sandbox.ErrInvalid, fmt.Sprintf("path %s", sandbox.Quote(p)), "is invalid: give the path of a file in the sandbox")
 	}
 	b, s, err := c.vetted(ctx, call, name)
 	if err != nil {

@@ -188,7 +188,7 @@ func (c *call) takeBackGrant(ctx context.Context, owner string, is func(egress.G
 		}
 	}
 	if len(names) == 0 && len(all) == 0 {
-		return nil, fmt.Errorf("that grant %w: it has ended, or was taken back", sandbox.ErrNotFound)
+		return nil, fault.About(sandbox.ErrNotFound, "that grant", "not found: it has ended, or was taken back")
 	}
 	return names, errors.Join(all...)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"pixels/internal/fault"
 	"pixels/internal/units"
 	"pixels/policy"
 	"pixels/sandbox"
@@ -16,7 +17,7 @@ func (m *Manager) SetState(ctx context.Context, caller Caller, name string, stat
 	switch state {
 	case sandbox.Running, sandbox.Stopped, sandbox.Paused:
 	default:
-		return sandbox.Sandbox{}, fmt.Errorf("state %s is %w: give %s, %s or %s", sandbox.Quote(string(state)), sandbox.ErrInvalid, sandbox.Running, sandbox.Stopped, sandbox.Paused)
+		return sandbox.Sandbox{}, fault.About(sandbox.ErrInvalid, fmt.Sprintf("state %s", sandbox.Quote(string(state))), "is invalid: give %s, %s or %s", sandbox.Running, sandbox.Stopped, sandbox.Paused)
 	}
 	b, s, err := c.vetted(ctx, policy.Call{Verb: policy.VerbSetSandboxState, Owner: c.Owner, Sandbox: name}, name)
 	if err != nil {
@@ -51,7 +52,7 @@ func (c *call) expiry(ttl time.Duration) (time.Time, error) {
 		ttl = c.defaults.Lease
 	}
 	if ttl < sandbox.MinTTL || ttl > c.defaults.MaxLease {
-		return time.Time{}, fmt.Errorf("ttl %s is %w: give %s to %s", units.Duration(ttl), sandbox.ErrInvalid, units.Duration(sandbox.MinTTL), units.Duration(c.defaults.MaxLease))
+		return time.Time{}, fault.About(sandbox.ErrInvalid, fmt.Sprintf("ttl %s", units.Duration(ttl)), "is invalid: give %s to %s", units.Duration(sandbox.MinTTL), units.Duration(c.defaults.MaxLease))
 	}
 	return time.Now().Add(ttl).UTC().Truncate(time.Second), nil
 }

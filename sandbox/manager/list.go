@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"pixels/internal/fault"
 	"pixels/policy"
 	"pixels/sandbox"
 )
@@ -40,19 +41,19 @@ func (m *Manager) List(ctx context.Context, caller Caller, r ListRequest) (ListP
 		limit = DefaultListLimit
 	}
 	if limit < 1 || limit > MaxListLimit {
-		return ListPage{}, fmt.Errorf("limit %d is %w: give 1 to %d", r.Limit, sandbox.ErrInvalid, MaxListLimit)
+		return ListPage{}, fault.About(sandbox.ErrInvalid, fmt.Sprintf("limit %d", r.Limit), "is invalid: give 1 to %d", MaxListLimit)
 	}
 	if _, err := path.Match(r.Name, ""); err != nil {
-		return ListPage{}, fmt.Errorf("name %s is %w as a pattern: use letters, digits, dashes, and * for any characters", sandbox.Quote(r.Name), sandbox.ErrInvalid)
+		return ListPage{}, fault.About(sandbox.ErrInvalid, fmt.Sprintf("name %s", sandbox.Quote(r.Name)), "is invalid as a pattern: use letters, digits, dashes, and * for any characters")
 	}
 	switch r.State {
 	case "", sandbox.Creating, sandbox.Running, sandbox.Stopped, sandbox.Paused, sandbox.Broken:
 	default:
-		return ListPage{}, fmt.Errorf("state %s is %w: give %s, %s, %s, %s or %s", sandbox.Quote(string(r.State)), sandbox.ErrInvalid, sandbox.Running, sandbox.Stopped, sandbox.Paused, sandbox.Creating, sandbox.Broken)
+		return ListPage{}, fault.About(sandbox.ErrInvalid, fmt.Sprintf("state %s", sandbox.Quote(string(r.State))), "is invalid: give %s, %s, %s, %s or %s", sandbox.Running, sandbox.Stopped, sandbox.Paused, sandbox.Creating, sandbox.Broken)
 	}
 	if r.After != "" {
 		if err := sandbox.CheckName(r.After[strings.LastIndex(r.After, "/")+1:]); err != nil {
-			return ListPage{}, fmt.Errorf("cursor %s is %w: give next_cursor of the answer before", sandbox.Quote(r.After), sandbox.ErrInvalid)
+			return ListPage{}, fault.About(sandbox.ErrInvalid, fmt.Sprintf("cursor %s", sandbox.Quote(r.After)), "is invalid: give next_cursor of the answer before")
 		}
 	}
 	b, err := c.vet(ctx, policy.Call{Verb: policy.VerbListSandboxes, Owner: c.Owner})

@@ -65,11 +65,11 @@ func (m *Manager) ListFiles(ctx context.Context, caller Caller, r FilesRequest) 
 	}
 	switch {
 	case r.Depth < 0 || r.Depth > MaxDepth:
-		return FilesPage{}, fmt.Errorf("depth %d is %w: give 1 to %d", r.Depth, sandbox.ErrInvalid, MaxDepth)
+		return FilesPage{}, fault.About(sandbox.ErrInvalid, fmt.Sprintf("depth %d", r.Depth), "is invalid: give 1 to %d", MaxDepth)
 	case limit < 1 || limit > MaxFilesLimit:
-		return FilesPage{}, fmt.Errorf("limit %d is %w: give 1 to %d", r.Limit, sandbox.ErrInvalid, MaxFilesLimit)
+		return FilesPage{}, fault.About(sandbox.ErrInvalid, fmt.Sprintf("limit %d", r.Limit), "is invalid: give 1 to %d", MaxFilesLimit)
 	case !doublestar.ValidatePattern(r.Glob):
-		return FilesPage{}, fmt.Errorf("glob %s is %w: write it as *.go or src/**/*.go", sandbox.Quote(r.Glob), sandbox.ErrInvalid)
+		return FilesPage{}, fault.About(sandbox.ErrInvalid, fmt.Sprintf("glob %s", sandbox.Quote(r.Glob)), "is invalid: write it as *.go or src/**/*.go")
 	}
 	if r.Glob != "" && r.Depth == 0 {
 		depth = strings.Count(r.Glob, "/") + 1

@@ -98,7 +98,7 @@ func (m *Manager) Create(ctx context.Context, caller Caller, r CreateRequest) (s
 	var was egress.Mode
 	if r.From != "" {
 		if r.Image != "" {
-			return sandbox.Sandbox{}, fmt.Errorf("from and image are %w together: give one of them", sandbox.ErrInvalid)
+			return sandbox.Sandbox{}, fault.About(sandbox.ErrInvalid, "from and image", "are invalid together: give one of them")
 		}
 		source, label, err := c.source(ctx, c.Owner, r.From)
 		if err != nil {
@@ -213,13 +213,13 @@ func (c *call) copy(ctx context.Context, b *permit, spec sandbox.Spec, owner, fr
 func checkLimits(l sandbox.Limits) error {
 	switch {
 	case l.CPU < 0:
-		return fmt.Errorf("cpu %d is %w: give a number of cores, 1 or more", l.CPU, sandbox.ErrInvalid)
+		return fault.About(sandbox.ErrInvalid, fmt.Sprintf("cpu %d", l.CPU), "is invalid: give a number of cores, 1 or more")
 	case l.Memory < 0 || l.Memory > 0 && l.Memory < 128<<20:
-		return fmt.Errorf("memory is %w: give 128MiB or more", sandbox.ErrInvalid)
+		return fault.About(sandbox.ErrInvalid, "memory", "is invalid: give 128MiB or more")
 	case l.Disk < 0 || l.Disk > 0 && l.Disk < 1<<30:
-		return fmt.Errorf("disk is %w: give 1GiB or more, for the base image may count", sandbox.ErrInvalid)
+		return fault.About(sandbox.ErrInvalid, "disk", "is invalid: give 1GiB or more, for the base image may count")
 	case l.Processes < 0:
-		return fmt.Errorf("processes %d is %w", l.Processes, sandbox.ErrInvalid)
+		return fault.About(sandbox.ErrInvalid, fmt.Sprintf("processes %d", l.Processes), "is invalid")
 	}
 	return nil
 }
@@ -310,7 +310,7 @@ func (m *Manager) CreateCheckpoint(ctx context.Context, caller Caller, name, lab
 		return sandbox.Checkpoint{}, err
 	}
 	if len(description) > maxDescription {
-		return sandbox.Checkpoint{}, fmt.Errorf("description is %w: use up to %d bytes of text", sandbox.ErrInvalid, maxDescription)
+		return sandbox.Checkpoint{}, fault.About(sandbox.ErrInvalid, "description", "is invalid: use up to %d bytes of text", maxDescription)
 	}
 	description = plain.Line(description, maxDescription)
 	if label != "" {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"pixels/internal/fault"
 	"pixels/policy"
 	"pixels/policy/ledger"
 	"pixels/sandbox"
@@ -57,12 +58,12 @@ func (m *Manager) WaitRun(ctx context.Context, caller Caller, r WaitRequest) (Ru
 	c := m.begin(caller)
 	name, run, _ := strings.Cut(r.ID, ".")
 	if sandbox.CheckName(name[strings.LastIndex(name, "/")+1:]) != nil || !runRule.MatchString(run) {
-		return RunResult{}, fmt.Errorf("id %s is %w: give one that exec or another tool answered as its operation", sandbox.Quote(r.ID), sandbox.ErrInvalid)
+		return RunResult{}, fault.About(sandbox.ErrInvalid, fmt.Sprintf("id %s", sandbox.Quote(r.ID)), "is invalid: give one that exec or another tool answered as its operation")
 	}
 	q := sandbox.RunQuery{Wait: r.Wait, Cancel: r.Cancel, Limit: keep, Stdout: -1, Stderr: -1}
 	if r.Cursor != "" {
 		if _, err := fmt.Sscanf(r.Cursor, "%d:%d", &q.Stdout, &q.Stderr); err != nil || q.Stdout < 0 || q.Stderr < 0 {
-			return RunResult{}, fmt.Errorf("cursor %s is %w: give one that wait answered", sandbox.Quote(r.Cursor), sandbox.ErrInvalid)
+			return RunResult{}, fault.About(sandbox.ErrInvalid, fmt.Sprintf("cursor %s", sandbox.Quote(r.Cursor)), "is invalid: give one that wait answered")
 		}
 	}
 	b, s, err := c.vetted(ctx, policy.Call{Verb: policy.VerbWait, Owner: c.Owner, Sandbox: name}, name)
@@ -71,7 +72,7 @@ func (m *Manager) WaitRun(ctx context.Context, caller Caller, r WaitRequest) (Ru
 	}
 	got, err := b.LookAtRun(ctx, s.ID, run, q)
 	if errors.Is(err, sandbox.ErrNotFound) {
-		return RunResult{}, fmt.Errorf("operation %q %w: the sandbox was restored or made anew since, or it ended long ago", r.ID, sandbox.ErrNotFound)
+		return RunResult{}, fault.About(sandbox.ErrNotFound, fmt.Sprintf("operation %q", r.ID), "not found: the sandbox was restored or made anew since, or it ended long ago")
 	}
 	if err != nil {
 		return RunResult{}, err

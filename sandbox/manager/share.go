@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"pixels/internal/fault"
 	"pixels/sandbox"
 )
 
@@ -18,7 +19,7 @@ func (c *call) whose(caller, name string) (owner, own string, err error) {
 		return "", "", err
 	}
 	if !c.human && !c.set.Shares(owner, caller) {
-		return "", "", fmt.Errorf("sandbox %s %w: it is somebody else's, or nobody's", sandbox.Quote(name), sandbox.ErrNotFound)
+		return "", "", fault.About(sandbox.ErrNotFound, fmt.Sprintf("sandbox %s", sandbox.Quote(name)), "not found: it is somebody else's, or nobody's")
 	}
 	return owner, own, nil
 }

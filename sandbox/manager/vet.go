@@ -154,7 +154,7 @@ func (p *permit) claim(ctx context.Context, spec sandbox.Spec) error {
 		taken = err == nil
 	}
 	if taken {
-		return fmt.Errorf("sandbox %q %w", spec.Name, sandbox.ErrExists)
+		return fault.About(sandbox.ErrExists, fault.Sandbox(spec.Name), "")
 	}
 	p.gate.mu.Lock()
 	defer p.gate.mu.Unlock()

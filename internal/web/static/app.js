@@ -40,6 +40,10 @@ function signedOut() {
 const ask = (to, options = {}) => fetch(to, { ...options, credentials: "omit", headers: { "X-Pixels-Session": secret || "none" } });
 const post = (to, body) => ask(to, { method: "POST", body });
 
+// When the network interfaces of the machine change, as a sandbox comes or goes, browsers drop what is under way. What
+// changes nothing is asked for once more.
+const again = (what) => what().catch(what);
+
 function say(text, bad) {
 	said.textContent = text;
 	said.hidden = !text;
@@ -57,7 +61,7 @@ function title(name, open) {
 async function load() {
 	let answer;
 	try {
-		answer = await ask(location.pathname + location.search);
+		answer = await again(() => ask(location.pathname + location.search));
 	} catch {
 		return say("The server does not answer.", true);
 	}
@@ -198,7 +202,7 @@ async function count() {
 
 // The browser's own dialogue about a passkey: for options of the server, what the key says to them.
 async function passkey(begin, body, make) {
-	const answer = await post(begin, body);
+	const answer = await again(() => post(begin, body));
 	if (!answer.ok) throw await refusal(answer);
 	const { publicKey } = await answer.json();
 	const said = make
