@@ -11,12 +11,14 @@ import (
 	"pixels/sandbox/manager"
 )
 
+// EgressChange is what a change of what a sandbox may reach did, as JSON.
 type EgressChange struct {
 	Enforced  bool     `json:"enforced"`
 	Cut       int      `json:"cut,omitempty" jsonschema:"open connections that were ended"`
 	Unchanged []string `json:"unchanged,omitempty" jsonschema:"were not allowed before"`
 }
 
+// Egress is what a sandbox may reach, as JSON. What there is none of is left out.
 type Egress struct {
 	Mode     egress.Mode    `json:"mode"`
 	Enforced bool           `json:"enforced"`
@@ -28,6 +30,7 @@ type Egress struct {
 	Cut      int            `json:"cut,omitempty"`
 }
 
+// EgressRule is a rule of a sandbox, and who gave it.
 type EgressRule struct {
 	Rule  string `json:"rule"`
 	From  string `json:"from"`
@@ -35,6 +38,7 @@ type EgressRule struct {
 	Until string `json:"until,omitempty"`
 }
 
+// EgressDenial is what a sandbox was refused, of several alike the last.
 type EgressDenial struct {
 	To     string    `json:"to"`
 	Reason string    `json:"reason"`
@@ -44,7 +48,7 @@ type EgressDenial struct {
 
 // EgressOf is what a sandbox may reach, as the tool egress answers it.
 func EgressOf(c manager.EgressChange, to Audience) Egress {
-	out := Egress{Mode: c.Mode, Enforced: c.Enforced, Why: NotEnforced(c.Egress, to), Missing: Gap(c.Egress, to), Rules: []EgressRule{}, Denials: []EgressDenial{}, Cut: c.Cut}
+	out := Egress{Mode: c.Mode, Enforced: c.Enforced, Why: NotEnforced(c.Egress, to), Missing: Gap(c.Egress, to), Cut: c.Cut}
 	for _, g := range c.Rules {
 		rule := EgressRule{Rule: g.Rule.String(), From: g.From, Deny: g.Deny}
 		if !g.Until.IsZero() {
@@ -61,6 +65,7 @@ func EgressOf(c manager.EgressChange, to Audience) Egress {
 	return out
 }
 
+// EgressChangeOf is what of a change is shown.
 func EgressChangeOf(c manager.EgressChange) EgressChange {
 	out := EgressChange{Enforced: c.Enforced, Cut: c.Cut}
 	for _, r := range c.Missing {
@@ -69,6 +74,7 @@ func EgressChangeOf(c manager.EgressChange) EgressChange {
 	return out
 }
 
+// Unenforced ends a sentence about an egress that is not enforced; empty when it is.
 func Unenforced(e sandbox.Egress, to Audience) string {
 	if e.Enforced {
 		return ""
@@ -140,6 +146,7 @@ func StandingDenial(d egress.Grant) string {
 	return fmt.Sprintf("%s, which stays denied (by %s)", d.Rule, d.From)
 }
 
+// Times says how often.
 func Times(n int) string {
 	if n == 1 {
 		return "once"

@@ -7,6 +7,7 @@ import (
 	"pixels/policy/ledger"
 )
 
+// Request is a request as JSON shows it to an agent.
 type Request struct {
 	ID     string              `json:"id" jsonschema:"give it to wait"`
 	Domain string              `json:"domain"`
@@ -15,6 +16,7 @@ type Request struct {
 	Until  string              `json:"until,omitempty" jsonschema:"end of the grant"`
 }
 
+// RequestOf is what of a request an agent is shown.
 func RequestOf(r ledger.Request) Request {
 	out := Request{ID: r.ID, Domain: r.Subject, State: r.State, Answer: r.Answer}
 	if r.State == ledger.RequestGranting {

@@ -7,6 +7,7 @@ import (
 	"pixels/sandbox/manager"
 )
 
+// Run is what a command left, as JSON.
 type Run struct {
 	ExitCode   *int   `json:"exit_code,omitempty" jsonschema:"127: no such command; 124: ended by the timeout; left out while it runs"`
 	Stdout     string `json:"stdout,omitempty"`
@@ -18,6 +19,7 @@ type Run struct {
 	Operation  string `json:"operation,omitempty" jsonschema:"of a command in the background: give it to wait"`
 }
 
+// RunOf is what of a command is shown.
 func RunOf(r manager.ExecResult) Run {
 	return Run{ExitCode: &r.ExitCode, Stdout: r.Stdout, Stderr: r.Stderr, Truncated: r.Truncated, TimedOut: r.TimedOut, DurationMS: r.Duration.Milliseconds(), Denied: Denied(r.Denied, Agent)}
 }
