@@ -97,26 +97,6 @@ func (c *call) changeEgress(ctx context.Context, call policy.Call, name string, 
 	return c.editEgress(ctx, b, s, edit)
 }
 
-// vetted finds the whole sandbox that a call is about, and then has the call vetted.
-func (c *call) vetted(ctx context.Context, ask policy.Call, name string) (*permit, sandbox.Sandbox, error) {
-	s, err := c.get(ctx, ask.Owner, name)
-	if err != nil {
-		return nil, s, err
-	}
-	b, err := c.vet(ctx, ask)
-	return b, s, err
-}
-
-// vettedBegun is the same for one that may be still being made: what is taken from a sandbox is taken at any time.
-func (c *call) vettedBegun(ctx context.Context, ask policy.Call, name string) (*permit, sandbox.Sandbox, error) {
-	s, err := c.begun(ctx, ask.Owner, name)
-	if err != nil {
-		return nil, s, err
-	}
-	b, err := c.vet(ctx, ask)
-	return b, s, err
-}
-
 // editEgress changes what a sandbox may reach, by a call that was vetted.
 func (c *call) editEgress(ctx context.Context, b *permit, s sandbox.Sandbox, edit sandbox.EgressEdit) (EgressChange, error) {
 	var cut int
