@@ -83,7 +83,7 @@ func (c *call) source(ctx context.Context, owner, source string) (sandbox.Sandbo
 // vetted finds the whole sandbox that a call is about, and then has the call vetted.
 func (c *call) vetted(ctx context.Context, ask policy.Call, name string) (*permit, sandbox.Sandbox, error) {
 	s, err := c.get(ctx, ask.Owner, name)
-	if err != nil {
+	if err != nil && !c.supposed(err) {
 		return nil, s, err
 	}
 	b, err := c.vet(ctx, ask)
@@ -93,9 +93,12 @@ func (c *call) vetted(ctx context.Context, ask policy.Call, name string) (*permi
 // vettedBegun is the same for one that may be still being made: what is taken from a sandbox is taken at any time.
 func (c *call) vettedBegun(ctx context.Context, ask policy.Call, name string) (*permit, sandbox.Sandbox, error) {
 	s, err := c.begun(ctx, ask.Owner, name)
-	if err != nil {
+	if err != nil && !c.supposed(err) {
 		return nil, s, err
 	}
 	b, err := c.vet(ctx, ask)
 	return b, s, err
 }
+
+// supposed tells whether a sandbox that is not there is no matter: who tries a call may suppose one.
+func (c *call) supposed(err error) bool { return c.Trial && errors.Is(err, sandbox.ErrNotFound) }

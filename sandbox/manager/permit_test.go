@@ -81,3 +81,24 @@ func TestACallIsJudgedByOnePolicy(t *testing.T) {
 		t.Errorf("the next one: %v", err)
 	}
 }
+
+// A trial says the verdict also over a sandbox that there is not; the call itself says that it isn't there.
+func TestATrialMaySupposeASandbox(t *testing.T) {
+	p, err := policy.Fixed("[exec]\nroot = false")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := New(&counting{}, Defaults{Policy: p})
+	caller := Agent("me")
+	if _, err := m.Exec(t.Context(), caller, ExecRequest{Name: "nobody", Shell: "id", User: "root"}); !errors.Is(err, sandbox.ErrNotFound) {
+		t.Errorf("the call: %v", err)
+	}
+	caller.Trial = true
+	var trial Trial
+	if _, err := m.Exec(t.Context(), caller, ExecRequest{Name: "nobody", Shell: "id", User: "root"}); !errors.As(err, &trial) || trial.Decision != policy.Deny {
+		t.Errorf("the trial: %v", err)
+	}
+	if _, err := m.Egress(t.Context(), caller, "nobody"); !errors.As(err, &trial) || trial.Decision != policy.Allow {
+		t.Errorf("the trial of what is allowed: %v", err)
+	}
+}
