@@ -69,9 +69,8 @@ func (m *Manager) Request(id string) (ledger.Request, error) { return m.gate.sto
 // Present says that a human looks at requests, until leave is called: connections are held for their answer. name is one
 // that nobody else has; patience is how long that is believed of a process that died.
 func (h *Human) Present(ctx context.Context, name string, patience time.Duration) (leave func(), err error) {
-	c := h.begin(h.As(""))
 	lease := func() error {
-		_, err := c.gate.store.Lease(PresenceLease+name, name, patience)
+		_, err := h.gate.store.Lease(PresenceLease+name, name, patience)
 		return err
 	}
 	if err := lease(); err != nil {
@@ -94,14 +93,14 @@ func (h *Human) Present(ctx context.Context, name string, patience time.Duration
 	return func() {
 		cancel()
 		keeping.Wait()
-		_ = c.gate.store.Release(PresenceLease+name, name)
+		_ = h.gate.store.Release(PresenceLease+name, name)
 	}, nil
 }
 
 // Approve grants what a request asks for. When it can't be given to all that it is for it is given to none, and the request
 // stays open. ledger.ErrChanged is for one that is not what was shown.
 func (h *Human) Approve(ctx context.Context, a Approval) (Approved, error) {
-	c := h.begin(h.As(""))
+	c := h.call()
 	if a.Scope == "" {
 		a.Scope = policy.Askers
 	}

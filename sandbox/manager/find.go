@@ -82,17 +82,16 @@ func (c *call) source(ctx context.Context, owner, source string) (sandbox.Sandbo
 
 // vetted finds the whole sandbox that a call is about, and then has the call vetted.
 func (c *call) vetted(ctx context.Context, ask policy.Call, name string) (*permit, sandbox.Sandbox, error) {
-	s, err := c.get(ctx, ask.Owner, name)
-	if err != nil && !c.supposed(err) {
-		return nil, s, err
-	}
-	b, err := c.vet(ctx, ask)
-	return b, s, err
+	return c.foundAndVetted(ctx, ask, name, c.get)
 }
 
-// vettedBegun is the same for one that may be still being made: what is taken from a sandbox is taken at any time.
+// vettedBegun is the same for one that may be still being made.
 func (c *call) vettedBegun(ctx context.Context, ask policy.Call, name string) (*permit, sandbox.Sandbox, error) {
-	s, err := c.begun(ctx, ask.Owner, name)
+	return c.foundAndVetted(ctx, ask, name, c.begun)
+}
+
+func (c *call) foundAndVetted(ctx context.Context, ask policy.Call, name string, find func(context.Context, string, string) (sandbox.Sandbox, error)) (*permit, sandbox.Sandbox, error) {
+	s, err := find(ctx, ask.Owner, name)
 	if err != nil && !c.supposed(err) {
 		return nil, s, err
 	}

@@ -52,7 +52,7 @@ func scopeOf(rule egress.Grant) policy.Scope {
 // Grants returns the grants in force, of all owners and sandboxes where none is named, the latest first. What a mode brings
 // along is none of them.
 func (h *Human) Grants(ctx context.Context, owner, name string) (out []Standing, err error) {
-	c := h.begin(h.As(""))
+	c := h.call()
 	boxes, err := h.Everybodys(ctx)
 	if err != nil {
 		return nil, err
@@ -129,13 +129,13 @@ func covers(rule egress.Rule, target string) bool {
 // RevokeGrant takes a grant back from all sandboxes of an owner that have it, and cuts what it let out. It returns their names;
 // ErrNotFound when none has it.
 func (h *Human) RevokeGrant(ctx context.Context, owner string, rule egress.Rule, from string) (names []string, err error) {
-	c := h.begin(h.As(""))
+	c := h.call()
 	return c.takeBackGrant(ctx, owner, func(g egress.Grant) bool { return g.From == from && g.Rule.Equal(rule) })
 }
 
 // RevokeRequest takes back what a request was granted. Who waits for it, or asks about it, hears that.
 func (h *Human) RevokeRequest(ctx context.Context, id, by string) (r ledger.Request, names []string, err error) {
-	c := h.begin(h.As(""))
+	c := h.call()
 	if r, err = c.gate.store.Request(id); err != nil {
 		return r, nil, err
 	}
@@ -218,7 +218,7 @@ func (c *call) takeBackOnce(ctx context.Context, s sandbox.Sandbox, is func(egre
 // RevokeRules takes grants for domains, or for less, back from one sandbox, and cuts what they let out. What the mode brings
 // along stays. ErrNotFound when it has none.
 func (h *Human) RevokeRules(ctx context.Context, owner, name string, domains []string) (EgressChange, error) {
-	c := h.begin(h.As(""))
+	c := h.call()
 	rules, err := parseRules(domains, egress.ParseDenial)
 	if err != nil {
 		return EgressChange{}, err
@@ -256,7 +256,7 @@ type Allowance struct {
 
 // Allowances are what the policy grants an owner unasked; of everybody, where none is named, those that were given to somebody.
 func (h *Human) Allowances(owner string) (out []Allowance, err error) {
-	c := h.begin(h.As(""))
+	c := h.call()
 	owners := []string{owner}
 	if owner == "" {
 		if owners, err = c.gate.store.Owners(); err != nil {

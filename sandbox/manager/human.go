@@ -33,6 +33,9 @@ func (h *Human) As(owner string) Caller {
 	return Caller{Owner: owner, Channel: h.channel, human: true, proven: h.proven}
 }
 
+// call begins a call of the human's that is no single owner's.
+func (h *Human) call() *call { return h.begin(h.As("")) }
+
 // Proven is the human who has shown what the policy's level of approval asks for. Whoever calls it has checked that: see Prove.
 func (h *Human) Proven() *Human {
 	proven := *h

@@ -40,7 +40,7 @@ type LookAsker struct {
 
 // Looks returns requests as a human is shown them. Where the backend can't be reached, what it knows is left out.
 func (h *Human) Looks(ctx context.Context, requests []ledger.Request) ([]Look, error) {
-	c := h.begin(h.As(""))
+	c := h.call()
 	if len(requests) == 0 {
 		return nil, nil
 	}

@@ -14,7 +14,7 @@ import (
 
 // Everybodys returns the sandboxes of all owners whose calls came by this installation, for a human.
 func (h *Human) Everybodys(ctx context.Context) (out []sandbox.Sandbox, err error) {
-	c := h.begin(h.As(""))
+	c := h.call()
 	owners, err := c.gate.store.Owners()
 	if err != nil {
 		return nil, err
@@ -32,7 +32,7 @@ func (h *Human) Everybodys(ctx context.Context) (out []sandbox.Sandbox, err erro
 // Panic takes the network from a sandbox, or from all of its lineage, at once: its egress becomes none, and what is open
 // is cut. It returns the names of those that it was taken from.
 func (h *Human) Panic(ctx context.Context, owner, name string, lineage bool) (names []string, err error) {
-	c := h.begin(h.As(""))
+	c := h.call()
 	s, err := c.begun(ctx, owner, name)
 	if err != nil {
 		return nil, err

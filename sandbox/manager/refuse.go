@@ -15,7 +15,7 @@ import (
 // Refuse answers a request with no. Connections that wait for the answer are denied at once, and what the sandboxes of its
 // lineage may reach of it meanwhile is taken from them.
 func (h *Human) Refuse(ctx context.Context, a Approval) (ledger.Request, error) {
-	c := h.begin(h.As(""))
+	c := h.call()
 	var seen func(ledger.Request) error
 	if a.Seen != "" {
 		seen = ledger.Seen(a.Seen, c.usual)
