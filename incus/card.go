@@ -217,7 +217,7 @@ func (b *Backend) SetEgress(ctx context.Context, id string, edit sandbox.EgressE
 	defer cancel()
 	err = b.everywhere(ctx, id, func(config map[string]string) error {
 		if config[goingKey] != "" {
-			return fmt.Errorf("it is being destroyed (%w)", sandbox.ErrNotFound)
+			return fault.Errorf(sandbox.ErrNotFound, fault.Hint{}, "it is being destroyed (not found)")
 		}
 		mode, own, err := egressOf(config)
 		if err != nil {

@@ -175,7 +175,7 @@ func (b *Backend) rival(ctx context.Context, spec sandbox.Spec, id string, ownWh
 		}
 	}
 	if own < 0 {
-		return false, fmt.Errorf("sandbox %q was destroyed while it was being made (%w)", spec.Name, sandbox.ErrNotFound)
+		return false, fault.About(sandbox.ErrNotFound, fault.Sandbox(spec.Name), "was destroyed while it was being made (not found)")
 	}
 	for i, c := range claims {
 		before := i != own && older(c, claims[own]) < 0

@@ -3,7 +3,6 @@ package incus
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/lxc/incus/v6/shared/api"
@@ -68,7 +67,7 @@ func (b *Backend) GrantOnce(ctx context.Context, id string, grant egress.Grant) 
 		_, err = wires.ask(ctx, gateway.Request{Op: gateway.Once, Sandbox: id, Index: reply.Wire.Index, Grant: &grant})
 	}
 	if errors.Is(err, gateway.ErrNoSandbox) {
-		return fmt.Errorf("sandbox %q has no network just now: that is the %w; start it, or grant it for a time", inst.Config[nameKey], sandbox.ErrState)
+		return fault.About(sandbox.ErrState, fault.Sandbox(inst.Config[nameKey]), "has no network just now: that is the wrong state; start it, or grant it for a time")
 	}
 	return b.failed(err, "grant one connection")
 }

@@ -4,13 +4,13 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"strconv"
 	"time"
 
 	"github.com/lxc/incus/v6/shared/api"
 
+	"pixels/internal/fault"
 	"pixels/sandbox"
 )
 
@@ -47,7 +47,7 @@ func (b *Backend) everywhere(ctx context.Context, id string, edit editor, one fu
 		err := one(id, func(config map[string]string) error {
 			before := maps.Clone(config)
 			if config[replacedKey] != "" {
-				return fmt.Errorf("instance %s was replaced (%w)", id, sandbox.ErrNotFound)
+				return fault.Errorf(sandbox.ErrNotFound, fault.Hint{}, "instance %s was replaced (not found)", id)
 			}
 			if err := edit(config); err != nil {
 				return err
@@ -129,7 +129,7 @@ func (b *Backend) prove(ctx context.Context, old, next string) error {
 		}
 		switch {
 		case missing(err) || err == nil && now.Config[goingKey] != "":
-			return fmt.Errorf("it was destroyed while it was restored (%w)", sandbox.ErrNotFound)
+			return fault.Errorf(sandbox.ErrNotFound, fault.Hint{}, "it was destroyed while it was restored (not found)")
 		case err != nil:
 			return err
 		}
@@ -142,7 +142,7 @@ func (b *Backend) prove(ctx context.Context, old, next string) error {
 // enforceKeys has the gateway enforce the keys of an instance that is about to start, and fails when it was destroyed.
 func (b *Backend) enforceKeys(ctx context.Context, inst *api.Instance) error {
 	if inst.Config[goingKey] != "" {
-		return fmt.Errorf("it was destroyed while it was made (%w)", sandbox.ErrNotFound)
+		return fault.Errorf(sandbox.ErrNotFound, fault.Hint{}, "it was destroyed while it was made (not found)")
 	}
 	if b.bridged {
 		return nil
@@ -167,7 +167,7 @@ func (b *Backend) proveSource(ctx context.Context, spec sandbox.Spec) error {
 	}
 	switch {
 	case missing(err) || err == nil && (inst.Config[goingKey] != "" || mark(inst.Config) != spec.SourceReach):
-		return fmt.Errorf("what %s may reach, or that sandbox itself, was %w", spec.From, sandbox.ErrChanged)
+		return fault.Errorf(sandbox.ErrChanged, fault.Hint{}, "what %s may reach, or that sandbox itself, was changed meanwhile", spec.From)
 	}
 	return err
 }

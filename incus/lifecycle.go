@@ -3,12 +3,12 @@ package incus
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/lxc/incus/v6/shared/api"
 
 	"pixels/egress/gateway"
+	"pixels/internal/fault"
 	"pixels/sandbox"
 )
 
@@ -30,7 +30,7 @@ func (b *Backend) SetState(ctx context.Context, id string, state sandbox.State) 
 	name := inst.Config[nameKey]
 	from := describe(inst).State
 	if from == sandbox.Creating {
-		return fmt.Errorf("sandbox %q is in the %w: it is still being made, or was left half-made", name, sandbox.ErrState)
+		return fault.About(sandbox.ErrState, fault.Sandbox(name), "is in the wrong state: it is still being made, or was left half-made")
 	}
 	// What was begun is not left half-way: a sandbox that was given up while it started is running all the same.
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), stateTimeout)
@@ -41,7 +41,7 @@ func (b *Backend) SetState(ctx context.Context, id string, state sandbox.State) 
 	case state == sandbox.Paused && from == sandbox.Running:
 		err = b.act(bounded, id, "freeze")
 	case state == sandbox.Paused:
-		return fmt.Errorf("sandbox %q is %s, which is the %w to pause it: set it to running first", name, from, sandbox.ErrState)
+		return fault.About(sandbox.ErrState, fault.Sandbox(name), "is %s, which is the wrong state to pause it: set it to running first", from)
 	case state == sandbox.Running && from == sandbox.Paused:
 		err = b.act(bounded, id, "unfreeze")
 	case state == sandbox.Running:
@@ -137,7 +137,7 @@ func (b *Backend) SetExpiry(ctx context.Context, id string, at time.Time) error 
 	defer cancel()
 	err := b.everywhere(ctx, id, func(config map[string]string) error {
 		if config[goingKey] != "" {
-			return fmt.Errorf("it is being destroyed (%w)", sandbox.ErrNotFound)
+			return fault.Errorf(sandbox.ErrNotFound, fault.Hint{}, "it is being destroyed (not found)")
 		}
 		config[expiresKey] = expiry(at)
 		return nil

@@ -205,7 +205,7 @@ func (b *Backend) takeOver(ctx context.Context, old *api.Instance, next string) 
 		return made, err
 	}
 	if inst, _, err := b.server.with(ctx).GetInstance(next); missing(err) || err == nil && inst.Config[goingKey] != "" {
-		return made, fmt.Errorf("it was destroyed while it was restored (%w)", sandbox.ErrNotFound)
+		return made, fault.Errorf(sandbox.ErrNotFound, fault.Hint{}, "it was destroyed while it was restored (not found)")
 	}
 	return made, nil
 }

@@ -3,7 +3,6 @@
 package fault
 
 import (
-	"errors"
 	"fmt"
 )
 
@@ -75,9 +74,18 @@ func Errorf(kind Kind, hint Hint, format string, args ...any) *Error {
 
 // Cause returns what the operator is to know of an error, and nobody else: nil where it hides nothing.
 func Cause(err error) error {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := err.(*Error); ok && e.Cause != nil {
 		return e.Cause
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() []error }:
+		for _, one := range e.Unwrap() {
+			if cause := Cause(one); cause != nil {
+				return cause
+			}
+		}
+	case interface{ Unwrap() error }:
+		return Cause(e.Unwrap())
 	}
 	return nil
 }

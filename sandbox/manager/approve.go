@@ -174,7 +174,7 @@ func (c *call) asking(ctx context.Context, r ledger.Request, scope policy.Scope)
 		return s.Lineage != r.Lineage || s.State == sandbox.Creating || s.Egress == egress.None || scope != policy.ThisLineage && !asks(r, s) || scope == policy.Once && s.State == sandbox.Stopped
 	})
 	if len(boxes) == 0 {
-		return nil, fmt.Errorf("sandbox %q, which asked, %w: it is gone, or has no network any more", r.Sandbox, sandbox.ErrNotFound)
+		return nil, fault.Errorf(sandbox.ErrNotFound, fault.Hint{}, "sandbox %q, which asked, not found: it is gone, or has no network any more", r.Sandbox)
 	}
 	if scope == policy.Once {
 		return []sandbox.Sandbox{oneOf(r, boxes)}, nil

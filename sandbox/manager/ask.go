@@ -163,7 +163,7 @@ func end(d, longest time.Duration) time.Time {
 }
 
 func nothingIn(s sandbox.Sandbox) error {
-	return fmt.Errorf("the egress of sandbox %q is %s, in which nothing can be allowed: that is the %w; set it to %s or %s first", s.Name, s.Egress, sandbox.ErrState, egress.Allowlist, egress.Agent)
+	return fault.Errorf(sandbox.ErrState, fault.Hint{}, "the egress of sandbox %q is %s, in which nothing can be allowed: that is the wrong state; set it to %s or %s first", s.Name, s.Egress, egress.Allowlist, egress.Agent)
 }
 
 // terms are those on which an owner is given rules without a question to a human: those of a human who gives them, or else of

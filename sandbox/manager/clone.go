@@ -3,7 +3,6 @@ package manager
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -48,7 +47,7 @@ func (m *Manager) Clone(ctx context.Context, caller Caller, r CloneRequest) ([]C
 	case r.Count < 0 || r.Count > MaxClones || len(r.Names) > MaxClones:
 		return nil, fault.About(sandbox.ErrInvalid, "count", "is invalid: give 1 to %d", MaxClones)
 	case r.Count != 0 && len(r.Names) > 0 && r.Count != len(r.Names):
-		return nil, fmt.Errorf("count is %d and names has %d: that is %w; give one of them, or as many names as count says", r.Count, len(r.Names), sandbox.ErrInvalid)
+		return nil, fault.Errorf(sandbox.ErrInvalid, fault.Hint{}, "count is %d and names has %d: that is invalid; give one of them, or as many names as count says", r.Count, len(r.Names))
 	}
 	for i, name := range r.Names {
 		if err := sandbox.CheckName(name); err != nil {

@@ -134,7 +134,7 @@ type copying struct {
 
 // tooMuch is the error of a copy that would be larger than it may.
 func (c *copying) tooMuch() error {
-	return fmt.Errorf("there is more than %s or %d files, which is %w: copy a part of it, or set max_size or max_files", units.Size(c.maxBytes), c.maxFiles, sandbox.ErrInvalid)
+	return fault.Errorf(sandbox.ErrInvalid, fault.Hint{}, "there is more than %s or %d files, which is invalid: copy a part of it, or set max_size or max_files", units.Size(c.maxBytes), c.maxFiles)
 }
 
 // counted counts a file, folder or link.
@@ -236,7 +236,7 @@ func (c *copying) clear(p string) error {
 	case err != nil:
 		return named(p, err)
 	case info.Mode.IsDir():
-		return fmt.Errorf("%s is a folder in the sandbox, and a file is to take its place, which is %w", p, sandbox.ErrInvalid)
+		return fault.Errorf(sandbox.ErrInvalid, fault.Hint{}, "%s is a folder in the sandbox, and a file is to take its place, which is invalid", p)
 	case info.Mode&fs.ModeSymlink != 0:
 		return named(p, c.box.Remove(p))
 	}

@@ -48,7 +48,7 @@ func (c *call) liftsNothing(mode egress.Mode, own []egress.Grant) error {
 	if c.human || mode != egress.Unrestricted || i < 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: the egress %s would lift the denial of %s (by %s); a human may set it", sandbox.ErrDenied, mode, own[i].Rule, own[i].From)
+	return fault.Errorf(sandbox.ErrDenied, fault.Hint{}, "denied by the policy: the egress %s would lift the denial of %s (by %s); a human may set it", mode, own[i].Rule, own[i].From)
 }
 
 // setMode changes the egress mode of a sandbox.

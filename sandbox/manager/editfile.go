@@ -3,7 +3,6 @@ package manager
 import (
 	"bytes"
 	"context"
-	"fmt"
 
 	"pixels/internal/fault"
 	"pixels/policy"
@@ -37,7 +36,7 @@ func (m *Manager) EditFile(ctx context.Context, caller Caller, r EditRequest) (p
 	case replaced == 0:
 		return "", 0, fault.Errorf(sandbox.ErrNotFound, fault.Hint{Action: fault.ReadFile}, "edit %s: old_text is %s in it: it must be the file's text exactly, with its blanks and line ends", p, sandbox.ErrNotFound)
 	case replaced > 1 && !r.All:
-		return "", 0, fmt.Errorf("edit %s: old_text is in it %d times, which is %w: give more of what is around it, or set replace_all", p, replaced, sandbox.ErrInvalid)
+		return "", 0, fault.Errorf(sandbox.ErrInvalid, fault.Hint{}, "edit %s: old_text is in it %d times, which is invalid: give more of what is around it, or set replace_all", p, replaced)
 	}
 	b = bytes.ReplaceAll(b, []byte(r.Old), []byte(r.New))
 	return p, replaced, fileError("edit", p, o.write(p, WriteRequest{Content: b}))

@@ -66,7 +66,7 @@ func (m *Manager) Deny(ctx context.Context, caller Caller, name string, domains 
 	var missing []egress.Rule
 	change, err := c.changeEgress(ctx, policy.Call{Verb: policy.VerbDenyDomain, Owner: c.Owner, Sandbox: name, Needs: policy.Needs{Denied: rules}}, name, func(mode egress.Mode, own []egress.Grant) (egress.Mode, []egress.Grant, error) {
 		if mode == egress.Unrestricted {
-			return "", nil, fmt.Errorf("the egress of sandbox %q is %s, in which nothing can be denied: that is the %w; set it to %s or %s first", name, mode, sandbox.ErrState, egress.Agent, egress.Allowlist)
+			return "", nil, fault.Errorf(sandbox.ErrState, fault.Hint{}, "the egress of sandbox %q is %s, in which nothing can be denied: that is the wrong state; set it to %s or %s first", name, mode, egress.Agent, egress.Allowlist)
 		}
 		var err error
 		own, missing, err = c.defaults.Presets.Deny(mode, own, c.by(policy.VerbDenyDomain, c.Owner, ""), c.human, rules...)
@@ -136,9 +136,9 @@ func allowRules(domains []string, addresses bool) ([]egress.Rule, error) {
 func parseRules(domains []string, parse func(string) (egress.Rule, error)) ([]egress.Rule, error) {
 	switch {
 	case len(domains) == 0:
-		return nil, fmt.Errorf("domains is empty, which is %w: name some, as example.com, *.example.com or example.com:8443", sandbox.ErrInvalid)
+		return nil, fault.About(sandbox.ErrInvalid, "domains", "is empty, which is invalid: name some, as example.com, *.example.com or example.com:8443")
 	case len(domains) > maxDomains:
-		return nil, fmt.Errorf("domains has %d, which is %w: give up to %d in one call", len(domains), sandbox.ErrInvalid, maxDomains)
+		return nil, fault.About(sandbox.ErrInvalid, "domains", "has %d, which is invalid: give up to %d in one call", len(domains), maxDomains)
 	}
 	var rules []egress.Rule
 	for _, text := range domains {

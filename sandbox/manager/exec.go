@@ -51,7 +51,7 @@ type ExecResult struct {
 func (r ExecRequest) check(most time.Duration) error {
 	switch {
 	case len(r.Argv) == 0 && strings.TrimSpace(r.Shell) == "":
-		return fmt.Errorf("command is empty, which is %w: give a line for the shell, or a list of program and arguments", sandbox.ErrInvalid)
+		return fault.About(sandbox.ErrInvalid, "command", "is empty, which is invalid: give a line for the shell, or a list of program and arguments")
 	case len(r.Argv) > 0 && r.Argv[0] == "":
 		return fault.About(sandbox.ErrInvalid, "command", "is invalid: its first element, the program, is empty")
 	case strings.ContainsRune(r.Shell+strings.Join(r.Argv, "")+r.Cwd+r.User, 0):

@@ -55,7 +55,7 @@ func fileError(what, p string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fault.Errorf(sandbox.ErrNotFound, fault.Hint{Action: fault.ListFiles}, "%s %s: %s: there is no such file or folder in the sandbox", what, p, sandbox.ErrNotFound)
 	case errors.Is(err, fs.ErrExist):
-		return fmt.Errorf("%s %s: it %w", what, p, sandbox.ErrExists)
+		return fault.Errorf(sandbox.ErrExists, fault.Hint{}, "%s %s: it already exists", what, p)
 	}
 	return fmt.Errorf("%s %s: %w", what, p, err)
 }
@@ -70,7 +70,7 @@ func (o *opened) regular(what, p string) (sandbox.FileInfo, error) {
 		return info, fault.Errorf(sandbox.ErrInvalid, fault.Hint{Action: fault.ListFiles}, "%s %s: it is a folder", what, p)
 	}
 	if !info.Mode.IsRegular() {
-		return info, fmt.Errorf("%s %s: it is no ordinary file, which is %w here", what, p, sandbox.ErrInvalid)
+		return info, fault.Errorf(sandbox.ErrInvalid, fault.Hint{}, "%s %s: it is no ordinary file, which is invalid here", what, p)
 	}
 	return info, nil
 }
@@ -79,7 +79,7 @@ func (o *opened) regular(what, p string) (sandbox.FileInfo, error) {
 func (o *opened) makeFolders(p string) error {
 	info, err := o.Stat(p)
 	if err == nil && !info.Mode.IsDir() {
-		return fmt.Errorf("%s is no folder, which is %w here", p, sandbox.ErrInvalid)
+		return fault.Errorf(sandbox.ErrInvalid, fault.Hint{}, "%s is no folder, which is invalid here", p)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err

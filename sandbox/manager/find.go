@@ -16,7 +16,7 @@ import (
 func (c *call) get(ctx context.Context, owner, name string) (sandbox.Sandbox, error) {
 	s, err := c.begun(ctx, owner, name)
 	if err == nil && s.State == sandbox.Creating {
-		return sandbox.Sandbox{}, fmt.Errorf("sandbox %q is in the %w: it is still being made, or was left half-made; wait, or destroy it", name, sandbox.ErrState)
+		return sandbox.Sandbox{}, fault.About(sandbox.ErrState, fault.Sandbox(name), "is in the wrong state: it is still being made, or was left half-made; wait, or destroy it")
 	}
 	return s, err
 }

@@ -140,7 +140,7 @@ func (h *Human) RevokeRequest(ctx context.Context, id, by string) (r ledger.Requ
 		return r, nil, err
 	}
 	if r.State != ledger.RequestGranted {
-		return r, nil, fmt.Errorf("request %s is %s: that is the %w; only what was granted can be revoked", id, r.State, sandbox.ErrState)
+		return r, nil, fault.Errorf(sandbox.ErrState, fault.Hint{}, "request %s is %s: that is the wrong state; only what was granted can be revoked", id, r.State)
 	}
 	names, err = c.takeBackGrant(ctx, r.Owner, func(g egress.Grant) bool {
 		found := fromRequest.FindStringSubmatch(g.From)
@@ -151,7 +151,7 @@ func (h *Human) RevokeRequest(ctx context.Context, id, by string) (r ledger.Requ
 	case r.DecidedBy != "": // it has ended, or its sandboxes have
 		err = nil
 	default:
-		err = fmt.Errorf("request %s was %s: that is what to revoke (%w)", id, r.Answer, sandbox.ErrState)
+		err = fault.Errorf(sandbox.ErrState, fault.Hint{}, "request %s was %s: that is what to revoke (wrong state)", id, r.Answer)
 	}
 	if err != nil {
 		return r, nil, err

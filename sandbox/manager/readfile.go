@@ -56,7 +56,7 @@ func (m *Manager) ReadFile(ctx context.Context, caller Caller, r ReadRequest) (R
 	out := ReadResult{Path: p, Size: int64(len(b))}
 	if kind := http.DetectContentType(b); strings.HasPrefix(kind, "image/") && kind != "image/svg+xml" {
 		if len(b) > maxImage {
-			return out, fmt.Errorf("read %s: it is an image of %d bytes, which is %w: %d are the most; make it smaller with a tool inside", p, len(b), sandbox.ErrInvalid, maxImage)
+			return out, fault.Errorf(sandbox.ErrInvalid, fault.Hint{}, "read %s: it is an image of %d bytes, which is invalid: %d are the most; make it smaller with a tool inside", p, len(b), maxImage)
 		}
 		out.ImageType, out.Image = kind, b
 		return out, nil
