@@ -30,11 +30,11 @@ type cloneOutput struct {
 	Failed int           `json:"failed" jsonschema:"not made, or the command not run"`
 }
 
+// cloneResult is a clone as the sandbox that it is. One that could not be made has a name and an error alone.
 type cloneResult struct {
-	Name    string        `json:"name"`
-	Sandbox *view.Sandbox `json:"sandbox,omitempty" jsonschema:"left out when it could not be made"`
-	Exec    *view.Run     `json:"exec,omitempty" jsonschema:"what the command left"`
-	Error   string        `json:"error,omitempty"`
+	view.Sandbox
+	Exec  *view.Run `json:"exec,omitempty" jsonschema:"what the command left"`
+	Error string    `json:"error,omitempty"`
 }
 
 var cloneSandbox = define(Tool{
@@ -71,13 +71,12 @@ var cloneSandbox = define(Tool{
 	var lines, open []string
 	for _, got := range results {
 		open = append(open, got.Sandbox.Requests...)
-		clone := cloneResult{Name: got.Name}
+		clone := cloneResult{Sandbox: view.Sandbox{Name: got.Name}}
 		if got.Err != nil {
 			clone.Error = view.Error(got.Err, view.Agent)
 		} else {
 			out.Made++
-			box := view.SandboxOf(got.Sandbox)
-			clone.Sandbox = &box
+			clone.Sandbox = view.SandboxOf(got.Sandbox)
 		}
 		if got.ExecErr != nil {
 			clone.Error = view.Error(got.ExecErr, view.Agent)

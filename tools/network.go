@@ -3,6 +3,7 @@ package tools
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,7 +33,7 @@ type egressInput struct {
 }
 
 type allowOutput struct {
-	Granted  []string       `json:"granted,omitempty" jsonschema:"may be reached now"`
+	Granted  []string       `json:"granted,omitempty" jsonschema:"by the policy, in reach now"`
 	Requests []view.Request `json:"requests,omitempty" jsonschema:"what a human must decide about, or has decided"`
 	Enforced bool           `json:"enforced"`
 }
@@ -66,20 +67,21 @@ var allowDomain = define(Tool{
 	for _, r := range got.Granted {
 		out.Granted = append(out.Granted, r.String())
 	}
+	reached := slices.Clone(out.Granted)
 	var lines, open []string
 	for _, r := range got.Requests {
 		if !r.State.Ended() {
 			open = append(open, r.ID)
 		}
 		if r.State == ledger.RequestGranted {
-			out.Granted = append(out.Granted, r.Subject)
+			reached = append(reached, r.Subject)
 		}
 		out.Requests = append(out.Requests, view.RequestOf(r))
 		lines = append(lines, view.RequestLine(r))
 	}
 	switch {
-	case len(out.Granted) > 0:
-		lines = append([]string{fmt.Sprintf("%s may reach %s now%s", in.Name, strings.Join(out.Granted, ", "), view.Unenforced(got.Egress, view.Agent))}, lines...)
+	case len(reached) > 0:
+		lines = append([]string{fmt.Sprintf("%s may reach %s now%s", in.Name, strings.Join(reached, ", "), view.Unenforced(got.Egress, view.Agent))}, lines...)
 		for _, d := range got.Standing {
 			lines = append(lines, "but not "+view.StandingDenial(d))
 		}

@@ -110,9 +110,8 @@ func TestTheJobOnIncusOverStdio(t *testing.T) {
 	call("create_checkpoint", map[string]any{"name": "base", "label": "ready"}, nil)
 	var cloned struct {
 		Clones []struct {
-			Name, Error string
-			Sandbox     struct{ Address string }
-			Exec        struct{ Stdout string }
+			Name, Address, Error string
+			Exec                 struct{ Stdout string }
 		}
 		Made int
 	}
@@ -122,7 +121,7 @@ func TestTheJobOnIncusOverStdio(t *testing.T) {
 		if clone.Exec.Stdout != clone.Name+"\n1\nkept\n" || clone.Error != "" {
 			t.Errorf("a clone is %+v", clone)
 		}
-		addresses[clone.Sandbox.Address] = true
+		addresses[clone.Address] = true
 	}
 	if cloned.Made != 3 || len(addresses) != 4 {
 		t.Errorf("made %d clones; the addresses are %v", cloned.Made, addresses)

@@ -17,16 +17,16 @@ func Count(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// Sandbox is a sandbox as JSON. What it has none of is left out.
+// Sandbox is a sandbox as JSON. What it has none of is left out, which of one that could not be made is all but its name.
 type Sandbox struct {
 	Name      string            `json:"name"`
-	State     sandbox.State     `json:"state"`
+	State     sandbox.State     `json:"state,omitempty"`
 	Address   string            `json:"address,omitempty" jsonschema:"IPv4"`
-	Owner     string            `json:"owner"`
-	From      string            `json:"from" jsonschema:"the NAME:LABEL or image it was made from"`
-	Egress    egress.Mode       `json:"egress"`
+	Owner     string            `json:"owner,omitempty"`
+	From      string            `json:"from,omitempty" jsonschema:"the NAME:LABEL or image it was made from"`
+	Egress    egress.Mode       `json:"egress,omitempty"`
 	Labels    map[string]string `json:"labels,omitempty"`
-	CreatedAt time.Time         `json:"created_at"`
+	CreatedAt time.Time         `json:"created_at,omitzero"`
 	ExpiresAt time.Time         `json:"expires_at,omitzero" jsonschema:"when it is destroyed by itself; extend_sandbox moves it"`
 	Requests  []string          `json:"requests,omitempty" jsonschema:"for what of allow a human must decide; give them to wait"`
 }
