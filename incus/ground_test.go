@@ -125,12 +125,15 @@ func (g *ground) release(t *testing.T) {
 	next = g
 }
 
-// mend brings a ground back to what a test expects: an internet that knows nothing, a gateway with all protections, and all
-// wires free.
+// mend brings a ground back to what a test expects: an internet that knows nothing, a host without rules of its own for the
+// bridge, a gateway with all protections, and all wires free.
 func (g *ground) mend() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	g.inet.Forget()
+	if _, err := (HostRules{Bridge: g.settings.Network}).Remove(ctx); err != nil { // with them no sandbox on the bridge itself gets an address
+		return err
+	}
 	have, err := g.p.Gateway(context.Background())
 	switch {
 	case err != nil:

@@ -107,26 +107,11 @@ func (w *wires) speak(ctx context.Context) (*gateway.Client, error) {
 	}
 }
 
-// open opens a channel, and starts the gateway where it was stopped. No single caller's end ends it.
+// open opens a channel. No single caller's end ends it.
 func (w *wires) open(o *opening) {
 	ctx, cancel := context.WithTimeout(context.Background(), openTime)
 	defer cancel()
-	o.channel, o.err = speakToGateway(ctx, w.server, w.name, nil)
-	status := api.Running
-	if o.err != nil {
-		status = w.status(ctx)
-	}
-	switch status {
-	case api.Frozen:
-		o.err = fault.With(errors.New("it can't answer: is it paused?"), fault.Hint{Action: fault.LookAtGateway, Name: w.name})
-	case api.Stopped: // by someone, or it died
-		if o.err = startGateway(ctx, w.server, w.name); o.err == nil {
-			o.channel, o.err = speakToGateway(ctx, w.server, w.name, nil)
-		}
-	}
-	if missing(o.err) {
-		o.err = errNoGateway(w.name)
-	}
+	o.channel, o.err = w.reach(ctx)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	defer close(o.done)
@@ -143,6 +128,40 @@ func (w *wires) open(o *opening) {
 	}
 }
 
+// reach makes a channel, and starts the gateway where it was stopped. What becomes of one that Incus is busy with, or that has
+// lost what it is made of, it may be deleting: the next look tells.
+func (w *wires) reach(ctx context.Context) (*gateway.Client, error) {
+	for again := false; ; again = true {
+		channel, err := speakToGateway(ctx, w.server, w.name, nil)
+		if err == nil {
+			return channel, nil
+		}
+		inst, _, e := w.server.with(ctx).GetInstance(w.name)
+		switch {
+		case missing(e):
+			return nil, errNoGateway(w.name)
+		case e != nil:
+			return nil, err
+		case inst.StatusCode == api.Frozen:
+			return nil, fault.With(errors.New("it can't answer: is it paused?"), fault.Hint{Action: fault.LookAtGateway, Name: w.name})
+		case inst.StatusCode != api.Stopped:
+			return nil, err
+		}
+		// By someone, or it died.
+		if err = startGateway(ctx, w.server, w.name); err == nil {
+			return speakToGateway(ctx, w.server, w.name, nil)
+		}
+		if !busy(err) && again {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
 // tellLost calls lost once a channel has ended, unless we ended it.
 func (w *wires) tellLost(channel *gateway.Client) {
 	<-channel.Done()
@@ -153,15 +172,6 @@ func (w *wires) tellLost(channel *gateway.Client) {
 	default:
 		w.lost()
 	}
-}
-
-// status is that of the gateway's instance, 0 where there is none.
-func (w *wires) status(ctx context.Context) api.StatusCode {
-	inst, _, err := w.server.with(ctx).GetInstance(w.name)
-	if err != nil {
-		return 0
-	}
-	return inst.StatusCode
 }
 
 // hush keeps lost from being called from now on.

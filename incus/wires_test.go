@@ -438,3 +438,35 @@ func TestAPausedGateway(t *testing.T) {
 		return err == nil && e.Mode == egress.None && e.Enforced
 	})
 }
+
+// Who looks for a gateway that is just being deleted finds it stopped, can't start it, and hears that there is none.
+func TestAGatewayThatGoesIsMissing(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.wires.hush()
+	l.background.Wait()
+	op, err := l.server.with(context.Background()).UpdateInstanceState(l.wires.name, api.InstanceStatePut{Action: "stop", Timeout: -1, Force: true}, "")
+	if _, err = finish(t.Context(), l.server, op, err); err != nil {
+		t.Fatal(err)
+	}
+	op, err = l.server.commit(t.Context()).DeleteInstance(l.wires.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked sync.WaitGroup
+	for range 20 {
+		o := &opening{done: make(chan struct{})}
+		asked.Go(func() { l.wires.open(o) })
+		time.Sleep(3 * time.Millisecond)
+		asked.Go(func() {
+			<-o.done
+			if want := errNoGateway(l.wires.name); o.err == nil || o.err.Error() != want.Error() {
+				t.Errorf("it hears %v, not %v", o.err, want)
+			}
+		})
+	}
+	asked.Wait()
+	if _, err := finish(t.Context(), l.server, op, nil); err != nil {
+		t.Error(err)
+	}
+}
