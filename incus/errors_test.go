@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/lxc/incus/v6/shared/api"
 
@@ -77,26 +76,23 @@ func TestWhatIncusSaysIsToldApart(t *testing.T) {
 	is("a command in what is paused", err, frozen)
 	must("unfreeze")
 	var clash error
-	tried := make(chan struct{})
-	var name string
-	err = create(func(p *api.InstancesPost) {
-		name = p.Name
-		go func() { // while it is made
-			for end := time.Now().Add(20 * time.Second); clash == nil && time.Now().Before(end); time.Sleep(time.Millisecond) {
-				op, err := b.server.commit(ctx).DeleteInstance(name)
-				if _, err = finish(ctx, b.server, op, err); err == nil {
-					break
-				}
-				if busy(err) {
-					clash = err
-				}
-			}
-			close(tried)
-		}()
-	})
-	<-tried
-	if e := remove(ctx, b.server, name); e != nil && !errors.Is(e, sandbox.ErrNotFound) || err != nil && !missing(err) && !busy(err) {
-		t.Errorf("made: %v, removed: %v", err, e)
+	for tries := 0; clash == nil && tries < 20; tries++ { // a matter of milliseconds
+		var name string
+		if err := create(func(p *api.InstancesPost) { name = p.Name }); err != nil {
+			t.Fatal(err)
+		}
+		op, err := b.server.commit(ctx).DeleteInstance(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start, started := b.server.commit(ctx).UpdateInstanceState(name, api.InstanceStatePut{Action: "start", Timeout: -1}, "")
+		if _, started = finish(ctx, b.server, start, started); busy(started) {
+			clash = started
+		}
+		_, err = finish(ctx, b.server, op, err)
+		if e := remove(ctx, b.server, name); e != nil && !errors.Is(e, sandbox.ErrNotFound) || err != nil && !busy(err) && started != nil {
+			t.Errorf("deleted: %v, started: %v, removed: %v", err, started, e)
+		}
 	}
 	is("what Incus is busy with", clash, busy)
 	must("stop")
