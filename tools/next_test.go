@@ -1,7 +1,6 @@
 package tools
 
 import (
-	"encoding/json"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -23,27 +22,6 @@ func TestTheAnswerSaysWhatToCallNext(t *testing.T) {
 		Manager:    manager.New(sandboxtest.NewMemory(), manager.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Store: store}),
 		Operations: NewOperations(t.Context()), Caller: manager.Agent("tester"),
 	}
-	call := func(name, arguments string) (out map[string]any, text string) {
-		t.Helper()
-		for _, tool := range All() {
-			if tool.Name == name {
-				r := tool.Call(t.Context(), s, json.RawMessage(arguments))
-				if r.Failed {
-					t.Fatalf("%s: %s", name, r.Text)
-				}
-				b, err := json.Marshal(r.Structured)
-				if err == nil {
-					err = json.Unmarshal(b, &out)
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				return out, r.Text
-			}
-		}
-		t.Fatalf("no tool %s", name)
-		return nil, ""
-	}
 	for _, c := range []struct{ tool, arguments, next string }{
 		{"create_sandbox", `{"name": "one"}`, ""},
 		{"create_sandbox", `{"name": "two", "allow": ["a.example.com"]}`, "wait with ids [\"req-"},
@@ -56,17 +34,17 @@ func TestTheAnswerSaysWhatToCallNext(t *testing.T) {
 		{"exec", `{"name": "one", "command": "true"}`, ""},
 		{"exec", `{"name": "one", "command": "sleep 60", "background": true}`, "wait with ids [\"one."},
 	} {
-		out, text := call(c.tool, c.arguments)
+		out, text := answer(t, s, c.tool, c.arguments)
 		next, _ := out["next"].(string)
 		if c.next == "" && next != "" || !strings.Contains(next, c.next) || next != "" && !strings.HasSuffix(text, "[next: "+next+"]") {
 			t.Errorf("%s %s says next %q, want %q, and as text: %s", c.tool, c.arguments, next, c.next, text)
 		}
 		if id, _ := out["operation"].(string); id != "" {
-			waited, _ := call("wait", `{"ids": ["`+id+`"], "timeout": 0}`)
+			waited := must(t, s, "wait", `{"ids": ["`+id+`"], "timeout": 0}`)
 			if next, _ := waited["next"].(string); !strings.Contains(next, id) {
 				t.Errorf("of what runs still wait says next %q", next)
 			}
-			call("wait", `{"ids": ["`+id+`"], "cancel": true}`)
+			must(t, s, "wait", `{"ids": ["`+id+`"], "cancel": true}`)
 		}
 		for key, value := range out {
 			if value == nil || value == "" || value == false {

@@ -34,6 +34,13 @@ func session(t *testing.T) (s Session, end context.CancelFunc) {
 // must calls a tool and returns its structured result.
 func must(t *testing.T, s Session, tool, arguments string) map[string]any {
 	t.Helper()
+	out, _ := answer(t, s, tool, arguments)
+	return out
+}
+
+// answer calls a tool and returns its structured result, and the text.
+func answer(t *testing.T, s Session, tool, arguments string) (out map[string]any, text string) {
+	t.Helper()
 	for _, have := range All() {
 		if have.Name != tool {
 			continue
@@ -46,14 +53,13 @@ func must(t *testing.T, s Session, tool, arguments string) map[string]any {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var out map[string]any
 		if err := json.Unmarshal(b, &out); err != nil {
 			t.Fatal(err)
 		}
-		return out
+		return out, r.Text
 	}
 	t.Fatalf("there is no tool %s", tool)
-	return nil
+	return nil, ""
 }
 
 func waited(t *testing.T, s Session, arguments string) map[string]any {

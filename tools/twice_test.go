@@ -1,12 +1,11 @@
 package tools
 
 import (
-	"encoding/json"
+	"context"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"pixels/egress"
 	"pixels/policy/ledger"
@@ -51,28 +50,21 @@ func TestNothingIsSaidTwice(t *testing.T) {
 	}
 	defer store.Close()
 	rules := sandboxtest.Policy(t, "[egress]\nallow = [\"given.example\"]")
-	m, door := manager.NewWithDoor(sandboxtest.NewMemory(), manager.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Policy: rules, Store: store})
+	m := manager.New(sandboxtest.NewMemory(), manager.Defaults{Image: sandboxtest.Image, Egress: egress.Allowlist, Policy: rules, Store: store})
 	s := Session{Manager: m, Operations: NewOperations(t.Context()), Caller: manager.Agent("tester")}
-	call := func(tool Tool, arguments string) (out map[string]any) {
+	call := func(tool, arguments string) map[string]any {
 		t.Helper()
-		r := tool.Call(t.Context(), s, json.RawMessage(arguments))
-		b, err := json.Marshal(r.Structured)
-		if err == nil {
-			err = json.Unmarshal(b, &out)
-		}
-		if err != nil || r.Failed {
-			t.Fatalf("%s %s: %v, %s", tool.Name, arguments, err, r.Text)
-		}
+		out := must(t, s, tool, arguments)
 		if twice := repeated(out); len(twice) > 0 {
-			t.Errorf("%s %s repeats %q", tool.Name, arguments, twice)
+			t.Errorf("%s %s repeats %q", tool, arguments, twice)
 		}
 		return out
 	}
-	call(createSandbox, `{"name": "one", "labels": {"task": "docs"}}`)
-	call(createCheckpoint, `{"name": "one", "label": "ready", "description": "with tools"}`)
-	call(listCheckpoints, `{"name": "one"}`)
+	call("create_sandbox", `{"name": "one", "labels": {"task": "docs"}}`)
+	call("create_checkpoint", `{"name": "one", "label": "ready", "description": "with tools"}`)
+	call("list_checkpoints", `{"name": "one"}`)
 
-	cloned := call(cloneSandbox, `{"source": "one:ready", "names": ["two", "one", "three"], "command": "true"}`)
+	cloned := call("clone_sandbox", `{"source": "one:ready", "names": ["two", "one", "three"], "command": "true"}`)
 	clones := cloned["clones"].([]any)
 	if cloned["made"] != 2.0 || cloned["failed"] != 1.0 || len(clones) != 3 {
 		t.Fatalf("cloned %v", cloned)
@@ -84,35 +76,24 @@ func TestNothingIsSaidTwice(t *testing.T) {
 		t.Errorf("a clone that could not be made is %v", failed)
 	}
 
-	asked := call(allowDomain, `{"name": "one", "domains": ["given.example", "asked.example"], "reason": "tests"}`)
-	id := asked["requests"].([]any)[0].(map[string]any)["id"].(string)
-	go func() {
-		time.Sleep(300 * time.Millisecond) // so that the call below waits for it
-		human := door.Human("test")
-		r, err := human.Request(id)
-		if err == nil {
-			_, err = human.Approve(t.Context(), manager.Approval{ID: id, Seen: human.Digest(r), By: "test"})
-		}
-		if err != nil {
-			t.Error(err)
-		}
-	}()
-	got := call(allowDomain, `{"name": "one", "domains": ["asked.example"], "reason": "tests", "wait": 30}`)
+	call("allow_domain", `{"name": "one", "domains": ["given.example", "asked.example"], "reason": "tests"}`)
+	s.Human.Choose = func(context.Context, manager.Question) (manager.Choice, error) { return manager.ChooseHour, nil }
+	got := call("allow_domain", `{"name": "one", "domains": ["asked.example"], "reason": "tests"}`)
 	if r := got["requests"].([]any)[0].(map[string]any); r["state"] != "granted" || got["granted"] != nil {
 		t.Errorf("after the answer it says %v", got)
 	}
-	call(egressTool, `{"name": "one"}`)
-	call(denyDomain, `{"name": "one", "domains": ["asked.example"]}`)
-	call(writeFile, `{"name": "one", "path": "/tmp/f", "content": "1\n"}`)
-	call(readFile, `{"name": "one", "path": "/tmp/f"}`)
-	call(editFile, `{"name": "one", "path": "/tmp/f", "old_text": "1", "new_text": "2"}`)
-	call(listFiles, `{"name": "one", "path": "/tmp"}`)
-	started := call(execTool, `{"name": "one", "command": "sleep 60", "background": true}`)
-	call(waitTool, `{"ids": ["`+started["operation"].(string)+`"], "cancel": true}`)
-	call(setSandboxState, `{"name": "two", "state": "stopped"}`)
-	call(extendSandbox, `{"name": "two", "ttl": "2h"}`)
-	call(listSandboxes, `{}`)
-	call(restoreCheckpoint, `{"name": "one", "label": "ready"}`)
-	call(deleteCheckpoint, `{"name": "one", "label": "ready"}`)
-	call(destroySandbox, `{"names": ["two", "gone"]}`)
+	call("egress", `{"name": "one"}`)
+	call("deny_domain", `{"name": "one", "domains": ["asked.example"]}`)
+	call("write_file", `{"name": "one", "path": "/tmp/f", "content": "1\n"}`)
+	call("read_file", `{"name": "one", "path": "/tmp/f"}`)
+	call("edit_file", `{"name": "one", "path": "/tmp/f", "old_text": "1", "new_text": "2"}`)
+	call("list_files", `{"name": "one", "path": "/tmp"}`)
+	started := call("exec", `{"name": "one", "command": "sleep 60", "background": true}`)
+	call("wait", `{"ids": ["`+started["operation"].(string)+`"], "cancel": true}`)
+	call("set_sandbox_state", `{"name": "two", "state": "stopped"}`)
+	call("extend_sandbox", `{"name": "two", "ttl": "2h"}`)
+	call("list_sandboxes", `{}`)
+	call("restore_checkpoint", `{"name": "one", "label": "ready"}`)
+	call("delete_checkpoint", `{"name": "one", "label": "ready"}`)
+	call("destroy_sandbox", `{"names": ["two", "gone"]}`)
 }
