@@ -31,7 +31,8 @@ vet:
 
 # The tests run on real Incus: setup brings one up where none runs, and from then on its absence is a failure. No answer
 # comes from the test cache, which knows nothing of Incus. Tests that kill incusd, or keep two cores busy, come after the others,
-# beside what needs no Incus; one that takes from every network namespace of the machine comes last, by itself.
+# beside what needs no Incus. Those with a browser come by themselves, for it drops what is under way whenever an interface of
+# the machine comes or goes; one that takes from every network namespace of the machine comes last.
 # The limit is against hanging, on slow machines too.
 #
 # SQLite (translated C) and the password hash are not ours to look for races in, and take up to twenty times as long under
@@ -41,10 +42,12 @@ NOISY  := ^TestAFullTableOfNeighbours$$
 RACE   := -race $(foreach p,modernc.org/sqlite/lib golang.org/x/crypto/argon2 golang.org/x/crypto/blake2b,-gcflags=$(p)=-race=false)
 ALONE  := ^(TestKilledInTurn|TestAHungIncusHangsNobody|TestIncusKilledAndRevived|TestNobodyTakesTheGatewayFromOthers)$$
 INCUS  := ./cmd/pixels-mcp ./incus ./internal/setup
-OTHERS  = $(filter-out $(INCUS:./%=pixels/%),$(shell $(GO) list ./...))
+PAGE   := ./internal/web
+OTHERS  = $(filter-out $(patsubst ./%,pixels/%,$(INCUS) $(PAGE)),$(shell $(GO) list ./...))
 ALL     = $(RACE) -vet=off -count=1 -timeout 30m -p 3 -parallel 6 -skip '$(ALONE)|$(NOISY)' $(INCUS) \
           --then $(RACE) -vet=off -count=1 -timeout 15m -p 1 -run '$(ALONE)' ./incus ./cmd/pixels-mcp \
           --and $(RACE) -vet=off -count=1 -timeout 15m -p 2 $(OTHERS) \
+          --then $(RACE) -vet=off -count=1 -timeout 15m $(PAGE) \
           --then $(RACE) -vet=off -count=1 -timeout 15m -run '$(NOISY)' ./incus
 
 test: test-setup
@@ -60,7 +63,7 @@ test-fast: lint
 
 # More rounds of the same: what races or is killed at some moment, again and again, for an hour or two.
 test-long: test-setup
-	PIXELS_TEST_LONG=1 $(REPORT) -- $(RACE) -count=20 -timeout 60m $(OTHERS) \
+	PIXELS_TEST_LONG=1 $(REPORT) -- $(RACE) -count=20 -timeout 60m $(OTHERS) $(PAGE) \
 		--then $(RACE) -count=4 -timeout 120m -p 1 -run 'Killed|Restore|Name|Many|Wire' ./incus ./cmd/pixels-mcp
 
 # What the tests need: a machine that is set up, and, at the same time, the source vetted and compiled for them.
