@@ -13,6 +13,7 @@ build:
 	$(STATIC) -o internal/guestbin/program/pixels-init ./cmd/pixels-init
 	$(STATIC) -o internal/guestbin/program/pixels-gateway ./cmd/pixels-gateway
 	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BIN) ./cmd/pixels-mcp
+	ln -sf pixels-mcp bin/pixels
 
 # Everything sandboxes need on this machine; what is there already is left alone.
 setup: build
@@ -92,3 +93,4 @@ clean-incus: build
 
 install: build
 	$(GO) install -trimpath -ldflags "$(LDFLAGS)" ./cmd/pixels-mcp
+	ln -sf pixels-mcp "$$($(GO) list -f '{{.Target}}' ./cmd/pixels-mcp | xargs dirname)/pixels"

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pixels/internal/program"
 	"pixels/internal/units"
 	"pixels/internal/view"
 	"pixels/policy"
@@ -24,7 +25,7 @@ func (a *cli) requestsApprove() *cobra.Command {
 		Long: "approve grants what requests ask for: to the sandboxes that asked, unless --scope says otherwise. An ID as `list`\n" +
 			"shows it names all that its line shows, and nothing is granted if that has changed since. Of a shorter ID it\n" +
 			"shows the request and asks.",
-		Example: "  pixels-mcp requests approve req-k3xisscy6f-q5mzr7ka2x4d --for 30m\n  pixels-mcp requests approve req-k3xisscy6f --scope once",
+		Example: "  " + program.Name + " requests approve req-k3xisscy6f-q5mzr7ka2x4d --for 30m\n  " + program.Name + " requests approve req-k3xisscy6f --scope once",
 		Args:    idsNeeded,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var d time.Duration
@@ -92,7 +93,7 @@ func (a *cli) seen(ctx context.Context, m *manager.Human, handle, what string) (
 		return id, "none", nil // the answer says so
 	}
 	if _, ok := terminal(a.in); !ok {
-		return id, "", usageError{fmt.Errorf("%s alone doesn't say what you were shown: give it as `pixels-mcp requests list` shows it", id)}
+		return id, "", usageError{fmt.Errorf("%s alone doesn't say what you were shown: give it as `"+program.Name+" requests list` shows it", id)}
 	}
 	if err := a.showRequest(ctx, m, r); err != nil {
 		return id, "", err
@@ -117,7 +118,7 @@ func (a *cli) confirm(question string) (bool, error) {
 
 func idsNeeded(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
-		return usageError{fmt.Errorf("`%s` wants the IDs of requests; `pixels-mcp requests list` shows them", cmd.CommandPath())}
+		return usageError{fmt.Errorf("`%s` wants the IDs of requests; `"+program.Name+" requests list` shows them", cmd.CommandPath())}
 	}
 	return nil
 }
@@ -127,7 +128,7 @@ func (a *cli) requestsDeny() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "deny ID...",
 		Short:   "Answer requests with no",
-		Example: "  pixels-mcp requests deny req-k3xisscy6f --answer 'use the mirror'",
+		Example: "  " + program.Name + " requests deny req-k3xisscy6f --answer 'use the mirror'",
 		Args:    idsNeeded,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withRequests(cmd, func(m *manager.Human, _ string) error {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/term"
 
 	"pixels/internal/app"
+	"pixels/internal/program"
 	"pixels/policy"
 	"pixels/policy/approver"
 	"pixels/sandbox/manager"
@@ -21,9 +22,8 @@ func (a *cli) approvalCommand() *cobra.Command {
 		Use:   "approval",
 		Short: "Set what proves that it is you who approves",
 		Long: "approval sets the passphrase that approvals want when the policy has approval = \"passphrase\". Passkeys are set on\n" +
-			"the page, `pixels-mcp web`. SECURITY.md says what each of them stops, and what it doesn't.",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+			"the page, `" + program.Name + " web`. SECURITY.md says what each of them stops, and what it doesn't.",
+		Args: knownCommand, RunE: help,
 	}
 	cmd.AddCommand(&cobra.Command{
 		Use:   "passphrase",

@@ -14,6 +14,7 @@ import (
 
 	"pixels/internal/app"
 	"pixels/internal/nearest"
+	"pixels/internal/program"
 	"pixels/internal/units"
 	"pixels/internal/view"
 	"pixels/policy"
@@ -33,7 +34,7 @@ func (a *cli) auditCommand() *cobra.Command {
 		Long: "audit shows the record, the latest line last: verdicts over calls, commands with exit code and time, connections\n" +
 			"(counted), requests, answers, and changes of egress. All lines of one call share its ID; a command has it in its\n" +
 			"environment, so that what it reached for leads back to the call.",
-		Example: "  pixels-mcp audit --kind connection --verdict denied --since 1h\n  pixels-mcp audit --call 3fz0c8n1m2qk7r5t\n  pixels-mcp audit --follow --json",
+		Example: "  " + program.Name + " audit --kind connection --verdict denied --since 1h\n  " + program.Name + " audit --call 3fz0c8n1m2qk7r5t\n  " + program.Name + " audit --follow --json",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			q.Kind = ledger.Kind(kind)

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pixels/egress"
+	"pixels/internal/program"
 	"pixels/internal/view"
 	"pixels/sandbox"
 	"pixels/sandbox/manager"
@@ -25,7 +26,7 @@ func (a *cli) networkCheck() *cobra.Command {
 		Short: "Say whether a sandbox may reach a host, and which rule decides",
 		Long: "check says whether a connection may leave, by the rules of now: it makes none. The port is 443 unless it is given.\n" +
 			"The exit code is 0 when it may, 4 when it may not.",
-		Example: "  pixels-mcp network check work api.example.com\n  pixels-mcp network check work db.example.com:5432",
+		Example: "  " + program.Name + " network check work api.example.com\n  " + program.Name + " network check work db.example.com:5432",
 		Args:    exactly(2, "the name of a sandbox, and a host with its port"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			host, port, err := hostPort(args[1])

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pixels/internal/plain"
+	"pixels/internal/program"
 	"pixels/internal/view"
 	"pixels/policy/ledger"
 	"pixels/sandbox/manager"
@@ -91,7 +92,7 @@ func (a *cli) requestsRevoke() *cobra.Command {
 		Use:     "revoke ID...",
 		Short:   "Take back what requests were granted",
 		Long:    "revoke takes back what requests were granted, and cuts the connections that it let out. Who asks about the request hears so.",
-		Example: "  pixels-mcp requests revoke req-k3xisscy6f",
+		Example: "  " + program.Name + " requests revoke req-k3xisscy6f",
 		Args:    idsNeeded,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withRequests(cmd, func(m *manager.Human, _ string) error {

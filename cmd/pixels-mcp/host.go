@@ -12,6 +12,7 @@ import (
 
 	"pixels/internal/app"
 	"pixels/internal/config"
+	"pixels/internal/program"
 	"pixels/internal/setup"
 	"pixels/policy"
 	"pixels/policy/ledger"
@@ -33,18 +34,19 @@ func (a *cli) setupCommand() *cobra.Command {
 			"Without root it uses an Incus that you may reach, and says what root would add.\n" +
 			"With --service it also installs the server under a system user of its own, which alone reaches Incus, the policy\n" +
 			"and the records: agents under your own user can then do nothing but call tools.",
-		Example: "  sudo pixels-mcp setup\n  pixels-mcp setup --incus-pool-size 50GiB",
+		Example: "  sudo " + program.Name + " setup\n  " + program.Name + " setup --incus-pool-size 50GiB",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s := setup.Service{Out: a.out, Member: os.Getenv("SUDO_USER")}
 			if remove {
 				if !service {
-					return usageError{errors.New("--remove goes with --service; `pixels-mcp clean --all` removes what setup made otherwise")}
+					return usageError{errors.New("--remove goes with --service; `" + program.Name + " clean --all` removes what setup made otherwise")}
 				}
 				return setup.RemoveService(cmd.Context(), s, false)
 			}
 			o := a.setupOptions()
 			o.Systemd = systemd
+			o.Program, _ = os.Executable() // without it there is no short name
 			if err := setup.Run(cmd.Context(), o); err != nil {
 				return fmt.Errorf("setup: %w", err)
 			}
@@ -149,14 +151,18 @@ func buildVersion() string {
 	return "devel"
 }
 
+func versionText() string {
+	return fmt.Sprintf("%s %s %s/%s %s", program.Name, buildVersion(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+}
+
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			fmt.Fprintf(cmd.OutOrStdout(), "pixels-mcp %s %s/%s %s\n", buildVersion(), runtime.GOOS, runtime.GOARCH, runtime.Version())
-			return nil
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), versionText())
+			return err
 		},
 	}
 }

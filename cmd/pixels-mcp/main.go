@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"pixels/internal/plain"
+	"pixels/internal/program"
 
 	"pixels/internal/view"
 )
@@ -49,13 +50,13 @@ func report(err error) int {
 		return 0
 	case errors.As(err, &code):
 		return int(code)
-	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"): // cobra has no type for this one
-		fmt.Fprintf(stderr, "pixels-mcp: %s\n", strings.TrimSpace(view.Error(err, view.Terminal)))
+	case errors.As(err, &usage):
+		fmt.Fprintf(stderr, program.Name+": %s\n", strings.TrimSpace(view.Error(err, view.Terminal)))
 		return exitUsage
 	case errors.Is(err, context.Canceled):
-		fmt.Fprintln(os.Stderr, "pixels-mcp: interrupted")
+		fmt.Fprintln(os.Stderr, program.Name+": interrupted")
 		return 130
 	}
-	fmt.Fprintf(stderr, "pixels-mcp: %s\n", view.Error(err, view.Terminal))
+	fmt.Fprintf(stderr, program.Name+": %s\n", view.Error(err, view.Terminal))
 	return exitFailed
 }

@@ -189,6 +189,9 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		contains string
 	}{
 		"unknown command":  {[]string{"sreve"}, 2, "serve"},
+		"a level down":     {[]string{"requests", "aprove"}, 2, "did you mean approve?"},
+		"of nothing near":  {[]string{"network", "frobnicate"}, 2, "network --help"},
+		"version by flag":  {[]string{"--version"}, 0, "pixels-mcp"},
 		"unknown flag":     {[]string{"serve", "--htpt"}, 2, "--help"},
 		"extra argument":   {[]string{"serve", "now"}, 2, "no arguments"},
 		"missing file":     {[]string{"--config", "/absent.toml", "config"}, 1, "/absent.toml"},
@@ -206,6 +209,26 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 				t.Errorf("exit code %d, want %d, with %q in:\n%s", code, c.code, c.contains, out.String())
 			}
 		})
+	}
+}
+
+// Help and errors speak with the name that was typed.
+func TestItSpeaksWithTheNameThatWasTyped(t *testing.T) {
+	t.Parallel()
+	short := filepath.Join(t.TempDir(), "pixels")
+	if err := os.Symlink(self(t), short); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"--help"}, {"setup", "--help"}, {"requests", "aprove"}, {"network", "show"}, {"requests", "approve"}, {"--version"}, {"version"}, {"policy", "check", "--as", "x"}} {
+		out, _ := exec.CommandContext(t.Context(), short, args...).CombinedOutput() // the exit code is another test's
+		for _, line := range strings.Split(string(out), "\n") {
+			if strings.Contains(line, "pixels-mcp") {
+				t.Errorf("%v says %q", args, line)
+			}
+		}
+		if !strings.Contains(string(out), "pixels ") {
+			t.Errorf("%v says %s", args, out)
+		}
 	}
 }
 

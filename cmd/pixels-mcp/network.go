@@ -12,6 +12,7 @@ import (
 
 	"pixels/egress"
 	"pixels/internal/app"
+	"pixels/internal/program"
 	"pixels/internal/server"
 	"pixels/internal/units"
 	"pixels/internal/view"
@@ -23,11 +24,11 @@ func (a *cli) notBesideService() error {
 	if a.direct || !serviceOf(server.Socket) {
 		return nil
 	}
-	return fmt.Errorf("this machine has a service, which keeps requests and records: use its page, or run this as `sudo -u pixels -H pixels-mcp ...` (see `ls -l %s`)", server.Socket)
+	return fmt.Errorf("this machine has a service, which keeps requests and records: use its page, or run this as `sudo -u pixels -H "+program.Name+" ...` (see `ls -l %s`)", server.Socket)
 }
 
 // warn says something on stderr.
-func (a *cli) warn(err error) { fmt.Fprintf(a.err, "pixels-mcp: %v\n", err) }
+func (a *cli) warn(err error) { fmt.Fprintf(a.err, program.Name+": %v\n", err) }
 
 // withApp calls do with what a process works with.
 func (a *cli) withApp(do func(*app.App) error) error {
@@ -53,8 +54,7 @@ func (a *cli) networkCommand() *cobra.Command {
 		Short: "Show and change what a sandbox may reach",
 		Long: "network shows and changes what a sandbox may reach. Changes are in force at once, without a restart; what is\n" +
 			"no longer allowed is cut.",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args: knownCommand, RunE: help,
 	}
 	var reason, ttl string
 	yes := false
@@ -89,7 +89,7 @@ func (a *cli) networkCommand() *cobra.Command {
 			e, err := m.Egress(ctx, m.As(a.owner), name)
 			return manager.EgressChange{Network: e}, err
 		})
-	set := change("set NAME MODE", "Set the mode: "+modes(), "  pixels-mcp network set work allowlist", exactly(2, "the name of a sandbox and a mode"),
+	set := change("set NAME MODE", "Set the mode: "+modes(), "  "+program.Name+" network set work allowlist", exactly(2, "the name of a sandbox and a mode"),
 		func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error) {
 			if egress.Mode(rest[0]) == egress.Unrestricted && !yes {
 				if err := a.mayLift(ctx, m, name); err != nil {
@@ -106,7 +106,7 @@ func (a *cli) networkCommand() *cobra.Command {
 		})
 	set.Flags().BoolVar(&yes, "yes", false, "lift denials without asking")
 	allow := change("allow NAME DOMAIN...", "Allow domains (example.com, *.example.com, example.com:8443) or addresses (10.1.2.0/24:5432)",
-		"  pixels-mcp network allow work api.example.com '*.example.org'", nameAndDomains,
+		"  "+program.Name+" network allow work api.example.com '*.example.org'", nameAndDomains,
 		func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error) {
 			lasting := time.Duration(0)
 			if ttl != "" {
@@ -124,11 +124,11 @@ func (a *cli) networkCommand() *cobra.Command {
 		})
 	allow.Flags().StringVar(&reason, "reason", "", "what for; kept with the rule")
 	allow.Flags().StringVar(&ttl, "ttl", "", "for how long, as 30m, 2h or 7d (default as long as the policy lets a grant last)")
-	deny := change("deny NAME DOMAIN...", "Deny domains or addresses, and cut connections there", "  pixels-mcp network deny work api.example.com", nameAndDomains,
+	deny := change("deny NAME DOMAIN...", "Deny domains or addresses, and cut connections there", "  "+program.Name+" network deny work api.example.com", nameAndDomains,
 		func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error) {
 			return m.Deny(ctx, m.As(a.owner), name, rest)
 		})
-	revoke := change("revoke NAME DOMAIN...", "Take back grants for domains, and cut connections there; what else allows them stays", "  pixels-mcp network revoke work api.example.com", nameAndDomains,
+	revoke := change("revoke NAME DOMAIN...", "Take back grants for domains, and cut connections there; what else allows them stays", "  "+program.Name+" network revoke work api.example.com", nameAndDomains,
 		func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error) {
 			return m.RevokeRules(ctx, a.owner, name, rest)
 		})

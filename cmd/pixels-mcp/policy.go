@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pixels/internal/app"
+	"pixels/internal/program"
 	"pixels/internal/view"
 	"pixels/policy"
 	"pixels/sandbox/manager"
@@ -22,8 +23,7 @@ func (a *cli) policyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy",
 		Short: "Check the policy: what agents may do",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:  knownCommand, RunE: help,
 	}
 	var as string
 	asJSON := false
@@ -33,14 +33,14 @@ func (a *cli) policyCommand() *cobra.Command {
 		Long: "check reads a policy file, the one in force when none is named, and says what is wrong with it.\n" +
 			"With --as it says what the policy in force has to say of a call of a tool by an owner: allow, deny or ask, and\n" +
 			"the key that decides. Nothing is done. The exit code is 1 when the call is denied.",
-		Example: "  pixels-mcp policy check new-policy.toml\n" +
-			"  pixels-mcp policy check --as alice allow_domain '{\"name\": \"work\", \"domains\": [\"example.com\"], \"reason\": \"docs\"}'",
+		Example: "  " + program.Name + " policy check new-policy.toml\n" +
+			"  " + program.Name + " policy check --as alice allow_domain '{\"name\": \"work\", \"domains\": [\"example.com\"], \"reason\": \"docs\"}'",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if as != "" {
 				return a.verdict(cmd.Context(), as, args, asJSON)
 			}
 			if len(args) > 1 {
-				return usageError{errors.New("`pixels-mcp policy check` wants one file, or --as OWNER with a call and its arguments")}
+				return usageError{errors.New("`" + program.Name + " policy check` wants one file, or --as OWNER with a call and its arguments")}
 			}
 			path := a.policyPath()
 			if len(args) > 0 {
@@ -50,7 +50,7 @@ func (a *cli) policyCommand() *cobra.Command {
 				if len(args) > 0 {
 					return fmt.Errorf("there is no file %s", path)
 				}
-				fmt.Fprintf(a.out, "%s: not there, so the defaults are in force; `pixels-mcp setup` writes them there\n", path)
+				fmt.Fprintf(a.out, "%s: not there, so the defaults are in force; `"+program.Name+" setup` writes them there\n", path)
 				return nil
 			}
 			if _, err := policy.Open(path); err != nil {
@@ -72,7 +72,7 @@ func (a *cli) verdict(ctx context.Context, owner string, args []string, asJSON b
 		args = append(args, "{}")
 	}
 	if len(args) != 2 || !ownerRule.MatchString(owner) {
-		return usageError{errors.New("`pixels-mcp policy check --as OWNER` wants the name of a tool and its arguments as JSON, as create_sandbox '{\"cpu\": 2}'")}
+		return usageError{errors.New("`" + program.Name + " policy check --as OWNER` wants the name of a tool and its arguments as JSON, as create_sandbox '{\"cpu\": 2}'")}
 	}
 	var v policy.Verdict
 	err := a.withApp(func(opened *app.App) (err error) {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"pixels/internal/program"
 	"pixels/internal/view"
 	"pixels/policy/ledger"
 	"pixels/sandbox/manager"
@@ -23,8 +24,7 @@ func (a *cli) requestsCommand() *cobra.Command {
 		Short: "Decide what agents ask for: list, show, approve, deny, revoke, watch",
 		Long: "requests shows what agents and their sandboxes ask to reach, and takes your answer. An approval is in force at once,\n" +
 			"in the sandboxes that asked or, with --scope lineage, in all of the same lineage and their clones; it always ends.",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args: knownCommand, RunE: help,
 	}
 	cmd.AddCommand(a.requestsList(), a.requestsShow(), a.requestsApprove(), a.requestsDeny(), a.requestsRevoke(), a.requestsWatch())
 	return cmd
@@ -85,7 +85,7 @@ func (a *cli) requestsList() *cobra.Command {
 					return err
 				}
 				if !all {
-					fmt.Fprintln(a.out, "answer with `pixels-mcp requests approve ID` or `deny ID`; an ID names all that its line shows")
+					fmt.Fprintln(a.out, "answer with `"+program.Name+" requests approve ID` or `deny ID`; an ID names all that its line shows")
 				}
 				return nil
 			})
@@ -215,7 +215,7 @@ func (a *cli) watch(ctx context.Context, m *manager.Human, owner string, asJSON 
 		}
 	}
 	if !asJSON {
-		fmt.Fprintln(a.out, "waiting for requests; answer with `pixels-mcp requests approve ID` or `deny ID` in another terminal")
+		fmt.Fprintln(a.out, "waiting for requests; answer with `"+program.Name+" requests approve ID` or `deny ID` in another terminal")
 	}
 	a.sayWhere()
 	begun := time.Now()

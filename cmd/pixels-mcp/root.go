@@ -13,6 +13,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"pixels/internal/config"
+	"pixels/internal/nearest"
+	"pixels/internal/program"
 )
 
 // cli is what all commands share: the streams, the flags for all, and the configuration once it is read.
@@ -31,16 +33,19 @@ type cli struct {
 
 func newRoot(a *cli) *cobra.Command {
 	root := &cobra.Command{
-		Use:   "pixels-mcp",
+		Use:   program.Name,
 		Short: "Disposable Linux machines for AI coding agents, on your own hardware",
 		Long: "Pixels gives AI coding agents disposable Linux machines on your own hardware.\n" +
 			"Started by an MCP client, it serves tools over stdio.",
-		Example: "  sudo pixels-mcp setup     # once: Incus, pool, network, base image\n" +
-			"  pixels-mcp serve          # what an MCP client is to start",
+		Example: "  sudo " + program.Name + " setup     # once: Incus, pool, network, base image\n" +
+			"  " + program.Name + " serve          # what an MCP client is to start",
+		Args: knownCommand, RunE: help,
+		Version:       versionText(),
 		SilenceErrors: true, SilenceUsage: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.load(cmd) },
 	}
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetOut(a.out)
 	root.SetErr(a.err)
 	root.SetIn(a.in)
@@ -133,3 +138,19 @@ func exactly(n int, what string) cobra.PositionalArgs {
 }
 
 var noArguments = exactly(0, "no arguments")
+
+// knownCommand is for commands that have others below them: what is no command there is a mistake.
+func knownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	var known []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			known = append(append(known, c.Name()), c.Aliases...)
+		}
+	}
+	return usageError{fmt.Errorf("`%s` has no command %q%s; see `%s --help`", cmd.CommandPath(), args[0], nearest.Hint(args[0], known), cmd.CommandPath())}
+}
+
+func help(cmd *cobra.Command, _ []string) error { return cmd.Help() }

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pixels/internal/app"
+	"pixels/internal/program"
 	"pixels/internal/server"
 	"pixels/internal/web"
 	"pixels/sandbox/manager"
@@ -28,7 +29,7 @@ func (a *cli) serveCommand() *cobra.Command {
 		Short: "Serve the MCP tools on stdin and stdout",
 		Long: "serve answers an MCP client on stdin and stdout until stdin ends; it logs to stderr. A client starts it: it\n" +
 			"is what to name as the command in the client's configuration. Incus need not run yet when it starts.\n" +
-			"Where `pixels-mcp setup --service` has installed a service, it passes on to that what it hears, and does nothing itself.",
+			"Where `" + program.Name + " setup --service` has installed a service, it passes on to that what it hears, and does nothing itself.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if bridge == "" && socket == "" && !a.direct && serviceOf(server.Socket) {

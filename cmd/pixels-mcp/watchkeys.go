@@ -11,6 +11,7 @@ import (
 	tea "github.com/charmbracelet/bubbletea"
 
 	"pixels/internal/plain"
+	"pixels/internal/program"
 	"pixels/internal/units"
 	"pixels/internal/view"
 	"pixels/policy"
@@ -161,7 +162,7 @@ func (w *watching) decide(yes, held bool, now time.Time) tea.Cmd {
 	}
 	if w.proof != policy.Terminal {
 		w.busy = false
-		w.said = fmt.Sprintf("the policy asks for a %s: approve it with `pixels-mcp requests approve %s`, or on the page", w.proof, look.Handle)
+		w.said = fmt.Sprintf("the policy asks for a %s: approve it with `"+program.Name+" requests approve %s`, or on the page", w.proof, look.Handle)
 		return nil
 	}
 	heavy, err := w.heavy(a)

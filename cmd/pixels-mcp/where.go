@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 
 	"pixels/internal/place"
+	"pixels/internal/program"
 	"pixels/policy/ledger"
 )
 
@@ -26,7 +27,7 @@ func (a *cli) elsewhere() (out []string) {
 	}
 	for _, path := range place.Others(mine) {
 		if n, err := ledger.OpenRequests(path); err == nil && n > 0 {
-			out = append(out, fmt.Sprintf("open questions in another place: %d; see `XDG_STATE_HOME=%s pixels-mcp requests list`", n, filepath.Dir(filepath.Dir(path))))
+			out = append(out, fmt.Sprintf("open questions in another place: %d; see `XDG_STATE_HOME=%s "+program.Name+" requests list`", n, filepath.Dir(filepath.Dir(path))))
 		}
 	}
 	return out

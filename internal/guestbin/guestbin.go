@@ -12,13 +12,14 @@ import (
 
 	"pixels/egress/gateway"
 	"pixels/internal/guest"
+	"pixels/internal/program"
 )
 
 //go:embed all:program
 var files embed.FS
 
 // errLacking is for builds without make.
-var errLacking = errors.New("this build of pixels-mcp lacks the programs that run in instances: build it with `make`")
+var errLacking = errors.New("this build of " + program.Name + " lacks the programs that run in instances: build it with `make`")
 
 // Content returns the program of sandboxes.
 func Content() ([]byte, error) { return read("pixels-init") }

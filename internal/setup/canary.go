@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"pixels/incus"
+	"pixels/internal/program"
 )
 
 // canary tries the ways out of a sandbox, unless that was done since the gateway has its program. What it finds is no
@@ -30,7 +31,7 @@ func (j *job) canary(ctx context.Context, p *incus.Provisioner) error {
 	}
 	j.canaryGaps(found)
 	if len(found.Ways) > 0 {
-		j.warn("look at the firewall and the networks of this machine, then run `pixels-mcp doctor`",
+		j.warn("look at the firewall and the networks of this machine, then run `"+program.Name+" doctor`",
 			"canary: %s; sandboxes are refused the modes that would not hold, agent and allowlist", strings.Join(found.Ways, "; "))
 		return nil
 	}
@@ -42,7 +43,7 @@ func (j *job) canary(ctx context.Context, p *incus.Provisioner) error {
 func (j *job) canaryGaps(found incus.CanaryFound) {
 	fix := setUp + " as root"
 	if !j.local() {
-		fix = "have root put the rules that `pixels-mcp doctor` prints in place on the machine of the bridge, then run doctor again"
+		fix = "have root put the rules that `" + program.Name + " doctor` prints in place on the machine of the bridge, then run doctor again"
 	}
 	for _, gap := range found.Gaps {
 		j.warn(fix, "canary: %s", gap)

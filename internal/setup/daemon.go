@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pixels/incus"
+	"pixels/internal/program"
 )
 
 // lxcfsDir is where lxcfs is mounted; liblxc has the path built in.
@@ -103,7 +104,7 @@ func (j *job) whereLogs() string {
 // lxcfs makes guests see their own limits as their memory and CPUs. Sandboxes work without it, so that nothing here is
 // more than a warning.
 func (j *job) lxcfs(ctx context.Context) {
-	const loss = "without it sandboxes see the host's memory and CPUs; see `pixels-mcp doctor`"
+	loss := "without it sandboxes see the host's memory and CPUs; see `" + program.Name + " doctor`"
 	start := time.Now()
 	if lxcfsAlive() {
 		j.had(start, "lxcfs mounted")

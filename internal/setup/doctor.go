@@ -12,9 +12,10 @@ import (
 	"strings"
 
 	"pixels/incus"
+	"pixels/internal/program"
 )
 
-const setUp = "run `pixels-mcp setup`"
+var setUp = "run `" + program.Name + " setup`"
 
 // Doctor checks each part that sandboxes need, prints a line a check and how to mend what fails, and changes nothing but
 // for two sandboxes that it makes for a moment.
@@ -44,19 +45,19 @@ func Doctor(ctx context.Context, o Options) (ok bool) {
 func (j *job) checkPackages(ctx context.Context) {
 	lacking := missing(needs())
 	if broken := brokenPackages(ctx); len(broken) > 0 {
-		j.fail("run `sudo pixels-mcp setup`, or dpkg --configure -a", "packages half installed: %s", strings.Join(broken, ", "))
+		j.fail("run `sudo "+program.Name+" setup`, or dpkg --configure -a", "packages half installed: %s", strings.Join(broken, ", "))
 		return
 	}
 	if len(lacking) == 0 {
 		j.good("packages: all there")
 		return
 	}
-	mend := "run `sudo pixels-mcp setup`, or apt-get install " + strings.Join(lacking, " ")
+	mend := "run `sudo " + program.Name + " setup`, or apt-get install " + strings.Join(lacking, " ")
 	if h, err := readHost(); err == nil {
 		if suite, err := h.suite(); err != nil {
 			mend = byHand
 		} else if suite != "" {
-			mend = "run `sudo pixels-mcp setup`, or apt-get install -t " + suite + " " + strings.Join(lacking, " ")
+			mend = "run `sudo " + program.Name + " setup`, or apt-get install -t " + suite + " " + strings.Join(lacking, " ")
 		}
 	}
 	// An Incus from elsewhere can serve; only what set-up itself would use is missing then.

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"pixels/internal/program"
 )
 
 // host is the distribution that this machine runs.
@@ -47,8 +49,8 @@ func parseOSRelease(text string) host {
 }
 
 // byHand is what to do where set-up can't install.
-const byHand = "install Incus 6.0 or newer (https://linuxcontainers.org/incus/docs/main/installing/), lxcfs, nftables, " +
-	"dnsmasq, squashfs-tools, uidmap, iproute2, btrfs-progs and mmdebstrap or debootstrap by hand, start incusd, then run `pixels-mcp setup` again"
+var byHand = "install Incus 6.0 or newer (https://linuxcontainers.org/incus/docs/main/installing/), lxcfs, nftables, " +
+	"dnsmasq, squashfs-tools, uidmap, iproute2, btrfs-progs and mmdebstrap or debootstrap by hand, start incusd, then run `" + program.Name + " setup` again"
 
 // suite returns the apt suite that Incus is installed from: a backport where the release itself has none, "" where it does.
 func (h host) suite() (string, error) {

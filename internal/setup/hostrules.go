@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"pixels/incus"
+	"pixels/internal/program"
 )
 
 // hostRules is the step of set-up.
@@ -15,13 +16,13 @@ func (j *job) hostRules(ctx context.Context, p *incus.Provisioner) error {
 		return err
 	}
 	if !j.local() || !j.root {
-		j.note("the host of the bridge %s should have rules of its own, which `pixels-mcp doctor` prints", r.Bridge)
+		j.note("the host of the bridge %s should have rules of its own, which `"+program.Name+" doctor` prints", r.Bridge)
 		return nil
 	}
 	there, err := r.Ensure(ctx)
 	switch {
 	case err != nil:
-		j.warn("see `pixels-mcp doctor`", "this machine has no rules of its own for the bridge %s: %v", r.Bridge, err)
+		j.warn("see `"+program.Name+" doctor`", "this machine has no rules of its own for the bridge %s: %v", r.Bridge, err)
 	case there:
 		j.had(start, "firewall: this machine's rules for the bridge %s", r.Bridge)
 	default:

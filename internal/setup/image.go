@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"pixels/incus"
+	"pixels/internal/program"
 )
 
 const (
@@ -61,17 +62,17 @@ func (j *job) image(ctx context.Context, p *incus.Provisioner, kind, name string
 	}
 	if !j.root {
 		if have == nil {
-			return fmt.Errorf("image %s: there is none, and building one takes root: sudo pixels-mcp setup", name)
+			return fmt.Errorf("image %s: there is none, and building one takes root: sudo "+program.Name+" setup", name)
 		}
 		j.had(start, "image %s (%s)", name, have.Description)
-		j.note("the image is of another recipe; root would build it anew (sudo pixels-mcp setup)")
+		j.note("the image is of another recipe; root would build it anew (sudo %s setup)", program.Name)
 		return nil
 	}
 	how, err := j.makeImage(ctx, p, r, name)
 	if err != nil {
 		if have != nil && ctx.Err() == nil {
 			j.had(start, "image %s (%s)", name, have.Description)
-			j.warn("run `pixels-mcp setup` again when the mirror can be reached", "it is of an older recipe and could not be built anew: %v", err)
+			j.warn("run `"+program.Name+" setup` again when the mirror can be reached", "it is of an older recipe and could not be built anew: %v", err)
 			return nil
 		}
 		return err

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pixels/incus"
+	"pixels/internal/program"
 	"pixels/internal/units"
 )
 
@@ -19,7 +20,7 @@ import (
 // can only roll back by destroying them. dir copies every file at every clone.
 var drivers = []string{"btrfs", "zfs", "dir"}
 
-const dirIsSlow = "checkpoints and clones copy every file; give the kernel btrfs or ZFS, remove the pool (make clean-incus), and run `pixels-mcp setup` again"
+var dirIsSlow = "checkpoints and clones copy every file; give the kernel btrfs or ZFS, remove the pool (make clean-incus), and run `" + program.Name + " setup` again"
 
 // checkPool vets the two options about the pool before anything is done.
 func checkPool(size int64, driver string) error {
@@ -83,7 +84,7 @@ func (j *job) pool(ctx context.Context, p *incus.Provisioner) error {
 		j.did(start, "storage pool %s (%s, loop file of up to %s)", p.Config().Pool, driver, units.Size(size))
 		return nil
 	}
-	return errors.Join(append(failures, errors.New("no storage driver worked: see `pixels-mcp doctor`, or create the pool yourself and name it in the configuration"))...)
+	return errors.Join(append(failures, errors.New("no storage driver worked: see `"+program.Name+" doctor`, or create the pool yourself and name it in the configuration"))...)
 }
 
 // candidates are the drivers worth trying here, best first.

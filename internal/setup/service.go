@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"pixels/internal/program"
 )
 
 // Service is the server under a system user of its own, which alone reaches Incus, the policy and the records. Agents and
@@ -260,7 +262,7 @@ func (s Service) start(ctx context.Context, r *report) error {
 			return err
 		}
 	}
-	r.did(start, "service %s: agents reach it by `pixels-mcp serve`, you by http://%s/ (the token: `sudo -u %s -H %s web --token`)", s.Name, s.Page, s.Name, s.binary())
+	r.did(start, "service %s: agents reach it by `"+program.Name+" serve`, you by http://%s/ (the token: `sudo -u %s -H %s web --token`)", s.Name, s.Page, s.Name, s.binary())
 	return nil
 }
 

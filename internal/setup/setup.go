@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"pixels/incus"
+	"pixels/internal/program"
 )
 
 // defaultPoolSize is the most that the pool's loop file takes unless the options say otherwise, in bytes.
@@ -25,6 +26,7 @@ type Options struct {
 	Out        io.Writer    // a line a step; nil drops them
 	Incus      incus.Config // which Incus, and the names of pool, network and image
 	PoolSize   int64        // bytes of the pool's loop file; 0 means 20GiB or half of the free disk, whichever is less
+	Program    string       // path of this program, to link its short name beside it; empty links nothing
 	Systemd    bool         // make the image with systemd too, beside the base image
 	PoolDriver string       // btrfs, zfs or dir; empty or "auto" picks the best one that works
 }
@@ -68,7 +70,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context, *incus.Provisioner) error{j.pool, j.quotas, j.network, j.hostRules, j.images, j.gateway, j.canary} {
+	for _, step := range []func(context.Context, *incus.Provisioner) error{j.pool, j.quotas, j.network, j.hostRules, j.images, j.gateway, j.canary, j.shortName} {
 		if err := step(ctx, p); err != nil {
 			return err
 		}
@@ -79,7 +81,7 @@ func Run(ctx context.Context, o Options) error {
 // prepareHost installs and starts Incus, or says what root would do.
 func (j *job) prepareHost(ctx context.Context) error {
 	if !j.root {
-		j.note("not root: nothing is installed or started; root would install what is missing and start Incus (sudo pixels-mcp setup)")
+		j.note("not root: nothing is installed or started; root would install what is missing and start Incus (sudo %s setup)", program.Name)
 		return nil
 	}
 	if err := j.packages(ctx); err != nil {

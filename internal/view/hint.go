@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"pixels/internal/fault"
+	"pixels/internal/program"
 )
 
 // Audience is who reads.
@@ -19,8 +20,8 @@ const (
 	Page
 )
 
-// hints are what each audience is told to do. NAME and VALUE stand for those of the hint. Where the page has no words of its
-// own, those for the terminal hold there, too.
+// hints are what each audience is told to do. NAME and VALUE stand for those of the hint, PROGRAM for the name of this program.
+// Where the page has no words of its own, those for the terminal hold there, too.
 var hints = map[fault.Action][3]string{
 	fault.ListSandboxes:    {"list_sandboxes shows what there is", "an agent lists what there is with list_sandboxes"},
 	fault.CreateSandbox:    {"create_sandbox makes one", "an agent makes one with create_sandbox"},
@@ -29,30 +30,30 @@ var hints = map[fault.Action][3]string{
 	fault.ListCheckpoints:  {"write it as NAME:LABEL; list_checkpoints shows the labels of a sandbox, create_checkpoint makes one", "write it as NAME:LABEL"},
 	fault.CreateCheckpoint: {"create_checkpoint makes one", "an agent makes one with create_checkpoint"},
 	fault.DeleteCheckpoint: {"delete_checkpoint those that are not needed, or clone the checkpoint with clone_sandbox", "delete those that are not needed, or clone the checkpoint"},
-	fault.AskForDomain:     {"allow_domain asks for a domain", "`pixels-mcp network allow NAME DOMAIN` allows one"},
+	fault.AskForDomain:     {"allow_domain asks for a domain", "`PROGRAM network allow NAME DOMAIN` allows one"},
 	fault.ListFiles:        {"list_files shows what there is", "look with ls in the sandbox"},
 	fault.ReadFile:         {"read_file reads it", "read it in the sandbox"},
 	fault.WriteFile:        {"write_file makes a new file", "write it in the sandbox"},
 	fault.CopyFiles:        {"use copy_files, or exec with a tool inside", "copy it"},
 	fault.ReadBytes:        {"ask for the encoding base64, or use copy_files or a tool inside", "copy it"},
 	fault.RunInside:        {"use exec with VALUE", "run VALUE in the sandbox"},
-	fault.SetUp:            {"a human runs `pixels-mcp setup`, which makes what is missing", "run `pixels-mcp setup`, which makes what is missing"},
-	fault.SetUpImage:       {"a human makes VALUE with `pixels-mcp setup`, and sees others with `incus image list`", "`pixels-mcp setup` makes VALUE, `incus image list` shows others"},
-	fault.SetUpHost: {"a human runs `sudo pixels-mcp setup`, and `pixels-mcp doctor` where Incus is on another machine",
-		"run `sudo pixels-mcp setup`, and `pixels-mcp doctor` where Incus is on another machine"},
-	fault.LookAtIncus:   {"a human runs `pixels-mcp setup`, which starts it, or `pixels-mcp doctor`, which says why", "run `pixels-mcp setup`, which starts it, or `pixels-mcp doctor`, which says why"},
-	fault.TryGateway:    {"a human runs `pixels-mcp doctor`, which tries it anew", "run `pixels-mcp doctor`, which tries it anew"},
+	fault.SetUp:            {"a human runs `PROGRAM setup`, which makes what is missing", "run `PROGRAM setup`, which makes what is missing"},
+	fault.SetUpImage:       {"a human makes VALUE with `PROGRAM setup`, and sees others with `incus image list`", "`PROGRAM setup` makes VALUE, `incus image list` shows others"},
+	fault.SetUpHost: {"a human runs `sudo PROGRAM setup`, and `PROGRAM doctor` where Incus is on another machine",
+		"run `sudo PROGRAM setup`, and `PROGRAM doctor` where Incus is on another machine"},
+	fault.LookAtIncus:   {"a human runs `PROGRAM setup`, which starts it, or `PROGRAM doctor`, which says why", "run `PROGRAM setup`, which starts it, or `PROGRAM doctor`, which says why"},
+	fault.TryGateway:    {"a human runs `PROGRAM doctor`, which tries it anew", "run `PROGRAM doctor`, which tries it anew"},
 	fault.LookAtGateway: {"a human looks with `incus list --all-projects NAME`", "look with `incus list --all-projects NAME` and `incus console --show-log NAME`"},
 	fault.TrustClient:   {"a human adds its certificate with `incus config trust add-certificate`", "add its certificate with `incus config trust add-certificate`"},
-	fault.GiveNetworkBack: {"only a human gives it back, with `pixels-mcp network set NAME VALUE`; go on without",
-		"`pixels-mcp network set NAME VALUE` gives it back"},
-	fault.AllowByHuman:    {"a human can allow it with `pixels-mcp network allow NAME VALUE`", "`pixels-mcp network allow NAME VALUE` allows it"},
-	fault.SetModeByHuman:  {"a human may set it with `pixels-mcp network set NAME VALUE`", "`pixels-mcp network set NAME VALUE` sets it"},
-	fault.ShowGrants:      {"a human sees them with `pixels-mcp network grants NAME`", "`pixels-mcp network grants NAME` shows them", "the grants show them"},
-	fault.DecideElsewhere: {"a human decides with `pixels-mcp requests`, or on the page", "decide with `pixels-mcp requests`, or on the page"},
-	fault.ListRequests:    {"wait for those that you asked for", "`pixels-mcp requests list` shows those that are open", "the page shows those that are open"},
-	fault.SetPassphrase:   {"a human sets a passphrase with `pixels-mcp approval passphrase`", "set a passphrase with `pixels-mcp approval passphrase`"},
-	fault.ProveAnew:       {"a human sets it up anew with `pixels-mcp approval passphrase`", "set it up anew with `pixels-mcp approval passphrase`"},
+	fault.GiveNetworkBack: {"only a human gives it back, with `PROGRAM network set NAME VALUE`; go on without",
+		"`PROGRAM network set NAME VALUE` gives it back"},
+	fault.AllowByHuman:    {"a human can allow it with `PROGRAM network allow NAME VALUE`", "`PROGRAM network allow NAME VALUE` allows it"},
+	fault.SetModeByHuman:  {"a human may set it with `PROGRAM network set NAME VALUE`", "`PROGRAM network set NAME VALUE` sets it"},
+	fault.ShowGrants:      {"a human sees them with `PROGRAM network grants NAME`", "`PROGRAM network grants NAME` shows them", "the grants show them"},
+	fault.DecideElsewhere: {"a human decides with `PROGRAM requests`, or on the page", "decide with `PROGRAM requests`, or on the page"},
+	fault.ListRequests:    {"wait for those that you asked for", "`PROGRAM requests list` shows those that are open", "the page shows those that are open"},
+	fault.SetPassphrase:   {"a human sets a passphrase with `PROGRAM approval passphrase`", "set a passphrase with `PROGRAM approval passphrase`"},
+	fault.ProveAnew:       {"a human sets it up anew with `PROGRAM approval passphrase`", "set it up anew with `PROGRAM approval passphrase`"},
 	fault.OpenFolder:      {"a human may name some in the policy. Without one use read_file and write_file", "name some in the policy (files.host_folders)"},
 }
 
@@ -67,7 +68,7 @@ func Hint(h fault.Hint, to Audience) string {
 	if name == "" {
 		name = "NAME"
 	}
-	return strings.NewReplacer("NAME:LABEL", "NAME:LABEL", "NAME", name, "VALUE", h.Value).Replace(words)
+	return strings.NewReplacer("PROGRAM", program.Name, "NAME:LABEL", "NAME:LABEL", "NAME", name, "VALUE", h.Value).Replace(words)
 }
 
 // Error says what is wrong, and what to do, in the audience's words.

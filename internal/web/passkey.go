@@ -13,6 +13,7 @@ import (
 	"github.com/go-webauthn/webauthn/protocol"
 	"github.com/go-webauthn/webauthn/webauthn"
 
+	"pixels/internal/program"
 	"pixels/internal/view"
 	"pixels/policy"
 	"pixels/policy/approver"
@@ -100,7 +101,7 @@ func (s *Server) beginPasskey(w http.ResponseWriter, r *http.Request, mine *sess
 				return nil, err
 			}
 		case keys > 0:
-			return nil, fmt.Errorf("%w: to add another passkey, set a passphrase first (`pixels-mcp approval passphrase`)", approver.ErrProof)
+			return nil, fmt.Errorf("%w: to add another passkey, set a passphrase first (`"+program.Name+" approval passphrase`)", approver.ErrProof)
 		}
 		party, err := relyingParty(r)
 		if err != nil {

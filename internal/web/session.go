@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"pixels/internal/program"
 	"pixels/internal/view"
 	"pixels/policy/approver"
 )
@@ -107,7 +108,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 	})
 	switch {
 	case errors.Is(err, approver.ErrProof):
-		http.Error(w, "That is not the token. “pixels-mcp web --token” shows it.", http.StatusForbidden)
+		http.Error(w, "That is not the token. “"+program.Name+" web --token” shows it.", http.StatusForbidden)
 		return
 	case err != nil:
 		http.Error(w, view.Error(err, view.Page), statusOf(err))

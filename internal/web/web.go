@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"pixels/internal/program"
 	"pixels/sandbox/manager"
 )
 
@@ -113,7 +114,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			h.Set("Cache-Control", "no-store")
 		}
 		if !slices.ContainsFunc(s.hosts, func(name string) bool { return strings.EqualFold(name, r.Host) }) {
-			http.Error(w, fmt.Sprintf("this page is not to be called by the name %q; give `pixels-mcp web --name` if it is yours", r.Host), http.StatusMisdirectedRequest)
+			http.Error(w, fmt.Sprintf("this page is not to be called by the name %q; give `"+program.Name+" web --name` if it is yours", r.Host), http.StatusMisdirectedRequest)
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
