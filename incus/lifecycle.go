@@ -3,6 +3,7 @@ package incus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/lxc/incus/v6/shared/api"
@@ -41,7 +42,7 @@ func (b *Backend) SetState(ctx context.Context, id string, state sandbox.State) 
 	case state == sandbox.Paused && from == sandbox.Running:
 		err = b.act(bounded, id, "freeze")
 	case state == sandbox.Paused:
-		return fault.About(sandbox.ErrState, fault.Sandbox(name), "is %s, which is the wrong state to pause it: set it to running first", from)
+		return fault.New(sandbox.ErrState, fault.Sandbox(name), fmt.Sprintf("is %s, which is the wrong state to pause it", from), fault.Hint{Action: fault.StartSandbox, Name: name})
 	case state == sandbox.Running && from == sandbox.Paused:
 		err = b.act(bounded, id, "unfreeze")
 	case state == sandbox.Running:

@@ -73,13 +73,13 @@ var cloneSandbox = define(Tool{
 		open = append(open, got.Sandbox.Requests...)
 		clone := cloneResult{Sandbox: view.Sandbox{Name: got.Name}}
 		if got.Err != nil {
-			clone.Error = view.Error(got.Err, view.Agent)
+			clone.Error = view.Error(got.Err, s.Audience)
 		} else {
 			out.Made++
 			clone.Sandbox = view.SandboxOf(got.Sandbox)
 		}
 		if got.ExecErr != nil {
-			clone.Error = view.Error(got.ExecErr, view.Agent)
+			clone.Error = view.Error(got.ExecErr, s.Audience)
 		}
 		lines = append(lines, "--- "+got.Name)
 		if clone.Error != "" {

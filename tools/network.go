@@ -81,12 +81,12 @@ var allowDomain = define(Tool{
 	}
 	switch {
 	case len(reached) > 0:
-		lines = append([]string{fmt.Sprintf("%s may reach %s now%s", in.Name, strings.Join(reached, ", "), view.Unenforced(got.Egress, view.Agent))}, lines...)
+		lines = append([]string{fmt.Sprintf("%s may reach %s now%s", in.Name, strings.Join(reached, ", "), view.Unenforced(got.Egress, s.Audience))}, lines...)
 		for _, d := range got.Standing {
 			lines = append(lines, "but not "+view.StandingDenial(d))
 		}
 	case len(out.Requests) == 0:
-		lines = []string{fmt.Sprintf("%s may reach %s already%s", in.Name, strings.Join(in.Domains, ", "), view.Unenforced(got.Egress, view.Agent))}
+		lines = []string{fmt.Sprintf("%s may reach %s already%s", in.Name, strings.Join(in.Domains, ", "), view.Unenforced(got.Egress, s.Audience))}
 	}
 	return out, Result{Text: strings.Join(lines, "\n"), Next: waitCall(open...)}, nil
 })
@@ -100,7 +100,7 @@ var denyDomain = define(Tool{
 		return view.EgressChange{}, Result{}, err
 	}
 	out := view.EgressChangeOf(change)
-	text := fmt.Sprintf("%s can't reach %s now; %s cut%s", in.Name, strings.Join(in.Domains, ", "), view.Count(change.Cut, "connection", "connections"), view.Unenforced(change.Egress, view.Agent))
+	text := fmt.Sprintf("%s can't reach %s now; %s cut%s", in.Name, strings.Join(in.Domains, ", "), view.Count(change.Cut, "connection", "connections"), view.Unenforced(change.Egress, s.Audience))
 	if len(out.Unchanged) > 0 {
 		text += "; not allowed before: " + strings.Join(out.Unchanged, ", ")
 	}
@@ -121,6 +121,6 @@ var egressTool = define(Tool{
 	if err != nil {
 		return view.Egress{}, Result{}, err
 	}
-	out := view.EgressOf(change, view.Agent)
-	return out, Result{Text: view.EgressText(in.Name, change, view.Agent)}, nil
+	out := view.EgressOf(change, s.Audience)
+	return out, Result{Text: view.EgressText(in.Name, change, s.Audience)}, nil
 })

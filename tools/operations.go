@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"math"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -45,6 +46,11 @@ func NewOperations(ctx context.Context) *Operations {
 	return &Operations{ctx: ctx, limit: callLimit, byID: map[string]*operation{}}
 }
 
+// Unlimited returns a set in which nothing outlasts its call: for a caller that waits for it however long it takes.
+func Unlimited(ctx context.Context) *Operations {
+	return &Operations{ctx: ctx, limit: math.MaxInt64, byID: map[string]*operation{}}
+}
+
 // undoTime is how long a cancelled call is waited for. It undoes what it began, and goes on to when it takes longer.
 const undoTime = 20 * time.Second
 
@@ -63,10 +69,10 @@ func (o *Operations) Wait() {
 
 // do does work for a call. When that ends within the limit it returns its result, else the ID by which to ask for it. When
 // the call is cancelled before, so is the work, and do returns when it has ended, or takes too long to.
-func (o *Operations) do(ctx context.Context, owner, tool string, work func(context.Context) Result) (Result, string) {
+func (o *Operations) do(ctx context.Context, s Session, tool string, work func(context.Context) Result) (Result, string) {
 	mine, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(o.ctx, cancel)
-	op := &operation{owner: owner, tool: tool, started: time.Now(), done: make(chan struct{}), cancel: cancel}
+	op := &operation{owner: s.Caller.Owner, tool: tool, started: time.Now(), done: make(chan struct{}), cancel: cancel}
 	o.working.Go(func() {
 		defer close(op.done)
 		defer cancel()
@@ -74,7 +80,7 @@ func (o *Operations) do(ctx context.Context, owner, tool string, work func(conte
 		defer func() { // the panic of one call ends no other
 			if p := recover(); p != nil {
 				fmt.Fprintf(os.Stderr, "%s: panic: %v\n%s", tool, p, debug.Stack())
-				op.result = failure(fmt.Errorf("%s failed by a fault of Pixels itself (%.200v); the server's log has more", tool, p))
+				op.result = failure(s.Audience, fmt.Errorf("%s failed by a fault of Pixels itself (%.200v); the server's log has more", tool, p))
 			}
 		}()
 		op.result = work(mine)
@@ -90,7 +96,7 @@ func (o *Operations) do(ctx context.Context, owner, tool string, work func(conte
 		case <-op.done:
 			return op.result, ""
 		case <-time.After(undoTime):
-			return failure(fmt.Errorf("%w; what it began is still being undone", ctx.Err())), ""
+			return failure(s.Audience, fmt.Errorf("%w; what it began is still being undone", ctx.Err())), ""
 		}
 	case <-late.C:
 		return Result{}, o.keep(op)

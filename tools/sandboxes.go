@@ -128,8 +128,8 @@ var destroySandbox = define(Tool{
 	}
 	for _, name := range in.Names {
 		if err := d.Failed[name]; err != nil {
-			out.Failed = append(out.Failed, failedName{name, view.Error(err, view.Agent)})
-			lines = append(lines, fmt.Sprintf("%s could not be destroyed; try again: %s", name, view.Error(err, view.Agent)))
+			out.Failed = append(out.Failed, failedName{name, view.Error(err, s.Audience)})
+			lines = append(lines, fmt.Sprintf("%s could not be destroyed; try again: %s", name, view.Error(err, s.Audience)))
 		}
 	}
 	return out, Result{Text: strings.Join(lines, "\n"), Failed: len(out.Failed) > 0}, nil

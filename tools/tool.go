@@ -41,6 +41,7 @@ type Session struct {
 	Caller     manager.Caller
 	Progress   func(message string) // tells the caller how it goes; nil when it doesn't want to know
 	Human      Human
+	Audience   view.Audience // who reads errors
 }
 
 // Result is what a call answers: Structured conforms to the tool's output schema, Text says the same. With Failed set,
@@ -54,6 +55,9 @@ type Result struct {
 
 	err error // what ended the call
 }
+
+// Err is what ended a call that failed; nil where its structured result says it.
+func (r Result) Err() error { return r.err }
 
 // Cause is what the operator is to know of a failure, and the caller not; nil where there is nothing.
 func (r Result) Cause() error { return fault.Cause(r.err) }
@@ -74,6 +78,16 @@ func All() []Tool {
 	}
 }
 
+// Call calls the tool of a name.
+func Call(ctx context.Context, s Session, name string, arguments json.RawMessage) Result {
+	for _, t := range All() {
+		if t.Name == name {
+			return t.Call(ctx, s, arguments)
+		}
+	}
+	return failure(s.Audience, policy.Verb(name).Check())
+}
+
 // define completes a tool by its handler, whose types give the schemas. It panics on types that have none.
 func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in In) (Out, Result, error)) Tool {
 	t.Name = string(t.Verb)
@@ -91,20 +105,20 @@ func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in 
 	call := func(ctx context.Context, s Session, arguments json.RawMessage) Result {
 		var in In
 		if err := json.Unmarshal(arguments, &in); err != nil {
-			return failure(fmt.Errorf("the arguments can't be read: %w", err))
+			return failure(s.Audience, fmt.Errorf("the arguments can't be read: %w", err))
 		}
 		work := func(ctx context.Context) Result {
 			out, result, err := handle(ctx, s, in)
 			if err != nil {
-				return failure(err)
+				return failure(s.Audience, err)
 			}
 			result.Structured = out
-			return result.complete(nil)
+			return result.complete(s.Audience, nil)
 		}
 		if !t.Long {
 			return work(ctx)
 		}
-		result, id := s.Operations.do(ctx, s.Caller.Owner, t.Name, work)
+		result, id := s.Operations.do(ctx, s, t.Name, work)
 		if id == "" {
 			return result
 		}
@@ -113,15 +127,15 @@ func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in 
 	t.Call = func(ctx context.Context, s Session, arguments json.RawMessage) Result {
 		arguments, ignored, err := known.read(arguments)
 		if err != nil {
-			return failure(err)
+			return failure(s.Audience, fault.Errorf(fault.Invalid, fault.Hint{}, "%v", err))
 		}
-		return call(ctx, s, arguments).complete(ignored)
+		return call(ctx, s, arguments).complete(s.Audience, ignored)
 	}
 	return t
 }
 
 // complete adds to what a call answers the arguments that were ignored, and what to call next.
-func (r Result) complete(ignored []string) Result {
+func (r Result) complete(to view.Audience, ignored []string) Result {
 	if r.Next != "" {
 		r.Text += "\n[next: " + r.Next + "]"
 	}
@@ -136,7 +150,7 @@ func (r Result) complete(ignored []string) Result {
 		err = decoder.Decode(&fields)
 	}
 	if err != nil {
-		return failure(err)
+		return failure(to, err)
 	}
 	if len(ignored) > 0 {
 		fields["ignored"] = ignored
@@ -158,8 +172,8 @@ func waitCall(ids ...string) string {
 }
 
 // failure is the result of a call that an error ended.
-func failure(err error) Result {
-	return Result{Text: view.Error(err, view.Agent), Failed: true, err: err}
+func failure(to view.Audience, err error) Result {
+	return Result{Text: view.Error(err, to), Failed: true, err: err}
 }
 
 // schema derives the JSON Schema of a type.

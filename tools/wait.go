@@ -109,7 +109,7 @@ func (o waitOutput) next() string {
 // waitFor waits for one operation.
 func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time.Duration) waitResult {
 	unknown := func(err error) waitResult {
-		return waitResult{ID: id, State: "unknown", Error: view.Error(err, view.Agent), text: view.Error(err, view.Agent), err: err}
+		return waitResult{ID: id, State: "unknown", Error: view.Error(err, s.Audience), text: view.Error(err, s.Audience), err: err}
 	}
 	if sandbox.IsRun(id) {
 		run, err := s.Manager.WaitRun(ctx, s.Caller, manager.WaitRequest{ID: id, Wait: wait, Cursor: in.Cursor, Cancel: in.Cancel})

@@ -17,9 +17,6 @@ import (
 	"pixels/sandbox/manager"
 )
 
-// exitDenied is the exit code of a check of what may not be reached.
-const exitDenied = 4
-
 func (a *cli) networkCheck() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check NAME HOST[:PORT]",

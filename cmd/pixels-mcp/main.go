@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"pixels/internal/fault"
 	"pixels/internal/plain"
 	"pixels/internal/program"
 
@@ -19,8 +20,13 @@ import (
 
 // Exit codes. exec gives the command's own.
 const (
-	exitFailed = 1
-	exitUsage  = 2
+	exitFailed      = 1
+	exitUsage       = 2
+	exitNotFound    = 3
+	exitDenied      = 4   // by the policy
+	exitAsked       = 5   // a human must decide
+	exitExec        = 125 // exec itself failed
+	exitInterrupted = 130
 )
 
 // exitCode ends the program with a code when all that is to be said was said.
@@ -36,7 +42,7 @@ var stderr = &plain.Writer{To: os.Stderr}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	err := newRoot(&cli{in: os.Stdin, out: &plain.Writer{To: os.Stdout}, err: stderr, raw: os.Stdout}).ExecuteContext(ctx)
+	err := newRoot(&cli{in: os.Stdin, out: &plain.Writer{To: os.Stdout}, err: stderr, raw: os.Stdout, rawErr: os.Stderr}).ExecuteContext(ctx)
 	stop()
 	os.Exit(report(err))
 }
@@ -44,19 +50,48 @@ func main() {
 // report prints what went wrong and returns the exit code for it.
 func report(err error) int {
 	var code exitCode
-	var usage usageError
-	switch {
-	case err == nil:
+	if err == nil {
 		return 0
-	case errors.As(err, &code):
-		return int(code)
-	case errors.As(err, &usage):
-		fmt.Fprintf(stderr, program.Name+": %s\n", strings.TrimSpace(view.Error(err, view.Terminal)))
-		return exitUsage
-	case errors.Is(err, context.Canceled):
-		fmt.Fprintln(os.Stderr, program.Name+": interrupted")
-		return 130
 	}
-	fmt.Fprintf(stderr, program.Name+": %s\n", view.Error(err, view.Terminal))
-	return exitFailed
+	if errors.As(err, &code) {
+		return int(code)
+	}
+	all := []error{err}
+	var more several
+	if errors.As(err, &more) {
+		all = more
+	}
+	for _, one := range all {
+		text := strings.TrimSpace(view.Error(one, view.Terminal))
+		if errors.Is(one, context.Canceled) {
+			text = "interrupted"
+		}
+		fmt.Fprintf(stderr, "%s: %s\n", program.Name, text)
+	}
+	return codeOf(all)
+}
+
+// codeOf is the exit code for errors: that of their kind, where they are all of one.
+func codeOf(all []error) int {
+	code := 0
+	for _, err := range all {
+		one := exitFailed
+		var usage usageError
+		var cut interrupted
+		switch {
+		case errors.As(err, &cut), errors.Is(err, context.Canceled):
+			return exitInterrupted
+		case errors.As(err, &usage), errors.Is(err, fault.Invalid):
+			one = exitUsage
+		case errors.Is(err, fault.NotFound):
+			one = exitNotFound
+		case errors.Is(err, fault.Denied):
+			one = exitDenied
+		}
+		if code != 0 && one != code {
+			one = exitFailed
+		}
+		code = one
+	}
+	return code
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -69,9 +68,7 @@ func (a *cli) networkCommand() *cobra.Command {
 						return err
 					}
 					if asJSON {
-						e := json.NewEncoder(a.out)
-						e.SetIndent("", "  ")
-						return e.Encode(view.EgressOf(change, view.Terminal))
+						return a.printJSON(view.EgressOf(change, view.Terminal))
 					}
 					if len(change.Missing) > 0 {
 						fmt.Fprintf(a.out, "not allowed before: %s\n", texts(change.Missing))

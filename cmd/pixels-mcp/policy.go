@@ -85,9 +85,7 @@ func (a *cli) verdict(ctx context.Context, owner string, args []string, asJSON b
 		return fmt.Errorf("the call is refused before the policy is asked: %w", err)
 	}
 	if asJSON {
-		e := json.NewEncoder(a.out)
-		e.SetIndent("", "  ")
-		err = e.Encode(v)
+		err = a.printJSON(v)
 	} else {
 		text := string(v.Decision)
 		if v.Rule != "" {

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"pixels/internal/program"
 	"pixels/internal/view"
@@ -41,12 +40,6 @@ func (a *cli) withRequests(cmd *cobra.Command, do func(m *manager.Human, owner s
 
 // by says who decides here.
 func (a *cli) by() string { return "cli, by " + localUser() }
-
-func (a *cli) printJSON(v any) error {
-	e := json.NewEncoder(a.out)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
-}
 
 func (a *cli) requestsList() *cobra.Command {
 	asJSON, all := false, false
@@ -195,12 +188,6 @@ func (a *cli) requestsWatch() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line, whenever a request is new or answered")
 	return cmd
-}
-
-// terminal tells whether something is a terminal.
-func terminal(f any) (*os.File, bool) {
-	file, ok := f.(*os.File)
-	return file, ok && term.IsTerminal(int(file.Fd()))
 }
 
 func (a *cli) watch(ctx context.Context, m *manager.Human, owner string, asJSON bool) error {

@@ -15,6 +15,7 @@ import (
 	"pixels/internal/config"
 	"pixels/internal/nearest"
 	"pixels/internal/program"
+	"pixels/sandbox"
 )
 
 // cli is what all commands share: the streams, the flags for all, and the configuration once it is read.
@@ -23,9 +24,11 @@ type cli struct {
 	lines    *bufio.Reader // of in
 	out, err io.Writer     // what is printed there harms no terminal
 	raw      io.Writer     // the same as out, for what no human reads
+	rawErr   io.Writer     // the same as err, for what commands a terminal
 
 	configPath string
 	owner      string
+	verbose    bool               // say more on stderr
 	direct     bool               // does it itself, also where a service would
 	flags      map[string]*string // of settings, by key
 	config     config.Config
@@ -56,13 +59,19 @@ func newRoot(a *cli) *cobra.Command {
 	p.StringVar(&a.configPath, "config", os.Getenv("PIXELS_CONFIG"), "configuration `file` (default config.toml in XDG_CONFIG_HOME/pixels)")
 	p.StringVar(&a.owner, "owner", os.Getenv("PIXELS_OWNER"), "whose sandboxes (default the local user)")
 	p.BoolVar(&a.direct, "direct", false, "work with Incus oneself, also where this machine has a service for that")
+	p.BoolVarP(&a.verbose, "verbose", "v", false, "say on stderr what is done, and how long it took")
 	a.flags = map[string]*string{}
 	for _, s := range config.Settings() {
 		a.flags[s.Key] = p.String(s.Flag, "", s.Usage)
 		// A line each in every help would hide what a command's own flags are; `pixels-mcp config` lists them.
 		_ = p.MarkHidden(s.Flag)
 	}
-	root.AddCommand(a.serveCommand(), a.demoCommand(), a.setupCommand(), a.doctorCommand(), a.cleanCommand(), a.configCommand(), a.networkCommand(), a.policyCommand(), a.requestsCommand(), a.approvalCommand(), a.webCommand(), a.auditCommand(), versionCommand(), gatewayCommand())
+	root.AddCommand(a.createCommand(), a.listCommand(), a.statusCommand(), a.extendCommand(), a.destroyCommand(), a.checkpointCommand(),
+		a.stateCommand("start", "Start sandboxes that are stopped", "starting", "Started", sandbox.Running),
+		a.stateCommand("stop", "Stop sandboxes: what runs in them ends, their files stay", "stopping", "Stopped", sandbox.Stopped),
+		a.stateCommand("pause", "Freeze what runs in sandboxes where it is", "pausing", "Paused", sandbox.Paused),
+		a.stateCommand("resume", "Let what was paused go on", "resuming", "Resumed", sandbox.Running),
+		a.serveCommand(), a.demoCommand(), a.setupCommand(), a.doctorCommand(), a.cleanCommand(), a.configCommand(), a.networkCommand(), a.policyCommand(), a.requestsCommand(), a.approvalCommand(), a.webCommand(), a.auditCommand(), versionCommand(), gatewayCommand())
 	return root
 }
 

@@ -23,15 +23,15 @@ const (
 // hints are what each audience is told to do. NAME and VALUE stand for those of the hint, PROGRAM for the name of this program.
 // Where the page has no words of its own, those for the terminal hold there, too.
 var hints = map[fault.Action][3]string{
-	fault.ListSandboxes:    {"list_sandboxes shows what there is", "an agent lists what there is with list_sandboxes"},
-	fault.CreateSandbox:    {"create_sandbox makes one", "an agent makes one with create_sandbox"},
-	fault.OtherName:        {"choose another name, or destroy_sandbox it first", "choose another name, or destroy it first"},
-	fault.StartSandbox:     {"set_sandbox_state with the state running mends it", "it has to run first: an agent starts it with set_sandbox_state"},
-	fault.ListCheckpoints:  {"write it as NAME:LABEL; list_checkpoints shows the labels of a sandbox, create_checkpoint makes one", "write it as NAME:LABEL"},
-	fault.CreateCheckpoint: {"create_checkpoint makes one", "an agent makes one with create_checkpoint"},
-	fault.DeleteCheckpoint: {"delete_checkpoint those that are not needed, or clone the checkpoint with clone_sandbox", "delete those that are not needed, or clone the checkpoint"},
+	fault.ListSandboxes:    {"list_sandboxes shows what there is", "`PROGRAM list` shows what there is"},
+	fault.CreateSandbox:    {"create_sandbox makes one", "`PROGRAM create NAME` makes one"},
+	fault.OtherName:        {"choose another name, or destroy_sandbox it first", "choose another name, or first `PROGRAM destroy NAME`"},
+	fault.StartSandbox:     {"set_sandbox_state with the state running mends it", "`PROGRAM start NAME` mends it"},
+	fault.ListCheckpoints:  {"write it as NAME:LABEL; list_checkpoints shows the labels of a sandbox, create_checkpoint makes one", "write it as NAME:LABEL; `PROGRAM checkpoint list NAME` shows the labels of a sandbox"},
+	fault.CreateCheckpoint: {"create_checkpoint makes one", "`PROGRAM checkpoint create NAME` makes one"},
+	fault.DeleteCheckpoint: {"delete_checkpoint those that are not needed, or clone the checkpoint with clone_sandbox", "`PROGRAM checkpoint delete NAME LABEL` those that are not needed, or clone the checkpoint"},
 	fault.AskForDomain:     {"allow_domain asks for a domain", "`PROGRAM network allow NAME DOMAIN` allows one"},
-	fault.ListFiles:        {"list_files shows what there is", "look with ls in the sandbox"},
+	fault.ListFiles:        {"list_files shows what there is", "`PROGRAM exec NAME ls` shows what there is"},
 	fault.ReadFile:         {"read_file reads it", "read it in the sandbox"},
 	fault.WriteFile:        {"write_file makes a new file", "write it in the sandbox"},
 	fault.CopyFiles:        {"use copy_files, or exec with a tool inside", "copy it"},

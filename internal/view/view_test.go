@@ -53,3 +53,23 @@ func TestALineSaysWhatMatters(t *testing.T) {
 		t.Errorf("%q", line)
 	}
 }
+
+func TestTimesForPeopleAreShort(t *testing.T) {
+	now := time.Now()
+	for d, want := range map[time.Duration]string{
+		24*time.Hour - 2*time.Second: "in 24h", time.Hour + 40*time.Minute: "in 2h", 7*24*time.Hour - time.Minute: "in 7d", 30*time.Second + 900*time.Millisecond: "in 31s",
+		59*time.Minute + 50*time.Second: "in 1h", -time.Second: "over",
+	} {
+		if got := Left(now.Add(d)); got != want {
+			t.Errorf("%s from now is %q, want %q", d, got, want)
+		}
+	}
+	for d, want := range map[time.Duration]string{3*time.Minute + 50*time.Second: "3m ago", 0: "0s ago", 47 * time.Hour: "47h ago", 49 * time.Hour: "2d ago"} {
+		if got := Past(now.Add(-d)); got != want {
+			t.Errorf("%s ago is %q, want %q", d, got, want)
+		}
+	}
+	if Past(time.Time{})+Left(time.Time{}) != "" {
+		t.Error("never is some time")
+	}
+}

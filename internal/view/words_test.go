@@ -24,6 +24,8 @@ var ownEdge = map[string]bool{"egress/gateway/proxy.go": true, "egress/gateway/d
 var edgeWords = regexp.MustCompile("`?pixels-mcp [a-z]|\\bincus (list|console|image|config|storage)|\\b(create|clone|set|extend|destroy|list|restore|delete|read|write|edit|copy|allow|deny)_" +
 	"(sandbox(es|_state)?|checkpoints?|files?|domain)\\b|\\bcall wait\\b|\\buse exec\\b")
 
+var toolNames = regexp.MustCompile(`\b[a-z]+_(sandbox(es|_state)?|checkpoints?|files?|domain)\b`)
+
 // No sentence below the edge names a tool or a command: whoever shows it has words for what to do. A name alone is a value.
 func TestNoSentenceBelowTheEdgeNamesATool(t *testing.T) {
 	root := filepath.Join("..", "..")
@@ -81,8 +83,12 @@ func TestEachActionHasWords(t *testing.T) {
 			return true
 		}
 		known++
-		if words := hints[fault.Action(text)]; words[Agent] == "" || words[Terminal] == "" {
+		words := hints[fault.Action(text)]
+		if words[Agent] == "" || words[Terminal] == "" {
 			t.Errorf("nobody is told to %s: %q", text, words)
+		}
+		if tool := toolNames.FindString(words[Terminal] + words[Page]); tool != "" {
+			t.Errorf("a human is told to %s by the tool %s", text, tool)
 		}
 		return true
 	})

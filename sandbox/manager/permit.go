@@ -109,7 +109,7 @@ func (p *permit) claim(ctx context.Context, spec sandbox.Spec) error {
 		taken = err == nil
 	}
 	if taken {
-		return fault.About(sandbox.ErrExists, fault.Sandbox(spec.Name), "")
+		return fault.New(sandbox.ErrExists, fault.Sandbox(spec.Name), "", fault.Hint{Action: fault.OtherName, Name: spec.Name})
 	}
 	p.gate.mu.Lock()
 	defer p.gate.mu.Unlock()

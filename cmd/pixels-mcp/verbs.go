@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"pixels/internal/app"
+	"pixels/internal/view"
+	"pixels/policy"
+	"pixels/policy/ledger"
+	"pixels/sandbox/manager"
+	"pixels/tools"
+)
+
+// channel is how calls by the command line came, on record.
+const channel = "cli"
+
+// verbs do what people ask for by the calls that agents make, too: one call is vetted, done and recorded in one way.
+type verbs struct {
+	*cli
+	session tools.Session
+}
+
+// withVerbs opens what verbs need, and closes it.
+func (a *cli) withVerbs(cmd *cobra.Command, do func(ctx context.Context, v *verbs) error) error {
+	if err := a.notBesideService(); err != nil {
+		return err
+	}
+	return a.withApp(func(opened *app.App) error {
+		ctx := cmd.Context()
+		caller := opened.Door.Human(channel).As(a.owner)
+		if opened.Manager.Approval() != policy.Terminal {
+			// The policy wants a proof of who widens what a sandbox reaches: these calls are no better than an agent's.
+			caller = manager.Agent(a.owner)
+			caller.Channel = channel
+		}
+		return do(ctx, &verbs{a, tools.Session{Manager: opened.Manager, Operations: tools.Unlimited(ctx), Caller: caller, Audience: view.Terminal}})
+	})
+}
+
+// errPartly is what is wrong where an answer has more: some of what was asked for was done.
+var errPartly = errors.New("not all of it could be done")
+
+// call calls a tool, and reads its answer into out, which may be nil. Where a call fails that has an answer all the same, that is
+// read and the error is errPartly.
+func (v *verbs) call(ctx context.Context, tool policy.Verb, arguments map[string]any, out any) error {
+	b, err := json.Marshal(arguments)
+	if err != nil {
+		return err
+	}
+	session := v.session
+	session.Caller.Call = ledger.NewCall()
+	r := tools.Call(ctx, session, string(tool), b)
+	if r.Failed && r.Structured == nil {
+		return r.Err()
+	}
+	if out != nil {
+		if b, err = json.Marshal(r.Structured); err == nil {
+			err = json.Unmarshal(b, out)
+		}
+		if err != nil {
+			return fmt.Errorf("read the answer of %s: %w", tool, err)
+		}
+	}
+	if r.Failed {
+		return errPartly
+	}
+	return nil
+}
+
+// names wants one name or more.
+func names(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 || slices.Contains(args, "") {
+			return usageError{fmt.Errorf("`%s` wants %s; see `%s --help`", cmd.CommandPath(), what, cmd.CommandPath())}
+		}
+		return nil
+	}
+}
+
+// several are the errors of calls that belong together.
+type several []error
+
+func (s several) Error() string { return errors.Join(s...).Error() }
+
+func (s several) Unwrap() []error { return s }
+
+// interrupted ends a command that was interrupted, and says what became of it.
+type interrupted struct{ what string }
+
+func (i interrupted) Error() string { return "interrupted: " + i.what }
+
+// outcome joins what went wrong with names. without says what those are that an interruption ended.
+func outcome(ctx context.Context, names []string, errs []error, without string) error {
+	var all several
+	var cut []string
+	for i, err := range errs {
+		switch {
+		case err == nil:
+		case ctx.Err() != nil && errors.Is(err, context.Canceled):
+			cut = append(cut, names[i])
+		default:
+			all = append(all, err)
+		}
+	}
+	switch {
+	case len(cut) > 0:
+		all = append(all, interrupted{joined(cut) + ": " + without})
+	case len(all) == 0:
+		return nil
+	}
+	if len(all) == 1 {
+		return all[0]
+	}
+	return all
+}
+
+// unmade is an error, or says what became of a call that was interrupted.
+func unmade(ctx context.Context, err error, what string) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return interrupted{what}
+	}
+	return err
+}

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"pixels/incus/incustest"
+	"pixels/internal/view"
+)
+
+// typist is a person at the command line, who types pixels.
+type typist struct {
+	t       *testing.T
+	program string
+	owner   string
+	env     []string
+	in      string // stdin of the next command
+}
+
+// newTypist is one with an owner of their own, whose sandboxes are destroyed at the end.
+func newTypist(t *testing.T, owner string) *typist {
+	t.Helper()
+	incustest.Need(t)
+	p := &typist{t: t, program: filepath.Join(t.TempDir(), "pixels"), owner: fmt.Sprintf("%s-%d", owner, os.Getpid())}
+	if err := os.Symlink(self(t), p.program); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		left, err := p.command(ctx, "list", "-q").Output()
+		if err != nil {
+			t.Error(err)
+		}
+		if names := strings.Fields(string(left)); len(names) > 0 {
+			if out, err := p.command(ctx, append([]string{"destroy", "--force"}, names...)...).CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+		}
+	})
+	return p
+}
+
+func (p *typist) command(ctx context.Context, args ...string) *exec.Cmd {
+	c := exec.CommandContext(ctx, p.program, append([]string{"--owner", p.owner}, args...)...)
+	c.Env = append(os.Environ(), p.env...)
+	return c
+}
+
+// types runs a command, and returns what it said and its exit code.
+func (p *typist) types(args ...string) (stdout, stderr string, code int) {
+	p.t.Helper()
+	var out, errs bytes.Buffer
+	c := p.command(p.t.Context(), args...)
+	c.Stdin, c.Stdout, c.Stderr = strings.NewReader(p.in), &out, &errs
+	p.in = ""
+	_ = c.Run() // the exit code tells
+	if c.ProcessState == nil {
+		p.t.Fatalf("%v did not run", args)
+	}
+	return out.String(), errs.String(), c.ProcessState.ExitCode()
+}
+
+// does runs a command that must succeed, and returns what it said on stdout.
+func (p *typist) does(args ...string) string {
+	p.t.Helper()
+	out, errs, code := p.types(args...)
+	if code != 0 {
+		p.t.Fatalf("%v: exit code %d\n%s%s", args, code, out, errs)
+	}
+	return out
+}
+
+// fails runs a command that must fail in a way.
+func (p *typist) fails(code int, says string, args ...string) {
+	p.t.Helper()
+	out, errs, got := p.types(args...)
+	if got != code || !strings.Contains(errs, says) {
+		p.t.Errorf("%v: exit code %d, want %d, and %q in:\n%s%s", args, got, code, says, out, errs)
+	}
+	if tool := toolName.FindString(errs); tool != "" && !strings.Contains(says, "copies") {
+		p.t.Errorf("%v: it names the tool %s: %s", args, tool, errs)
+	}
+}
+
+var toolName = regexp.MustCompile(`\b[a-z]+_(sandbox(es|_state)?|checkpoints?|files?|domain)\b`)
+
+// The whole life of sandboxes, typed by a human.
+func TestVerbsDoWhatTheySay(t *testing.T) {
+	t.Parallel()
+	p := newTypist(t, "verbs")
+	says := func(want string, args ...string) {
+		t.Helper()
+		if out := p.does(args...); !strings.Contains(out, want) {
+			t.Errorf("%v says %q, want %q", args, out, want)
+		}
+	}
+	says("Created base in ", "create", "base", "--egress", "none", "--label", "for=test", "--ttl", "2h", "--cpu", "1", "--memory", "512")
+	says("base:ready", "checkpoint", "create", "base", "--label", "ready", "--description", "all is there")
+	out := p.does("create", "a", "b", "c", "--from", "base:ready")
+	for _, name := range []string{"a", "b", "c"} {
+		if !strings.Contains(out, "Created "+name+" in ") {
+			t.Errorf("of %s it says nothing: %s", name, out)
+		}
+	}
+	if got := p.does("list", "-q"); got != "a\nb\nbase\nc\n" {
+		t.Errorf("there are %q", got)
+	}
+	var all []view.Sandbox
+	if err := json.Unmarshal([]byte(p.does("list", "--json", "--label", "for=test")), &all); err != nil || len(all) != 1 || all[0].Name != "base" || all[0].Egress != "none" {
+		t.Errorf("as JSON there is %+v, %v", all, err)
+	}
+	says("NAME", "list", "--state", "running")
+	says("Stopped b in", "stop", "b")
+	says("Stopped c in", "stop", "c", "b")
+	says("Started b in", "start", "b")
+	says("Paused a in", "pause", "a")
+	says("a is paused", "status", "a")
+	says("Resumed a in", "resume", "a")
+	says("in 7d", "extend", "a", "7d")
+	says("ready", "checkpoint", "list", "base")
+	if got := p.does("cp", "list", "-q", "base"); got != "ready\n" {
+		t.Errorf("labels are %q", got)
+	}
+	says("Restored base to ready in", "cp", "restore", "base", "ready")
+	says("checkpoint ready of base", "checkpoint", "delete", "base:ready")
+	var one struct {
+		view.Sandbox
+		Network struct{ Mode string }
+	}
+	if err := json.Unmarshal([]byte(p.does("status", "--json", "base")), &one); err != nil || one.Name != "base" || one.Network.Mode != "none" || one.ExpiresAt.IsZero() {
+		t.Errorf("its status is %+v, %v", one, err)
+	}
+	says("Destroyed c", "destroy", "--force", "a", "b", "c", "nobody")
+	p.fails(3, `there are: base`, "status", "a")
+}
+
+// Each mistake is told in words of the command line, changes nothing, and has its exit code.
+func TestMistakesWithVerbs(t *testing.T) {
+	t.Parallel()
+	p := newTypist(t, "mistakes")
+	p.does("create", "box", "--egress", "none")
+	for _, c := range []struct {
+		code int
+		says string
+		args []string
+	}{
+		{2, "wants the name of a sandbox", []string{"create"}},
+		{2, "lower-case letters", []string{"create", "Bad"}},
+		{2, "lower-case letters", []string{"create", "-q", "ok-1", "../../etc"}},
+		{2, "lower-case letters", []string{"create", strings.Repeat("a", 64)}},
+		{2, "wants the name of a sandbox", []string{"create", ""}},
+		{1, "already exists; choose another name, or first `pixels destroy box`", []string{"create", "box"}},
+		{2, "--cpu", []string{"create", "x", "--cpu", "many"}},
+		{2, "--memory", []string{"create", "x", "--memory", "much"}},
+		{2, "--ttl", []string{"create", "x", "--ttl", "soon"}},
+		{2, "KEY=VALUE", []string{"create", "x", "-e", "novalue"}},
+		{2, "egress", []string{"create", "x", "--egress", "all"}},
+		{2, "--from or --image", []string{"create", "x", "--from", "box", "--image", "y"}},
+		{3, "it has none; `pixels checkpoint create", []string{"create", "x", "--from", "box:none"}},
+		{3, "there are: box", []string{"create", "x", "--from", "nobody:none"}},
+		{3, "there are: box", []string{"status", "nobody"}},
+		{3, "there are: box", []string{"start", "nobody"}},
+		{3, "not found", []string{"checkpoint", "delete", "box", "none"}},
+		{2, "label of a checkpoint", []string{"checkpoint", "restore", "box"}},
+		{2, "has no command", []string{"checkpoint", "craete", "box"}},
+		{2, "copies no files yet", []string{"cp", "a.txt", "box:/tmp"}},
+		{2, "give --force", []string{"destroy", "box"}},
+		{2, "30m, 2h or 7d", []string{"extend", "box", "long"}},
+		{2, "give 1m to", []string{"extend", "box", "1s"}},
+		{2, "--json or --quiet", []string{"resume", "box", "--quiet", "--json"}},
+	} {
+		p.fails(c.code, c.says, c.args...)
+	}
+	if got := p.does("list", "-q"); got != "box\n" {
+		t.Errorf("there are %q", got)
+	}
+	p.does("stop", "box")
+	p.fails(1, "`pixels start box` mends it", "pause", "box")
+}
+
+// Of several who create one name at once, one wins.
+func TestTwoCreateOneName(t *testing.T) {
+	t.Parallel()
+	p := newTypist(t, "twice")
+	results := make(chan string, 4)
+	for range cap(results) {
+		c := p.command(t.Context(), "create", "wanted", "--egress", "none")
+		go func() {
+			out, _ := c.CombinedOutput() // the words tell
+			results <- string(out)
+		}()
+	}
+	won := 0
+	for range cap(results) {
+		switch out := <-results; {
+		case strings.Contains(out, "Created wanted"):
+			won++
+		case !strings.Contains(out, "already exists"):
+			t.Errorf("it says %s", out)
+		}
+	}
+	if got := p.does("list", "-q"); won != 1 || got != "wanted\n" {
+		t.Errorf("%d won, and there is %q", won, got)
+	}
+}
