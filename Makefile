@@ -73,7 +73,7 @@ test-setup: build
 
 test-machine:
 	$(BIN) setup --systemd
-	scripts/chromium.sh
+	scripts/test-tools.sh
 	scripts/inspector.sh
 
 test-compile: export GOGC = 400

@@ -36,9 +36,22 @@ func (b *Backend) Exec(ctx context.Context, id string, c sandbox.Command) (int, 
 		return 0, err
 	}
 	name := k.Config[nameKey]
-	argv, env, err := b.order(ctx, &k.Instance, c, "exec")
+	verb, extra := "exec", []string(nil)
+	if c.Console != nil {
+		verb, extra = "console", []string{"-session", c.Console.Session}
+	} else if c.Terminal != nil {
+		extra = []string{"-tty"}
+	}
+	argv, env, err := b.order(ctx, &k.Instance, c, verb, extra...)
 	if err != nil {
 		return 0, b.failed(err, "exec in sandbox %s", name)
+	}
+	if c.Terminal != nil {
+		code, err := b.execOnTerminal(ctx, id, api.InstanceExecPost{Command: argv, Environment: env, Cwd: "/"}, c)
+		if errors.Is(err, errNotRunning) {
+			err = notForExec(name, sandbox.Stopped)
+		}
+		return code, b.failed(err, "exec in sandbox %s", name)
 	}
 	if c.Stdin == nil {
 		r := guest.SessionRequest{Args: argv[2:], Env: env}
@@ -83,6 +96,9 @@ func (b *Backend) order(ctx context.Context, inst *api.Instance, c sandbox.Comma
 	maps.Copy(env, c.Env)
 	argv = append([]string{program, verb}, extra...)
 	argv = append(argv, "-uid", strconv.FormatUint(uint64(who.uid), 10), "-gid", strconv.FormatUint(uint64(who.gid), 10), "-user", user, "-cwd", c.Cwd, "--")
+	if c.Console != nil {
+		return argv, env, nil
+	}
 	if c.Shell != "" {
 		return append(argv, "/bin/sh", "-c", shellScript, c.Shell), env, nil
 	}
@@ -121,23 +137,40 @@ const endTimeout = 20 * time.Second
 // exec runs a command to its end. When ctx ends first it signals the command's first process, which for those of order ends
 // all that the command started, and returns ctx's error.
 func (b *Backend) exec(ctx context.Context, id string, post api.InstanceExecPost, stdin io.Reader, stdout, stderr io.Writer) (int, error) {
-	return b.execPatiently(ctx, id, post, stdin, stdout, stderr, endTimeout)
+	return b.execPatiently(ctx, id, post, stdin, stdout, stderr, nil, endTimeout)
+}
+
+// execOnTerminal is exec for a command that is to have a terminal.
+func (b *Backend) execOnTerminal(ctx context.Context, id string, post api.InstanceExecPost, c sandbox.Command) (int, error) {
+	t := c.Terminal
+	post.Interactive, post.Width, post.Height = true, t.Size.Columns, t.Size.Rows
+	if post.Environment["TERM"] = t.Type; t.Type == "" {
+		post.Environment["TERM"] = "xterm"
+	}
+	return b.execPatiently(ctx, id, post, c.Stdin, c.Stdout, nil, t.Resized, endTimeout)
 }
 
 // execPatiently is exec which waits for so long, once ctx has ended, for the command to end.
-func (b *Backend) execPatiently(ctx context.Context, id string, post api.InstanceExecPost, stdin io.Reader, stdout, stderr io.Writer, patience time.Duration) (int, error) {
+func (b *Backend) execPatiently(ctx context.Context, id string, post api.InstanceExecPost, stdin io.Reader, stdout, stderr io.Writer, resized <-chan sandbox.TerminalSize, patience time.Duration) (int, error) {
 	r, err := b.start(ctx, id, post, stdin, stdout, stderr)
 	if err != nil {
 		return 0, err
 	}
 	defer r.giveUp()
-	select {
-	case <-r.ended:
-	case <-ctx.Done():
-		// That it fails means that the command has ended, or that Incus has; both show below.
-		_ = r.control.WriteJSON(api.InstanceExecControl{Command: "signal", Signal: int(unix.SIGTERM)})
-		if err := b.awaitEnd(r.ended, patience); err != nil {
-			return 0, err
+	for running := true; running; {
+		select {
+		case <-r.ended:
+			running = false
+		case size := <-resized:
+			// That it fails means that the command has ended, or that Incus has; both show elsewhere.
+			_ = r.control.WriteJSON(api.InstanceExecControl{Command: "window-resize", Args: map[string]string{"width": strconv.Itoa(size.Columns), "height": strconv.Itoa(size.Rows)}})
+		case <-ctx.Done():
+			running = false
+			// As above.
+			_ = r.control.WriteJSON(api.InstanceExecControl{Command: "signal", Signal: int(unix.SIGTERM)})
+			if err := b.awaitEnd(r.ended, patience); err != nil {
+				return 0, err
+			}
 		}
 	}
 	// The streams end with the operation, but for what is on its way. A server that died leaves them open for ever.

@@ -154,7 +154,7 @@ func (b *Backend) again(ctx context.Context, id, gatewayRun string) error {
 			return err
 		}
 		said := heard{most: saidMost}
-		code, err := b.execPatiently(ctx, id, api.InstanceExecPost{Command: []string{program, "unplug"}}, nil, nil, &said, 0)
+		code, err := b.execPatiently(ctx, id, api.InstanceExecPost{Command: []string{program, "unplug"}}, nil, nil, &said, nil, 0)
 		if err == nil && code != 0 {
 			err = fmt.Errorf("take its old card away: %s", &said)
 		}

@@ -50,25 +50,65 @@ func (b *Backend) LookAtRun(ctx context.Context, id, run string, q sandbox.RunQu
 	argv := []string{program, "wait", "-id", run, "-for", q.Wait.String(), "-most", strconv.FormatInt(q.Limit, 10),
 		"-stdout", strconv.FormatInt(q.Stdout, 10), "-stderr", strconv.FormatInt(q.Stderr, 10), "-cancel=" + strconv.FormatBool(q.Cancel)}
 	// The beginnings and ends of two outputs, in base64.
-	stdout, stderr := heard{most: int(4*q.Limit)*4/3 + saidMost}, heard{most: saidMost}
-	code, err := b.exec(ctx, id, api.InstanceExecPost{Command: argv, Cwd: "/"}, nil, &stdout, &stderr)
 	var got guest.Run
-	switch {
-	case err != nil:
-	case code == guest.ExitNoRun:
+	err = b.answer(ctx, id, argv, int(4*q.Limit)*4/3+saidMost, &got)
+	if errors.Is(err, errNoRun) {
 		err = fault.About(sandbox.ErrNotFound, fmt.Sprintf("run %q", run), "")
-	case code != 0:
-		err = errors.New(stderr.String())
-	default:
-		err = json.Unmarshal(stdout.b.Bytes(), &got)
 	}
 	if err != nil {
 		return sandbox.Run{}, b.failed(err, "look at a run in sandbox %s", name)
 	}
+	return runOf(got), nil
+}
+
+// errNoRun is what the program in the sandbox says where there is no such run.
+var errNoRun = errors.New("there is no such run")
+
+// answer has the program in a sandbox say something as JSON, of so many bytes at most.
+func (b *Backend) answer(ctx context.Context, id string, argv []string, most int, out any) error {
+	stdout, stderr := heard{most: most}, heard{most: saidMost}
+	code, err := b.exec(ctx, id, api.InstanceExecPost{Command: argv, Cwd: "/"}, nil, &stdout, &stderr)
+	switch {
+	case err != nil:
+		return err
+	case code == guest.ExitNoRun:
+		return errNoRun
+	case code != 0:
+		return errors.New(stderr.String())
+	}
+	return json.Unmarshal(stdout.b.Bytes(), out)
+}
+
+func runOf(got guest.Run) sandbox.Run {
 	return sandbox.Run{
+		ID: got.ID, Command: got.Command,
 		State: sandbox.RunState(got.State), ExitCode: got.ExitCode, TimedOut: got.TimedOut, Cancelled: got.Cancelled,
 		Started: got.Started, Ended: got.Ended,
 		Stdout: sandbox.RunOutput{Head: got.Stdout, Tail: got.StdoutTail, Size: got.StdoutSize},
 		Stderr: sandbox.RunOutput{Head: got.Stderr, Tail: got.StderrTail, Size: got.StderrSize},
-	}, nil
+	}
+}
+
+// maxRuns bounds what is read of a sandbox's list of runs, in bytes.
+const maxRuns = 256 << 10
+
+// Runs implements sandbox.Backend.
+func (b *Backend) Runs(ctx context.Context, id string) ([]sandbox.Run, error) {
+	inst, err := b.execInstance(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	program, err := b.program(ctx, &inst.Instance)
+	var got []guest.Run
+	if err == nil {
+		err = b.answer(ctx, id, []string{program, "runs"}, maxRuns, &got)
+	}
+	if err != nil {
+		return nil, b.failed(err, "list the runs of sandbox %s", inst.Config[nameKey])
+	}
+	var out []sandbox.Run
+	for _, r := range got {
+		out = append(out, runOf(r))
+	}
+	return out, nil
 }

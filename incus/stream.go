@@ -39,11 +39,16 @@ func command(ctx context.Context, server *daemon, id string, post api.InstanceEx
 	}
 	secrets, _ := op.Get().Metadata["fds"].(map[string]any)
 	s := &streams{}
-	// Control comes first: the others start the command, which can have ended before a fourth is there.
-	for _, stream := range []struct {
+	type stream struct {
 		name string
 		conn **websocket.Conn
-	}{{api.SecretNameControl, &s.control}, {stdinStream, &s.stdin}, {stdoutStream, &s.stdout}, {stderrStream, &s.stderr}} {
+	}
+	// Control comes first: the others start the command, which can have ended before a fourth is there.
+	all := []stream{{api.SecretNameControl, &s.control}, {stdinStream, &s.stdin}, {stdoutStream, &s.stdout}, {stderrStream, &s.stderr}}
+	if post.Interactive {
+		all = all[:2] // both ways of a terminal are one
+	}
+	for _, stream := range all {
 		secret, _ := secrets[stream.name].(string)
 		conn, err := server.websocket(ctx, op.Get().ID, secret)
 		if err != nil {
@@ -72,6 +77,15 @@ func (s *streams) close() {
 // carry feeds the command and takes its output, and returns once all output has come. When an output breaks off it fails,
 // and drops the command.
 func (s *streams) carry(stdin io.Reader, stdout, stderr io.Writer) error {
+	if s.stdout == nil {
+		go drain(s.control)
+		go func() {
+			if stdin != nil {
+				_, _ = io.Copy(messages{s.stdin}, stdin) // its end is none of a terminal
+			}
+		}()
+		return receive(s.stdin, stdout)
+	}
 	// Nothing comes on these two but pings, which have to be read to be answered.
 	go drain(s.control)
 	go drain(s.stdin)

@@ -102,7 +102,7 @@ func (b *Backend) Process(ctx context.Context, id string, port uint16) (command,
 	defer cancel()
 	stdout, stderr := heard{most: saidMost}, heard{most: saidMost}
 	argv := []string{program, "who", "-port", strconv.Itoa(int(port))}
-	code, err := b.execPatiently(ctx, id, api.InstanceExecPost{Command: argv, Cwd: "/"}, nil, &stdout, &stderr, time.Second)
+	code, err := b.execPatiently(ctx, id, api.InstanceExecPost{Command: argv, Cwd: "/"}, nil, &stdout, &stderr, nil, time.Second)
 	var who guest.Who
 	if err == nil && code != 0 {
 		err = errors.New(stderr.String())

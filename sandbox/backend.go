@@ -53,6 +53,9 @@ type Command struct {
 	User           string    // name or number; empty means DefaultUser
 	Stdin          io.Reader // nil means an empty one
 	Stdout, Stderr io.Writer // nil discards; written to from two goroutines at once
+
+	Terminal *Terminal // nil means that its streams are no terminal
+	Console  *Console  // in place of Argv and Shell; it needs a Terminal
 }
 
 // DefaultUser is who commands run as.
@@ -131,10 +134,14 @@ type Backend interface {
 	// Exec runs a command to its end and returns its exit code: ExitNotFound when there is no such program. When ctx
 	// ends, the whole process tree inside is ended before Exec returns ctx's error.
 	Exec(ctx context.Context, id string, c Command) (exitCode int, err error)
+	// Sessions returns the console sessions of a user in a sandbox that runs, by name.
+	Sessions(ctx context.Context, id, user string) ([]Session, error)
 	// StartRun starts a command that goes on by itself, whatever becomes of this process, and returns its ID within the
 	// sandbox. After timeout, unless it is 0, it is ended with all that it started. Its Stdout and Stderr are not written
 	// to: the run keeps them. What can't be run is a run that has ended.
 	StartRun(ctx context.Context, id string, c Command, timeout time.Duration) (run string, err error)
+	// Runs returns the runs of a sandbox that are kept, the oldest first, without their outputs.
+	Runs(ctx context.Context, id string) ([]Run, error)
 	// LookAtRun returns a run once it has ended, or after a time; ErrNotFound.
 	LookAtRun(ctx context.Context, id, run string, q RunQuery) (Run, error)
 }

@@ -17,6 +17,8 @@ const (
 
 // Run is a command that goes on behind the call that started it, and behind the process that was called.
 type Run struct {
+	ID             string // within the sandbox
+	Command        string // the beginning of what it runs, as the sandbox says
 	State          RunState
 	ExitCode       int // -1 when it is lost
 	TimedOut       bool

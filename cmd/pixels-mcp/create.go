@@ -112,7 +112,7 @@ func keyValues(flag string, pairs []string) (map[string]string, error) {
 func (a *cli) createCommand() *cobra.Command {
 	var m made
 	var s shown
-	unprovisioned := false
+	unprovisioned, console := false, false
 	cmd := &cobra.Command{
 		Use:   "create NAME...",
 		Short: "Make sandboxes and start them",
@@ -133,7 +133,15 @@ func (a *cli) createCommand() *cobra.Command {
 			if unprovisioned {
 				a.warn(errors.New("--no-provision changes nothing: a sandbox is as its image is, and nothing is installed into it"))
 			}
-			return a.withVerbs(cmd, func(ctx context.Context, v *verbs) error { return v.create(ctx, args, arguments, s) })
+			if console && (len(args) > 1 || s.json || s.quiet) {
+				return usageError{errors.New("--console is for one sandbox, and goes with neither --json nor --quiet")}
+			}
+			return a.withVerbs(cmd, func(ctx context.Context, v *verbs) error {
+				if err := v.create(ctx, args, arguments, s); err != nil || !console {
+					return err
+				}
+				return v.console(ctx, args[0], consoleFlags{session: "console"})
+			})
 		},
 	}
 	m.flags(cmd)
@@ -145,6 +153,7 @@ func (a *cli) createCommand() *cobra.Command {
 	f.StringVar(&m.memory, "memory", "", "memory, as 4GiB, or in MiB (default as configured)")
 	f.StringVar(&m.disk, "disk", "", "disk, as 20GiB (default as configured)")
 	f.StringArrayVarP(&m.env, "env", "e", nil, "variable of every command run in it, as `KEY=VALUE`; may be given again")
+	f.BoolVar(&console, "console", false, "open a console in it when it is ready")
 	f.BoolVar(&unprovisioned, "no-provision", false, "")
 	_ = f.MarkHidden("no-provision") // of the first release
 	return cmd

@@ -78,9 +78,12 @@ func codeOf(all []error) int {
 		one := exitFailed
 		var usage usageError
 		var cut interrupted
+		var failed execError
 		switch {
 		case errors.As(err, &cut), errors.Is(err, context.Canceled):
 			return exitInterrupted
+		case errors.As(err, &failed):
+			one = exitExec
 		case errors.As(err, &usage), errors.Is(err, fault.Invalid):
 			one = exitUsage
 		case errors.Is(err, fault.NotFound):

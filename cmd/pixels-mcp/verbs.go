@@ -54,7 +54,7 @@ func (v *verbs) call(ctx context.Context, tool policy.Verb, arguments map[string
 		return err
 	}
 	session := v.session
-	session.Caller.Call = ledger.NewCall()
+	session.Caller = v.caller()
 	r := tools.Call(ctx, session, string(tool), b)
 	if r.Failed && r.Structured == nil {
 		return r.Err()
@@ -71,6 +71,13 @@ func (v *verbs) call(ctx context.Context, tool policy.Verb, arguments map[string
 		return errPartly
 	}
 	return nil
+}
+
+// caller is who calls, with a name for the call.
+func (v *verbs) caller() manager.Caller {
+	c := v.session.Caller
+	c.Call = ledger.NewCall()
+	return c
 }
 
 // names wants one name or more.

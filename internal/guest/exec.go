@@ -32,6 +32,8 @@ type order struct {
 	cwd      string // empty means home, or / where there is none
 	timeout  time.Duration
 	argv     []string
+	tty      bool // its streams are a terminal, which is to be its controlling one
+	stays    bool // what it leaves behind goes on: it is no command's that is to end with all of its own
 }
 
 // flags adds an order's flags to a set.
@@ -40,6 +42,7 @@ func (o *order) flags(f *flag.FlagSet) {
 	f.UintVar(&o.gid, "gid", 0, "group `id`")
 	f.StringVar(&o.user, "user", "root", "user `name`")
 	f.StringVar(&o.cwd, "cwd", "", "`folder` to run it in")
+	f.BoolVar(&o.tty, "tty", false, "the streams are a terminal")
 	f.DurationVar(&o.timeout, "timeout", 0, "when to end it with all its children; 0 is never")
 }
 
@@ -119,14 +122,22 @@ func listen() chan os.Signal {
 // run runs a command to its end, of its own or by one of signals. started is called once it runs.
 func (o order) run(stdin, stdout, stderr *os.File, signals <-chan os.Signal, started func()) (code int, ended how) {
 	refuse := func(code int, format string, args ...any) (int, how) {
-		fmt.Fprintf(stderr, format+"\n", args...)
+		if stderr != nil {
+			fmt.Fprintf(stderr, format+"\n", args...)
+		}
 		return code, byItself
 	}
 	if len(o.argv) == 0 {
 		return refuse(exitFailed, "there is no command")
 	}
-	if err := adopt(); err != nil {
-		return refuse(exitFailed, "run the command: %v", err)
+	if o.tty {
+		_ = stdin.Chown(int(o.uid), int(o.gid)) // so that it can be opened by its name, too
+		leaveTerminal()
+	}
+	if !o.stays {
+		if err := adopt(); err != nil {
+			return refuse(exitFailed, "run the command: %v", err)
+		}
 	}
 	orphans := make(chan os.Signal, 1)
 	signal.Notify(orphans, syscall.SIGCHLD)
@@ -139,12 +150,22 @@ func (o order) run(stdin, stdout, stderr *os.File, signals <-chan os.Signal, sta
 	case err != nil:
 		return refuse(exitNotFound, "%s: command not found", o.argv[0])
 	}
-	cmd := &exec.Cmd{Path: path, Args: o.argv, Dir: o.folder(), Stdin: stdin, Stdout: stdout, Stderr: stderr}
+	cmd := &exec.Cmd{Path: path, Args: o.argv, Dir: o.folder()}
+	// A nil file in an interface is not nil.
+	if stdin != nil {
+		cmd.Stdin = stdin
+	}
+	if stdout != nil {
+		cmd.Stdout = stdout
+	}
+	if stderr != nil {
+		cmd.Stderr = stderr
+	}
 	if s, err := os.Stat(cmd.Dir); err != nil || !s.IsDir() {
 		return refuse(exitNotExecutable, "cwd %s: there is no such folder", cmd.Dir)
 	}
 	// In a session of its own, what it does to its group leaves the runner alone.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Credential: &syscall.Credential{Uid: uint32(o.uid), Gid: uint32(o.gid), Groups: groups(o.user, uint32(o.gid))}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: o.tty, Credential: &syscall.Credential{Uid: uint32(o.uid), Gid: uint32(o.gid), Groups: groups(o.user, uint32(o.gid))}}
 	if err := cmd.Start(); err != nil {
 		if errors.Is(err, syscall.ENOEXEC) {
 			return refuse(exitNotExecutable, "%s: this is no program", o.argv[0])
@@ -176,7 +197,9 @@ func (o order) run(stdin, stdout, stderr *os.File, signals <-chan os.Signal, sta
 				ended, code = byOrder, 128+int(syscall.SIGTERM)
 			}
 		}
-		if err := killTree(); err != nil {
+		if o.stays {
+			_ = cmd.Process.Signal(syscall.SIGHUP) // it may have ended
+		} else if err := killTree(); err != nil {
 			return refuse(exitFailed, "end the command: %v", err)
 		}
 		<-done

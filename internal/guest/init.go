@@ -35,7 +35,7 @@ const sigHalt = syscall.Signal(37)
 const ExitNoRun = 3
 
 // Main runs the program that args names: the first process as init, or one of those that ask it to end the sandbox; or a
-// command of the runner, by which a server runs things in a sandbox: exec, session, spawn, wait, who. It returns the exit code. As the
+// command of the runner, by which a server runs things in a sandbox: exec, console, sessions, session, spawn, wait, runs, who. It returns the exit code. As the
 // first process it returns only when it failed.
 func Main(args []string) int {
 	var err error
@@ -48,6 +48,12 @@ func Main(args []string) int {
 		err = unix.Kill(1, unix.SIGINT)
 	case name == "poweroff", name == "halt":
 		err = unix.Kill(1, unix.SIGPWR)
+	case name == filepath.Base(detachPath):
+		err = runDetach()
+	case command == "console":
+		return runConsole(args[2:])
+	case command == "sessions":
+		err = runSessions(args[2:], os.Stdout)
 	case command == "exec":
 		return runExec(args[2:])
 	case command == SessionCommand:
@@ -58,6 +64,8 @@ func Main(args []string) int {
 		err = runRunner(args[2:])
 	case command == "wait":
 		err = runWait(args[2:], os.Stdout)
+	case command == "runs":
+		err = runRuns(os.Stdout)
 	case command == "who":
 		err = runWho(args[2:], os.Stdout)
 	case command == "unplug":

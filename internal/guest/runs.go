@@ -39,7 +39,9 @@ const (
 // Run is what is known of a run.
 type Run struct {
 	State     string    `json:"state"`
-	Runner    int       `json:"runner"` // its process id in the sandbox
+	ID        string    `json:"id,omitempty"`      // where several are listed
+	Command   string    `json:"command,omitempty"` // what it runs, as far as there is room
+	Runner    int       `json:"runner"`            // its process id in the sandbox
 	ExitCode  int       `json:"exit_code"`
 	TimedOut  bool      `json:"timed_out,omitempty"`
 	Cancelled bool      `json:"cancelled,omitempty"`
@@ -206,7 +208,7 @@ func runRunner(args []string) error {
 			return err
 		}
 	}
-	r := Run{State: RunRunning, Runner: os.Getpid(), Started: time.Now()}
+	r := Run{State: RunRunning, Command: shortened(o.argv), Runner: os.Getpid(), Started: time.Now()}
 	if err := d.record(r); err != nil {
 		return err
 	}
@@ -214,6 +216,33 @@ func runRunner(args []string) error {
 	r.State, r.ExitCode, r.Ended = RunEnded, code, time.Now()
 	r.TimedOut, r.Cancelled = ended == byTimeout, ended == byOrder
 	return d.record(r)
+}
+
+// shortened is a command in a line of at most commandBytes. Of one for the shell it is the line.
+func shortened(argv []string) string {
+	if len(argv) > 3 && argv[1] == "-c" {
+		argv = argv[3:]
+	}
+	line := strings.Join(argv, " ")
+	return strings.ToValidUTF8(line[:min(len(line), commandBytes)], "")
+}
+
+// runRuns writes all runs that are kept as JSON, the oldest first, without their outputs.
+func runRuns(out io.Writer) error {
+	entries, err := os.ReadDir(runsDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	all := []Run{}
+	for _, e := range entries {
+		d := runFolder(filepath.Join(runsDir, e.Name()))
+		if r, err := d.look(); err == nil {
+			r.ID = e.Name()
+			all = append(all, r)
+		}
+	}
+	slices.SortFunc(all, func(a, b Run) int { return a.Started.Compare(b.Started) })
+	return json.NewEncoder(out).Encode(all)
 }
 
 // prune removes the oldest runs that have ended.

@@ -27,7 +27,9 @@ type actions interface {
 	DeleteCheckpoint(ctx context.Context, id, label string) error
 	Restore(ctx context.Context, id, label string) (sandbox.Sandbox, error)
 	Exec(ctx context.Context, id string, c sandbox.Command) (exitCode int, err error)
+	Sessions(ctx context.Context, id, user string) ([]sandbox.Session, error)
 	StartRun(ctx context.Context, id string, c sandbox.Command, timeout time.Duration) (run string, err error)
+	Runs(ctx context.Context, id string) ([]sandbox.Run, error)
 	LookAtRun(ctx context.Context, id, run string, q sandbox.RunQuery) (sandbox.Run, error)
 }
 

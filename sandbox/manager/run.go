@@ -56,24 +56,13 @@ type RunResult struct {
 // WaitRun returns a run once it has ended, or after a time.
 func (m *Manager) WaitRun(ctx context.Context, caller Caller, r WaitRequest) (RunResult, error) {
 	c := m.begin(caller)
-	name, run, _ := strings.Cut(r.ID, ".")
-	if sandbox.CheckName(name[strings.LastIndex(name, "/")+1:]) != nil || !runRule.MatchString(run) {
-		return RunResult{}, fault.About(sandbox.ErrInvalid, fmt.Sprintf("id %s", sandbox.Quote(r.ID)), "is invalid: give one that exec or another tool answered as its operation")
-	}
 	q := sandbox.RunQuery{Wait: r.Wait, Cancel: r.Cancel, Limit: keep, Stdout: -1, Stderr: -1}
 	if r.Cursor != "" {
 		if _, err := fmt.Sscanf(r.Cursor, "%d:%d", &q.Stdout, &q.Stderr); err != nil || q.Stdout < 0 || q.Stderr < 0 {
 			return RunResult{}, fault.About(sandbox.ErrInvalid, fmt.Sprintf("cursor %s", sandbox.Quote(r.Cursor)), "is invalid: give one that wait answered")
 		}
 	}
-	b, s, err := c.vetted(ctx, policy.Call{Verb: policy.VerbWait, Owner: c.Owner, Sandbox: name}, name)
-	if err != nil {
-		return RunResult{}, err
-	}
-	got, err := b.LookAtRun(ctx, s.ID, run, q)
-	if errors.Is(err, sandbox.ErrNotFound) {
-		return RunResult{}, fault.About(sandbox.ErrNotFound, fmt.Sprintf("operation %q", r.ID), "not found: the sandbox was restored or made anew since, or it ended long ago")
-	}
+	b, s, got, err := c.lookAtRun(ctx, r.ID, q)
 	if err != nil {
 		return RunResult{}, err
 	}
@@ -99,6 +88,47 @@ func (m *Manager) WaitRun(ctx context.Context, caller Caller, r WaitRequest) (Ru
 		c.record(ledger.Record{Kind: ledger.Executed, Owner: c.Owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: string(policy.VerbExec), Detail: "ended: " + r.ID, Code: &got.ExitCode, Duration: out.Duration})
 	}
 	return out, nil
+}
+
+// lookAtRun finds a run by the ID that callers know it by.
+func (c *call) lookAtRun(ctx context.Context, id string, q sandbox.RunQuery) (*permit, sandbox.Sandbox, sandbox.Run, error) {
+	fail := func(err error) (*permit, sandbox.Sandbox, sandbox.Run, error) {
+		return nil, sandbox.Sandbox{}, sandbox.Run{}, err
+	}
+	name, run, _ := strings.Cut(id, ".")
+	if sandbox.CheckName(name[strings.LastIndex(name, "/")+1:]) != nil || !runRule.MatchString(run) {
+		return fail(fault.About(sandbox.ErrInvalid, fmt.Sprintf("id %s", sandbox.Quote(id)), "is invalid: give one that exec or another tool answered as its operation"))
+	}
+	b, s, err := c.vetted(ctx, policy.Call{Verb: policy.VerbWait, Owner: c.Owner, Sandbox: name}, name)
+	if err != nil {
+		return fail(err)
+	}
+	got, err := b.LookAtRun(ctx, s.ID, run, q)
+	if errors.Is(err, sandbox.ErrNotFound) {
+		return fail(fault.About(sandbox.ErrNotFound, fmt.Sprintf("operation %q", id), "not found: the sandbox was restored or made anew since, or it ended long ago"))
+	}
+	return b, s, got, err
+}
+
+// RunOutput returns a part of the outputs of a run, byte for byte, once it has ended or after a time.
+func (m *Manager) RunOutput(ctx context.Context, caller Caller, id string, q sandbox.RunQuery) (sandbox.Run, error) {
+	q.Cancel = false
+	_, _, got, err := m.begin(caller).lookAtRun(ctx, id, q)
+	return got, err
+}
+
+// Runs returns the runs of a sandbox, the oldest first, with the IDs that callers know them by.
+func (m *Manager) Runs(ctx context.Context, caller Caller, name string) ([]sandbox.Run, error) {
+	c := m.begin(caller)
+	b, s, err := c.vetted(ctx, policy.Call{Verb: policy.VerbWait, Owner: c.Owner, Sandbox: name}, name)
+	if err != nil {
+		return nil, err
+	}
+	all, err := b.Runs(ctx, s.ID)
+	for i := range all {
+		all[i].ID = name + "." + all[i].ID
+	}
+	return all, err
 }
 
 // cursor names a place in both outputs of a run.

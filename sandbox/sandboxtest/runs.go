@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -40,7 +41,11 @@ func (m *Memory) StartRun(ctx context.Context, id string, c sandbox.Command, tim
 	if err != nil || ctx.Err() != nil {
 		return "", errors.Join(err, ctx.Err())
 	}
-	r := &run{state: sandbox.Run{State: sandbox.RunRunning, Started: time.Now()}, done: make(chan struct{})}
+	command := c.Shell
+	if command == "" {
+		command = strings.Join(c.Argv, " ")
+	}
+	r := &run{state: sandbox.Run{State: sandbox.RunRunning, Command: command, Started: time.Now()}, done: make(chan struct{})}
 	running, cancel := context.WithCancel(context.Background())
 	if timeout > 0 {
 		running, cancel = context.WithTimeout(context.Background(), timeout)
@@ -70,6 +75,26 @@ func (m *Memory) StartRun(ctx context.Context, id string, c sandbox.Command, tim
 		}
 	}()
 	return name, nil
+}
+
+// Runs implements sandbox.Backend.
+func (m *Memory) Runs(_ context.Context, id string) ([]sandbox.Run, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := m.find(id)
+	if err != nil {
+		return nil, err
+	}
+	var all []sandbox.Run
+	for name, r := range b.runs {
+		r.mu.Lock()
+		one := r.state
+		r.mu.Unlock()
+		one.ID = name
+		all = append(all, one)
+	}
+	slices.SortFunc(all, func(a, b sandbox.Run) int { return a.Started.Compare(b.Started) })
+	return all, nil
 }
 
 // LookAtRun implements sandbox.Backend.

@@ -47,6 +47,11 @@ func runsGoOn(t *testing.T, s Subject, box sandbox.Sandbox) {
 		got.Stdout.Size != 19 || got.TimedOut || got.Cancelled || got.Ended.Sub(got.Started) < 4*time.Second {
 		t.Errorf("ended it is %+v, %q, %q", got, got.Stdout.Head, got.Stderr.Head)
 	}
+	later := s.startRun(t, box.ID, sandbox.Command{Argv: []string{"echo", "two words", "three"}}, 0)
+	if all, err := s.Runs(t.Context(), box.ID); err != nil || len(all) < 2 || all[len(all)-1].ID != later || all[len(all)-2].ID != run ||
+		all[len(all)-1].Command != "echo two words three" || !strings.HasPrefix(all[len(all)-2].Command, "id -un;") || all[len(all)-2].State != sandbox.RunEnded {
+		t.Errorf("there are the runs %+v, %v", all, err)
+	}
 	for _, c := range []struct {
 		q          sandbox.RunQuery
 		head, tail string

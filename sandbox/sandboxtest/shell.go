@@ -16,6 +16,7 @@ import (
 	"mvdan.cc/sh/v3/interp"
 	"mvdan.cc/sh/v3/syntax"
 
+	"pixels/internal/fault"
 	"pixels/sandbox"
 )
 
@@ -25,7 +26,16 @@ func (m *Memory) Exec(ctx context.Context, id string, c sandbox.Command) (int, e
 	if err != nil {
 		return 0, err
 	}
+	if c.Terminal != nil || c.Console != nil {
+		return 0, fault.Errorf(sandbox.ErrUnsupported, fault.Hint{}, "a terminal is %s in memory", sandbox.ErrUnsupported)
+	}
 	return l.exec(ctx, c)
+}
+
+// Sessions implements sandbox.Backend: it has no consoles.
+func (m *Memory) Sessions(_ context.Context, id, _ string) ([]sandbox.Session, error) {
+	_, err := m.life(id)
+	return nil, err
 }
 
 // life is a box from one start to its stop.

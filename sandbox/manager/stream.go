@@ -1,0 +1,102 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"pixels/internal/fault"
+	"pixels/policy"
+	"pixels/policy/ledger"
+	"pixels/sandbox"
+)
+
+// Streams are what a command is joined with while it runs.
+type Streams struct {
+	In       io.Reader // nil is an empty one
+	Out, Err io.Writer
+	Terminal *sandbox.Terminal // then all output comes to Out
+}
+
+// StreamResult is how a command ended whose output was passed on as it came.
+type StreamResult struct {
+	ExitCode int
+	TimedOut bool // ended by us with all its children; ExitCode is 124
+	Denied   []sandbox.Denial
+}
+
+// Stream runs a command in a sandbox to its end, byte for byte as its streams have it. Without a timeout it may last as long as the
+// policy lets it. r.Stdin and r.Progress are not used.
+func (m *Manager) Stream(ctx context.Context, caller Caller, r ExecRequest, s Streams) (StreamResult, error) {
+	c := m.begin(caller)
+	if err := r.check(MaxRunTimeout); err != nil {
+		return StreamResult{}, err
+	}
+	if r.Timeout == 0 {
+		r.Timeout = min(c.rules(c.Owner).MaxExec(), MaxRunTimeout)
+	}
+	command := r.command(c.Caller.Call)
+	return c.stream(ctx, r, command, s)
+}
+
+// Console joins streams with a shell in a sandbox: with the session of a name, which is begun where there is none, or with one of its
+// own where the name is empty. It returns the exit code: sandbox.ExitDetached when the session goes on, and none but 0 when it came to its
+// own end.
+func (m *Manager) Console(ctx context.Context, caller Caller, name, session, user string, s Streams) (int, error) {
+	c := m.begin(caller)
+	if session != "" {
+		if err := sandbox.CheckSession(session); err != nil {
+			return 0, err
+		}
+	}
+	if s.Terminal == nil {
+		return 0, fault.Errorf(sandbox.ErrInvalid, fault.Hint{}, "a console without a terminal is invalid")
+	}
+	r := ExecRequest{Name: name, User: user, Timeout: min(c.rules(c.Owner).MaxExec(), MaxRunTimeout)}
+	command := r.command(c.Caller.Call)
+	command.Console = &sandbox.Console{Session: session}
+	got, err := c.stream(ctx, r, command, s)
+	return got.ExitCode, err
+}
+
+func (c *call) stream(ctx context.Context, r ExecRequest, command sandbox.Command, s Streams) (StreamResult, error) {
+	b, box, err := c.vetted(ctx, policy.Call{Verb: policy.VerbExec, Owner: c.Owner, Sandbox: r.Name, Needs: policy.Needs{Exec: r.Timeout, Root: r.root()}}, r.Name)
+	if err != nil {
+		return StreamResult{}, err
+	}
+	inTime, cancel := context.WithTimeout(ctx, r.Timeout)
+	defer cancel()
+	start := time.Now()
+	command.Stdin, command.Stdout, command.Stderr, command.Terminal = s.In, s.Out, s.Err, s.Terminal
+	record := ledger.Record{Kind: ledger.Executed, Owner: c.Owner, Sandbox: box.Name, Lineage: box.Lineage, Tool: string(policy.VerbExec), Target: r.text()}
+	if command.Console != nil {
+		record.Target = "console " + command.Console.Session
+	}
+	code, err := b.Exec(inTime, box.ID, command)
+	out := StreamResult{ExitCode: code, TimedOut: ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)}
+	if out.TimedOut {
+		out.ExitCode, err = 124, nil
+	}
+	record.Duration = time.Since(start)
+	if err != nil {
+		record.Detail = err.Error()
+		c.record(record)
+		return StreamResult{}, err
+	}
+	record.Code = &out.ExitCode
+	c.record(record)
+	out.Denied = b.denials(ctx, box.ID, start)
+	return out, nil
+}
+
+// Sessions returns the console sessions of a user in a sandbox, by name; user may be empty.
+func (m *Manager) Sessions(ctx context.Context, caller Caller, name, user string) ([]sandbox.Session, error) {
+	c := m.begin(caller)
+	r := ExecRequest{User: user}
+	b, s, err := c.vetted(ctx, policy.Call{Verb: policy.VerbExec, Owner: c.Owner, Sandbox: name, Needs: policy.Needs{Root: r.root()}}, name)
+	if err != nil {
+		return nil, err
+	}
+	return b.Sessions(ctx, s.ID, user)
+}
