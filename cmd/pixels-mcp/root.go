@@ -66,7 +66,7 @@ func newRoot(a *cli) *cobra.Command {
 		// A line each in every help would hide what a command's own flags are; `pixels-mcp config` lists them.
 		_ = p.MarkHidden(s.Flag)
 	}
-	root.AddCommand(a.createCommand(), a.listCommand(), a.statusCommand(), a.extendCommand(), a.destroyCommand(), a.execCommand(), a.consoleCommand(), a.sessionsCommand(), a.logsCommand(), a.waitCommand(), a.checkpointCommand(),
+	root.AddCommand(a.createCommand(), a.cloneCommand(), a.listCommand(), a.statusCommand(), a.extendCommand(), a.destroyCommand(), a.execCommand(), a.consoleCommand(), a.sessionsCommand(), a.logsCommand(), a.waitCommand(), a.checkpointCommand(),
 		a.stateCommand("start", "Start sandboxes that are stopped", "starting", "Started", sandbox.Running),
 		a.stateCommand("stop", "Stop sandboxes: what runs in them ends, their files stay", "stopping", "Stopped", sandbox.Stopped),
 		a.stateCommand("pause", "Freeze what runs in sandboxes where it is", "pausing", "Paused", sandbox.Paused),

@@ -213,3 +213,43 @@ func TestTwoCreateOneName(t *testing.T) {
 		t.Errorf("%d won, and there is %q", won, got)
 	}
 }
+
+// Clones are made side by side, and a command runs in each.
+func TestACommandRunsInEachClone(t *testing.T) {
+	t.Parallel()
+	p := newTypist(t, "clones")
+	p.does("create", "base", "--egress", "none")
+	p.does("exec", "base", "echo data >file")
+	p.does("checkpoint", "create", "base", "--label", "ready")
+	out, errs, code := p.types("clone", "base:ready", "-n", "4", "--", `cat file; hostname; test "$(hostname)" != base-3`)
+	if code != 1 {
+		t.Errorf("exit code %d, %s", code, errs)
+	}
+	for i := 1; i <= 4; i++ {
+		name, exit := fmt.Sprintf("base-%d", i), 0
+		if i == 3 {
+			exit = 1
+		}
+		row := regexp.MustCompile(fmt.Sprintf(`(?m)^%s +%d +\S+ +%s$`, name, exit, name))
+		if !strings.Contains(out, fmt.Sprintf("%s: exit code %d after", name, exit)) || !row.MatchString(out) {
+			t.Errorf("of %s it says\n%s", name, out)
+		}
+	}
+	if got := p.does("logs", "base-2"); got != "data\nbase-2\n" {
+		t.Errorf("in a clone it said %q", got)
+	}
+	if got := p.does("clone", "-q", "base:ready", "red", "blue"); got != "red\nblue\n" {
+		t.Errorf("made are %q", got)
+	}
+	var all []cloned
+	if err := json.Unmarshal([]byte(p.does("clone", "--json", "base:ready", "--", "echo", "a b")), &all); err != nil || len(all) != 1 || all[0].Exec == nil || all[0].Exec.Stdout != "a b\n" {
+		t.Errorf("as JSON it is %+v, %v", all, err)
+	}
+	p.fails(2, "SANDBOX:LABEL", "clone", "base")
+	p.fails(2, "give 1 to 64", "clone", "base:ready", "-n", "65")
+	p.fails(2, "--count", "clone", "base:ready", "-n", "many")
+	p.fails(3, "it has: ready", "clone", "base:none")
+	if out, errs, code := p.types("clone", "base:ready", "blue", "green"); code != 1 || !strings.Contains(out, "Created green") || !strings.Contains(errs, "blue was not made: sandbox \"blue\" already exists") {
+		t.Errorf("exit code %d, %s%s", code, out, errs)
+	}
+}
