@@ -91,6 +91,16 @@ bench: build
 clean-incus: build
 	$(BIN) clean --all
 
-install: build
-	$(GO) install -trimpath -ldflags "$(LDFLAGS)" ./cmd/pixels-mcp
-	ln -sf pixels-mcp "$$($(GO) list -f '{{.Target}}' ./cmd/pixels-mcp | xargs dirname)/pixels"
+# Into /usr/local unless PREFIX says otherwise; what was built before is installed as it is, so that root need not build.
+PREFIX ?= /usr/local
+BINDIR := $(DESTDIR)$(PREFIX)/bin
+SHARE  := $(DESTDIR)$(PREFIX)/share
+
+install: $(if $(wildcard $(BIN)),,build)
+	install -d "$(BINDIR)" "$(SHARE)/bash-completion/completions" "$(SHARE)/zsh/site-functions" "$(SHARE)/fish/vendor_completions.d"
+	install -m 0755 $(BIN) "$(BINDIR)/pixels-mcp"
+	ln -sf pixels-mcp "$(BINDIR)/pixels"
+	"$(BINDIR)/pixels" man "$(SHARE)/man/man1"
+	"$(BINDIR)/pixels" completion bash >"$(SHARE)/bash-completion/completions/pixels"
+	"$(BINDIR)/pixels" completion zsh >"$(SHARE)/zsh/site-functions/_pixels"
+	"$(BINDIR)/pixels" completion fish >"$(SHARE)/fish/vendor_completions.d/pixels.fish"

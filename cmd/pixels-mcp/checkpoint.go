@@ -27,7 +27,8 @@ func (a *cli) checkpointCommand() *cobra.Command {
 		},
 		RunE: help,
 	}
-	cmd.AddCommand(a.checkpointCreate(), a.checkpointList(), a.checkpointRestore(), a.checkpointDelete())
+	cmd.AddCommand(complete(a.checkpointCreate(), false, a.someBox), complete(a.checkpointList(), false, a.someBox),
+		complete(a.checkpointRestore(), false, a.someBox, a.checkpointsOf), complete(a.checkpointDelete(), false, a.someBox, a.checkpointsOf))
 	return cmd
 }
 

@@ -60,6 +60,7 @@ func (a *cli) cloneCommand() *cobra.Command {
 		},
 	}
 	m.flags(cmd)
+	completeFlag(cmd, "egress", a.someMode)
 	s.flags(cmd, "names")
 	cmd.Flags().IntVarP(&count, "count", "n", 1, "how many")
 	return cmd
@@ -109,12 +110,14 @@ func (v *verbs) clone(ctx context.Context, arguments map[string]any, command []s
 	if ctx.Err() != nil {
 		return interrupted{"the commands were ended, the clones are there; `" + program.Name + " list` shows them"}
 	}
+	var asked []string
 	for _, c := range out.Clones {
 		if c.Error != "" || len(command) > 0 && (c.Exec == nil || c.Exec.ExitCode == nil || *c.Exec.ExitCode != 0) {
 			return exitCode(exitFailed)
 		}
+		asked = append(asked, c.Requests...)
 	}
-	return nil
+	return v.asked(asked)
 }
 
 // runInEach runs a command in each clone, and says of each how it ended.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -145,6 +146,7 @@ func (a *cli) createCommand() *cobra.Command {
 		},
 	}
 	m.flags(cmd)
+	completeFlag(cmd, "egress", a.someMode)
 	s.flags(cmd, "names")
 	f := cmd.Flags()
 	f.StringVar(&m.from, "from", "", "checkpoint to start from, as `NAME:LABEL`, or NAME for a sandbox as it is now")
@@ -156,6 +158,7 @@ func (a *cli) createCommand() *cobra.Command {
 	f.BoolVar(&console, "console", false, "open a console in it when it is ready")
 	f.BoolVar(&unprovisioned, "no-provision", false, "")
 	_ = f.MarkHidden("no-provision") // of the first release
+	completeFlag(cmd, "from", a.someSource)
 	return cmd
 }
 
@@ -170,7 +173,24 @@ func (v *verbs) create(ctx context.Context, names []string, arguments map[string
 			return err
 		}
 	}
-	return outcome(ctx, names, errs, "not made")
+	if err := outcome(ctx, names, errs, "not made"); err != nil {
+		return err
+	}
+	var asked []string
+	for _, b := range boxes {
+		asked = append(asked, b.Requests...)
+	}
+	return v.asked(asked)
+}
+
+// asked says which requests a human must decide, and has the exit code for that; nil where there is none.
+func (v *verbs) asked(ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	ids = slices.Compact(slices.Sorted(slices.Values(ids)))
+	fmt.Fprintf(v.err, "%s: a human must decide about %s; `%s wait %s` waits for that\n", program.Name, joined(ids), program.Name, strings.Join(ids, " "))
+	return exitCode(exitAsked)
 }
 
 // sayMade says that a sandbox was made, and how to go on where it is the only one.

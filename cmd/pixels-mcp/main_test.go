@@ -192,6 +192,8 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		"a level down":     {[]string{"requests", "aprove"}, 2, "did you mean approve?"},
 		"of nothing near":  {[]string{"network", "frobnicate"}, 2, "network --help"},
 		"version by flag":  {[]string{"--version"}, 0, "pixels-mcp"},
+		"a later command":  {[]string{"base", "build", "dev"}, 2, "is not there yet"},
+		"its server":       {[]string{"mcp", "--listen-addr", "x"}, 2, "pixels-mcp serve"},
 		"unknown flag":     {[]string{"serve", "--htpt"}, 2, "--help"},
 		"extra argument":   {[]string{"serve", "now"}, 2, "no arguments"},
 		"missing file":     {[]string{"--config", "/absent.toml", "config"}, 1, "/absent.toml"},

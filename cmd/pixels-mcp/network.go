@@ -129,7 +129,8 @@ func (a *cli) networkCommand() *cobra.Command {
 		func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error) {
 			return m.RevokeRules(ctx, a.owner, name, rest)
 		})
-	cmd.AddCommand(show, a.networkGrants(), a.networkCheck(), set, allow, deny, revoke)
+	cmd.AddCommand(complete(show, false, a.someBox), a.networkGrants(), complete(a.networkCheck(), false, a.someBox, nothing), complete(set, false, a.someBox, a.someMode),
+		complete(allow, true, a.someBox, nothing), complete(deny, true, a.someBox, a.someDomain), complete(revoke, true, a.someBox, a.someDomain))
 	return cmd
 }
 

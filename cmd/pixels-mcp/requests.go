@@ -25,7 +25,8 @@ func (a *cli) requestsCommand() *cobra.Command {
 			"in the sandboxes that asked or, with --scope lineage, in all of the same lineage and their clones; it always ends.",
 		Args: knownCommand, RunE: help,
 	}
-	cmd.AddCommand(a.requestsList(), a.requestsShow(), a.requestsApprove(), a.requestsDeny(), a.requestsRevoke(), a.requestsWatch())
+	cmd.AddCommand(a.requestsList(), complete(a.requestsShow(), false, a.someRequest), complete(a.requestsApprove(), true, a.someRequest),
+		complete(a.requestsDeny(), true, a.someRequest), a.requestsRevoke(), a.requestsWatch())
 	return cmd
 }
 

@@ -26,7 +26,8 @@ type cli struct {
 	raw      io.Writer     // the same as out, for what no human reads
 	rawErr   io.Writer     // the same as err, for what commands a terminal
 
-	configPath string
+	configFlag string // the file that was named
+	configPath string // the file that was read
 	owner      string
 	verbose    bool               // say more on stderr
 	direct     bool               // does it itself, also where a service would
@@ -45,7 +46,6 @@ func newRoot(a *cli) *cobra.Command {
 		Args: knownCommand, RunE: help,
 		Version:       versionText(),
 		SilenceErrors: true, SilenceUsage: true,
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return a.load(cmd) },
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
@@ -56,7 +56,7 @@ func newRoot(a *cli) *cobra.Command {
 		return usageError{fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())}
 	})
 	p := root.PersistentFlags()
-	p.StringVar(&a.configPath, "config", os.Getenv("PIXELS_CONFIG"), "configuration `file` (default config.toml in XDG_CONFIG_HOME/pixels)")
+	p.StringVar(&a.configFlag, "config", os.Getenv("PIXELS_CONFIG"), "configuration `file` (default config.toml in XDG_CONFIG_HOME/pixels)")
 	p.StringVar(&a.owner, "owner", os.Getenv("PIXELS_OWNER"), "whose sandboxes (default the local user)")
 	p.BoolVar(&a.direct, "direct", false, "work with Incus oneself, also where this machine has a service for that")
 	p.BoolVarP(&a.verbose, "verbose", "v", false, "say on stderr what is done, and how long it took")
@@ -66,12 +66,31 @@ func newRoot(a *cli) *cobra.Command {
 		// A line each in every help would hide what a command's own flags are; `pixels-mcp config` lists them.
 		_ = p.MarkHidden(s.Flag)
 	}
-	root.AddCommand(a.createCommand(), a.cloneCommand(), a.listCommand(), a.statusCommand(), a.extendCommand(), a.destroyCommand(), a.execCommand(), a.consoleCommand(), a.sessionsCommand(), a.logsCommand(), a.waitCommand(), a.checkpointCommand(),
-		a.stateCommand("start", "Start sandboxes that are stopped", "starting", "Started", sandbox.Running),
-		a.stateCommand("stop", "Stop sandboxes: what runs in them ends, their files stay", "stopping", "Stopped", sandbox.Stopped),
-		a.stateCommand("pause", "Freeze what runs in sandboxes where it is", "pausing", "Paused", sandbox.Paused),
-		a.stateCommand("resume", "Let what was paused go on", "resuming", "Resumed", sandbox.Running),
-		a.serveCommand(), a.demoCommand(), a.setupCommand(), a.doctorCommand(), a.cleanCommand(), a.configCommand(), a.networkCommand(), a.policyCommand(), a.requestsCommand(), a.approvalCommand(), a.webCommand(), a.auditCommand(), versionCommand(), gatewayCommand())
+	root.AddGroup(&cobra.Group{ID: "work", Title: "Work with sandboxes:"}, &cobra.Group{ID: "decide", Title: "Decide what they may do:"}, &cobra.Group{ID: "host", Title: "Look after this machine:"})
+	for group, commands := range map[string][]*cobra.Command{
+		"work": {
+			complete(a.createCommand(), true, nothing), complete(a.cloneCommand(), false, a.someCheckpoint), a.listCommand(), complete(a.statusCommand(), false, a.someBox),
+			complete(a.stateCommand("start", "Start sandboxes that are stopped", "starting", "Started", sandbox.Running), true, a.boxIn(sandbox.Stopped, sandbox.Paused)),
+			complete(a.stateCommand("stop", "Stop sandboxes: what runs in them ends, their files stay", "stopping", "Stopped", sandbox.Stopped), true, a.boxIn(sandbox.Running, sandbox.Paused)),
+			complete(a.stateCommand("pause", "Freeze what runs in sandboxes where it is", "pausing", "Paused", sandbox.Paused), true, a.boxIn(sandbox.Running)),
+			complete(a.stateCommand("resume", "Let what was paused go on", "resuming", "Resumed", sandbox.Running), true, a.boxIn(sandbox.Paused)),
+			complete(a.extendCommand(), false, a.someBox, nothing), complete(a.destroyCommand(), true, a.someBox),
+			complete(a.execCommand(), false, a.someBox), complete(a.consoleCommand(), false, a.someBox), complete(a.sessionsCommand(), false, a.someBox),
+			complete(a.logsCommand(), false, a.someBox), complete(a.waitCommand(), true, a.someRequest), a.checkpointCommand(),
+		},
+		"decide": {a.networkCommand(), a.requestsCommand(), a.policyCommand(), a.approvalCommand(), a.webCommand(), a.auditCommand()},
+		"host":   {a.setupCommand(), a.doctorCommand(), a.cleanCommand(), a.configCommand(), a.serveCommand(), a.demoCommand(), a.manCommand(), versionCommand()},
+	} {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	root.SetHelpCommandGroupID("host")
+	root.SetCompletionCommandGroupID("host")
+	root.AddCommand(gatewayCommand(),
+		later("base", fmt.Sprintf("`%s create NAME`, what you install and `%s checkpoint create NAME` make one by hand", program.Name, program.Name)),
+		later("mcp", fmt.Sprintf("clients start `%s serve`, which speaks MCP on stdin and stdout", program.Server)))
 	return root
 }
 
@@ -79,7 +98,7 @@ var ownerRule = regexp.MustCompile(`^[A-Za-z0-9._@-]{1,64}$`)
 
 // load reads the configuration and settles who the owner is.
 func (a *cli) load(cmd *cobra.Command) error {
-	path, named := a.configPath, a.configPath != ""
+	path, named := a.configFlag, a.configFlag != ""
 	if !named {
 		// Where there is no home there is no file; a client may start us so.
 		path, _ = config.Path()
@@ -163,3 +182,13 @@ func knownCommand(cmd *cobra.Command, args []string) error {
 }
 
 func help(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+
+// later answers for a command of the first release that is not there yet.
+func later(name, instead string) *cobra.Command {
+	return &cobra.Command{
+		Use: name, Hidden: true, DisableFlagParsing: true,
+		RunE: func(*cobra.Command, []string) error {
+			return usageError{fmt.Errorf("`%s %s` is not there yet: %s", program.Name, name, instead)}
+		},
+	}
+}

@@ -253,3 +253,33 @@ func TestACommandRunsInEachClone(t *testing.T) {
 		t.Errorf("exit code %d, %s%s", code, out, errs)
 	}
 }
+
+// Where the policy wants a proof, who types is no better than an agent: what is more is put to a human.
+func TestAHumanMustDecide(t *testing.T) {
+	t.Parallel()
+	p := newTypist(t, "asks")
+	config := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(config, "pixels"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(config, "pixels", "policy.toml"), []byte("approval = \"passphrase\"\n[egress]\nmodes = [\"none\", \"allowlist\"]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.env = []string{"XDG_CONFIG_HOME=" + config, "XDG_STATE_HOME=" + t.TempDir()}
+	out, errs, code := p.types("create", "box", "--egress", "allowlist", "--allow", "unheard.example.com")
+	id := regexp.MustCompile(`req-[a-z0-9]+`).FindString(errs)
+	if code != 5 || !strings.Contains(out, "Created box") || id == "" || !strings.Contains(errs, "`pixels wait "+id+"`") {
+		t.Fatalf("exit code %d, %s%s", code, out, errs)
+	}
+	p.fails(4, "denied by the policy", "create", "more", "--egress", "unrestricted")
+	waited := make(chan string, 1)
+	go func() {
+		out, err := p.command(context.Background(), "wait", id).CombinedOutput()
+		waited <- fmt.Sprintf("%s %v", out, err)
+	}()
+	p.does("requests", "deny", id, "--answer", "use the mirror")
+	if got := <-waited; !strings.Contains(got, "denied use the mirror") || !strings.Contains(got, "exit status 4") {
+		t.Errorf("who waits hears %s", got)
+	}
+	p.does("destroy", "--force", "box")
+}

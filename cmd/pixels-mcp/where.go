@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 
@@ -26,8 +27,8 @@ func (a *cli) elsewhere() (out []string) {
 		return nil
 	}
 	for _, path := range place.Others(mine) {
-		if n, err := ledger.OpenRequests(path); err == nil && n > 0 {
-			out = append(out, fmt.Sprintf("open questions in another place: %d; see `XDG_STATE_HOME=%s "+program.Name+" requests list`", n, filepath.Dir(filepath.Dir(path))))
+		if ids, err := ledger.OpenRequests(context.Background(), path); err == nil && len(ids) > 0 {
+			out = append(out, fmt.Sprintf("open questions in another place: %d; see `XDG_STATE_HOME=%s "+program.Name+" requests list`", len(ids), filepath.Dir(filepath.Dir(path))))
 		}
 	}
 	return out

@@ -44,15 +44,26 @@ type Store struct {
 	now func() time.Time // time.Now, but in tests
 }
 
-// OpenRequests counts the requests that are open in a store at a path, which it changes in nothing.
-func OpenRequests(path string) (n int, err error) {
+// OpenRequests returns the IDs of the requests that are open in a store at a path, the oldest first. It changes nothing there.
+func OpenRequests(ctx context.Context, path string) (ids []string, err error) {
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?mode=ro&_pragma=busy_timeout(500)")
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer db.Close()
-	err = db.QueryRow("SELECT count(*) FROM requests WHERE state = 'open' AND expires > ?", time.Now().UnixMilli()).Scan(&n)
-	return n, err
+	rows, err := db.QueryContext(ctx, "SELECT id FROM requests WHERE state = 'open' AND expires > ? ORDER BY at", time.Now().UnixMilli())
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
 }
 
 // Open opens the store at a path, and makes it where there is none. A file that is no database any more is kept
