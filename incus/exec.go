@@ -2,11 +2,15 @@ package incus
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -47,6 +51,10 @@ func (b *Backend) Exec(ctx context.Context, id string, c sandbox.Command) (int, 
 		return 0, b.failed(err, "exec in sandbox %s", name)
 	}
 	if c.Terminal != nil {
+		argv, err := b.handOver(ctx, id, argv, c.Unkept)
+		if err != nil {
+			return 0, b.failed(err, "exec in sandbox %s", name)
+		}
 		code, err := b.execOnTerminal(ctx, id, api.InstanceExecPost{Command: argv, Environment: env, Cwd: "/"}, c)
 		if errors.Is(err, errNotRunning) {
 			err = notForExec(name, sandbox.Stopped)
@@ -54,14 +62,20 @@ func (b *Backend) Exec(ctx context.Context, id string, c sandbox.Command) (int, 
 		return code, b.failed(err, "exec in sandbox %s", name)
 	}
 	if c.Stdin == nil {
-		r := guest.SessionRequest{Args: argv[2:], Env: env}
+		all := maps.Clone(env)
+		maps.Copy(all, c.Unkept)
+		r := guest.SessionRequest{Args: argv[2:], Env: all}
 		code, err := b.execInSession(ctx, id, argv[0], r, c.Stdout, c.Stderr)
 		if !errors.Is(err, errNotTaken) {
 			return code, b.failed(err, "exec in sandbox %s", name)
 		}
 	}
 	for {
-		code, err := b.exec(ctx, id, api.InstanceExecPost{Command: argv, Environment: env, Cwd: "/"}, c.Stdin, c.Stdout, c.Stderr)
+		code := 0
+		handed, err := b.handOver(ctx, id, argv, c.Unkept)
+		if err == nil {
+			code, err = b.exec(ctx, id, api.InstanceExecPost{Command: handed, Environment: env, Cwd: "/"}, c.Stdin, c.Stdout, c.Stderr)
+		}
 		// The command did not run. In one that was just started it may the next time.
 		if err == nil || !tooEarly(err) || c.Stdin != nil || time.Since(k.LastUsedAt).Abs() > youth || ctx.Err() != nil {
 			if errors.Is(err, errNotRunning) {
@@ -103,6 +117,24 @@ func (b *Backend) order(ctx context.Context, inst *api.Instance, c sandbox.Comma
 		return append(argv, "/bin/sh", "-c", shellScript, c.Shell), env, nil
 	}
 	return append(argv, c.Argv...), env, nil
+}
+
+// handOver has the program in a sandbox keep variables that must not stand where a command is started, and returns the command with the
+// name under which it finds them.
+func (b *Backend) handOver(ctx context.Context, id string, argv []string, unkept map[string]string) ([]string, error) {
+	if len(unkept) == 0 {
+		return argv, nil
+	}
+	content, err := json.Marshal(unkept)
+	if err != nil {
+		return nil, err
+	}
+	name, stderr := strings.ToLower(rand.Text()), heard{most: saidMost}
+	code, err := b.exec(ctx, id, api.InstanceExecPost{Command: []string{argv[0], "keep", name}, Cwd: "/"}, bytes.NewReader(content), nil, &stderr)
+	if err == nil && code != 0 {
+		err = fmt.Errorf("hand over its environment: %s", stderr.String())
+	}
+	return slices.Concat(argv[:2], []string{"-env", name}, argv[2:]), err
 }
 
 // execInstance returns an instance that runs: as it is known, or as it is now where it isn't known to run.

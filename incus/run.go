@@ -28,6 +28,9 @@ func (b *Backend) StartRun(ctx context.Context, id string, c sandbox.Command, ti
 	if err != nil {
 		return "", b.failed(err, "start a run in sandbox %s", name)
 	}
+	if argv, err = b.handOver(ctx, id, argv, c.Unkept); err != nil {
+		return "", b.failed(err, "start a run in sandbox %s", name)
+	}
 	stderr := heard{most: saidMost}
 	code, err := b.exec(ctx, id, api.InstanceExecPost{Command: argv, Environment: env, Cwd: "/"}, c.Stdin, nil, &stderr)
 	if err == nil && code != 0 {

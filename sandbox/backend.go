@@ -50,9 +50,10 @@ type Command struct {
 	Shell          string   // a line for the shell: bash where the image has it
 	Cwd            string   // empty means the user's home
 	Env            map[string]string
-	User           string    // name or number; empty means DefaultUser
-	Stdin          io.Reader // nil means an empty one
-	Stdout, Stderr io.Writer // nil discards; written to from two goroutines at once
+	Unkept         map[string]string // more of it: what no list of processes, no record and no key must show
+	User           string            // name or number; empty means DefaultUser
+	Stdin          io.Reader         // nil means an empty one
+	Stdout, Stderr io.Writer         // nil discards; written to from two goroutines at once
 
 	Terminal *Terminal // nil means that its streams are no terminal
 	Console  *Console  // in place of Argv and Shell; it needs a Terminal

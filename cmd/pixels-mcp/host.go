@@ -6,12 +6,10 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"pixels/internal/app"
-	"pixels/internal/config"
 	"pixels/internal/program"
 	"pixels/internal/setup"
 	"pixels/policy"
@@ -116,23 +114,6 @@ func (a *cli) withdrawAll() error {
 		}
 	}
 	return err
-}
-
-func (a *cli) configCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "config",
-		Short: "Show the configuration in force, and the variable and flag for each setting",
-		Args:  noArguments,
-		RunE: func(*cobra.Command, []string) error {
-			fmt.Fprintf(a.out, "file: %s\n\n", a.configPath)
-			w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "KEY\tVALUE\tVARIABLE\tFLAG")
-			for _, s := range config.Settings() {
-				fmt.Fprintf(w, "%s\t%s\t%s\t--%s\n", s.Key, a.config.Value(s.Key), s.Env, s.Flag)
-			}
-			return w.Flush()
-		},
-	}
 }
 
 // version is set by the linker, from git.

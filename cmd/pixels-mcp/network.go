@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,7 +32,13 @@ func (a *cli) warn(err error) { fmt.Fprintf(a.err, program.Name+": %v\n", err) }
 
 // withApp calls do with what a process works with.
 func (a *cli) withApp(do func(*app.App) error) error {
-	opened, err := app.Open(a.config, a.policyPath(), a.warn)
+	opened, err := app.Open(a.config, a.policyPath(), func(err error) {
+		if notice := manager.Notice(""); errors.As(err, &notice) {
+			a.warnOnce(notice)
+		} else {
+			a.warn(err)
+		}
+	})
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func newTerminal(p *typist, columns, rows int) *terminalOf {
 		p.t.Fatal("tmux is missing: scripts/test-tools.sh installs it")
 	}
 	w := &terminalOf{t: p.t, socket: fmt.Sprintf("pixels-test-%s", p.owner), pane: "0",
-		env: append(os.Environ(), "PS1=$ ", "PIXELS_OWNER="+p.owner, "PATH="+filepath.Dir(p.program)+":"+os.Getenv("PATH"))}
+		env: append(append(os.Environ(), p.env...), "PS1=$ ", "PIXELS_OWNER="+p.owner, "PATH="+filepath.Dir(p.program)+":"+os.Getenv("PATH"))}
 	c := w.tmux("-f", "/dev/null", "new-session", "-d", "-x", fmt.Sprint(columns), "-y", fmt.Sprint(rows), "bash", "--norc", "--noprofile")
 	if out, err := c.CombinedOutput(); err != nil {
 		p.t.Fatalf("tmux: %v: %s", err, out)

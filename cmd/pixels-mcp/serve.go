@@ -41,6 +41,9 @@ func (a *cli) serveCommand() *cobra.Command {
 			// A client that closes its end must not kill a call that still has to undo what it began.
 			signal.Ignore(syscall.SIGPIPE)
 			log := logger(a.err)
+			for _, note := range a.config.Notes {
+				log.Warn().Msg(note)
+			}
 			opened, err := app.Open(a.config, a.policyPath(), func(err error) { log.Error().Err(err).Msg("policy") })
 			if err != nil {
 				return err

@@ -31,6 +31,7 @@ func (a *cli) withVerbs(cmd *cobra.Command, do func(ctx context.Context, v *verb
 	if err := a.notBesideService(); err != nil {
 		return err
 	}
+	a.note()
 	return a.withApp(func(opened *app.App) error {
 		ctx := cmd.Context()
 		caller := opened.Door.Human(channel).As(a.owner)

@@ -52,7 +52,7 @@ func Open(c config.Config, policyPath string, say func(error)) (*App, error) {
 	}
 	a.Ledger.Fresh = a.tell
 	d := c.SandboxDefaults()
-	d.Policy, d.Store = a.Policy, a.Ledger
+	d.Policy, d.Store, d.Warn = a.Policy, a.Ledger, say
 	a.Manager, a.Door = manager.NewWithDoor(a.Backend, d)
 	return a, nil
 }

@@ -85,6 +85,8 @@ func TestEverySettingCanBeSetAndShown(t *testing.T) {
 		c := Default()
 		text := "7"
 		switch s.field(&c).(type) {
+		case *Idle:
+			text = "3d"
 		case *Size:
 			text = "7GiB"
 		case *Duration:

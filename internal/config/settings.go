@@ -36,6 +36,8 @@ var settings = []setting{
 	{"defaults.egress", "egress mode of a new sandbox: none, agent, allowlist or unrestricted", func(c *Config) any { return &c.Defaults.Egress }},
 	{"defaults.strict_ech", "refuse TLS that encrypts its server name (ECH), feigned or not: true or false; setup brings it to the gateway", func(c *Config) any { return &c.Defaults.StrictECH }},
 	{"defaults.nesting", "let sandboxes run containers inside, which opens more of the kernel to them: true or false", func(c *Config) any { return &c.Defaults.Nesting }},
+	{"defaults.idle", "how long a sandbox may be without use until it is stopped, as 1h; 0 is for ever", func(c *Config) any { return &c.Defaults.Idle }},
+	{"defaults.lease_end", "what the end of a lease does: destroy, or stop, which leaves 7 days until it is destroyed", func(c *Config) any { return &c.Defaults.LeaseEnd }},
 	{"defaults.lease", "how long a sandbox lives whose creator does not say, as 24h", func(c *Config) any { return &c.Defaults.Lease }},
 	{"defaults.max_lease", "the longest lease of a sandbox, as 30d", func(c *Config) any { return &c.Defaults.MaxLease }},
 	{"defaults.network", "managed bridge that the gateway of sandboxes sits on", func(c *Config) any { return &c.Defaults.Network }},
@@ -69,6 +71,10 @@ func (s setting) set(c *Config, value string) error {
 			return fmt.Errorf("%q is no whole number", value)
 		}
 		*field = n
+	case *Cores:
+		return field.UnmarshalText([]byte(value))
+	case *Idle:
+		return field.UnmarshalText([]byte(value))
 	case *Size:
 		return field.UnmarshalText([]byte(value))
 	case *Duration:
@@ -101,6 +107,13 @@ func (c Config) Value(key string) string {
 				return ""
 			}
 			return units.Size(int64(*field))
+		case *Cores:
+			return strconv.Itoa(int(*field))
+		case *Idle:
+			if *field == 0 {
+				return "0"
+			}
+			return units.Duration(time.Duration(*field))
 		case *Duration:
 			return units.Duration(time.Duration(*field))
 		case *bool:
@@ -114,8 +127,15 @@ func (c Config) Value(key string) string {
 	return ""
 }
 
+// From says where the value of a setting came from: file, the name of a variable or flag, or a key of the first release; empty where it
+// is the default.
+func (c Config) From(key string) string { return c.from[key] }
+
 func keys() []string {
-	out := []string{"defaults.env", "presets"}
+	out := []string{"defaults.env", "defaults.allow", "presets", "env", "network.allow"}
+	for _, k := range firstKeys {
+		out = append(out, k.key)
+	}
 	for _, s := range settings {
 		out = append(out, s.Key)
 	}

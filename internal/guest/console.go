@@ -52,6 +52,10 @@ func runConsole(args []string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return exitFailed
 	}
+	if err := takeUnkept(o.unkept); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return exitFailed
+	}
 	o.tty = true
 	o.argv = []string{loginShell(), "-l"}
 	if session == "" {

@@ -32,8 +32,9 @@ type order struct {
 	cwd      string // empty means home, or / where there is none
 	timeout  time.Duration
 	argv     []string
-	tty      bool // its streams are a terminal, which is to be its controlling one
-	stays    bool // what it leaves behind goes on: it is no command's that is to end with all of its own
+	unkept   string // names more of the environment, see unkept.go
+	tty      bool   // its streams are a terminal, which is to be its controlling one
+	stays    bool   // what it leaves behind goes on: it is no command's that is to end with all of its own
 }
 
 // flags adds an order's flags to a set.
@@ -42,6 +43,7 @@ func (o *order) flags(f *flag.FlagSet) {
 	f.UintVar(&o.gid, "gid", 0, "group `id`")
 	f.StringVar(&o.user, "user", "root", "user `name`")
 	f.StringVar(&o.cwd, "cwd", "", "`folder` to run it in")
+	f.StringVar(&o.unkept, "env", "", "`name` of variables that were kept for it")
 	f.BoolVar(&o.tty, "tty", false, "the streams are a terminal")
 	f.DurationVar(&o.timeout, "timeout", 0, "when to end it with all its children; 0 is never")
 }
@@ -65,6 +67,10 @@ func runExec(args []string) int {
 	}
 	o.argv = f.Args()
 	if err := awaitReady(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return exitFailed
+	}
+	if err := takeUnkept(o.unkept); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return exitFailed
 	}

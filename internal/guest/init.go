@@ -35,7 +35,7 @@ const sigHalt = syscall.Signal(37)
 const ExitNoRun = 3
 
 // Main runs the program that args names: the first process as init, or one of those that ask it to end the sandbox; or a
-// command of the runner, by which a server runs things in a sandbox: exec, console, sessions, session, spawn, wait, runs, who. It returns the exit code. As the
+// command of the runner, by which a server runs things in a sandbox: exec, console, sessions, session, spawn, wait, runs, keep, who. It returns the exit code. As the
 // first process it returns only when it failed.
 func Main(args []string) int {
 	var err error
@@ -64,6 +64,8 @@ func Main(args []string) int {
 		err = runRunner(args[2:])
 	case command == "wait":
 		err = runWait(args[2:], os.Stdout)
+	case command == "keep":
+		err = runKeep(args[2:], os.Stdin)
 	case command == "runs":
 		err = runRuns(os.Stdout)
 	case command == "who":

@@ -123,6 +123,9 @@ func parseRun(command string, args []string) (o order, id string, d runFolder, e
 // runSpawn starts a run whose input is what stdin has, and returns when its command was started or refused.
 func runSpawn(args []string) error {
 	o, id, d, err := parseRun("spawn", args)
+	if err == nil {
+		err = takeUnkept(o.unkept)
+	}
 	if err != nil {
 		return err
 	}

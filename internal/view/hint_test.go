@@ -17,7 +17,7 @@ func TestEachReadsWhatToDoInTheirOwnWords(t *testing.T) {
 		says string
 	}{
 		{stopped, Agent, `sandbox "box" is stopped; set_sandbox_state with the state running mends it`},
-		{fmt.Errorf("exec: %w", stopped), Terminal, `exec: sandbox "box" is stopped; `+"`pixels-mcp start box` mends it"},
+		{fmt.Errorf("exec: %w", stopped), Terminal, `exec: sandbox "box" is stopped; ` + "`pixels-mcp start box` mends it"},
 		{cut, Page, "sandbox \"box\" has no network; `pixels-mcp network set box agent` gives it back"},
 		{errors.Join(stopped, stopped), Agent, "sandbox \"box\" is stopped\nsandbox \"box\" is stopped; set_sandbox_state with the state running mends it"},
 		{errors.New("plain"), Agent, "plain"},

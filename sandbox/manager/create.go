@@ -70,6 +70,11 @@ func (m *Manager) Create(ctx context.Context, caller Caller, r CreateRequest) (s
 		for key, value := range c.defaults.Env {
 			spec.Env[key] = value
 		}
+		if spec.Egress == egress.Agent || spec.Egress == egress.Allowlist {
+			for _, rule := range c.defaults.Allow {
+				spec.Rules = append(spec.Rules, egress.Grant{Rule: rule, From: "the configuration", At: egress.After(spec.Rules)})
+			}
+		}
 	}
 	for key, value := range r.Env {
 		spec.Env[key] = value
@@ -93,7 +98,15 @@ func (m *Manager) Create(ctx context.Context, caller Caller, r CreateRequest) (s
 	create := func(name string) (sandbox.Sandbox, error) {
 		s := spec
 		s.Name = name
-		return c.copy(ctx, b, s, c.Owner, r.From, was, r.Egress, give, string(policy.VerbCreateSandbox))
+		made, err := c.copy(ctx, b, s, c.Owner, r.From, was, r.Egress, give, string(policy.VerbCreateSandbox))
+		if spare := c.defaults.SpareImage; r.From == "" && r.Image == "" && spare != "" && spare != spec.Image && errors.Is(err, sandbox.ErrNotFound) {
+			if c.defaults.Warn != nil {
+				c.defaults.Warn(Notice(fmt.Sprintf("the image %s of the configuration is not here, and images are fetched from nowhere: %s is taken instead; name it, or another one that is here, as defaults.image", spec.Image, spare)))
+			}
+			s.Image, s.From = spare, spare
+			return c.copy(ctx, b, s, c.Owner, "", was, r.Egress, give, string(policy.VerbCreateSandbox))
+		}
+		return made, err
 	}
 	if spec.Name != "" {
 		made, err := create(spec.Name)

@@ -82,16 +82,21 @@ func (m *Manager) Exec(ctx context.Context, caller Caller, r ExecRequest) (ExecR
 const CallVariable = "PIXELS_CALL"
 
 // command is what a backend is to run.
-func (r ExecRequest) command(call string) sandbox.Command {
-	c := sandbox.Command{Argv: r.Argv, Shell: r.Shell, Cwd: r.Cwd, Env: map[string]string{}, User: r.User}
-	if call != "" {
-		c.Env[CallVariable] = call
+func (c *call) command(r ExecRequest) sandbox.Command {
+	out := sandbox.Command{Argv: r.Argv, Shell: r.Shell, Cwd: r.Cwd, Env: map[string]string{}, Unkept: map[string]string{}, User: r.User}
+	if c.Caller.Call != "" {
+		out.Env[CallVariable] = c.Caller.Call
 	}
-	maps.Copy(c.Env, r.Env)
+	maps.Copy(out.Env, r.Env)
+	for name, value := range c.defaults.SessionEnv {
+		if _, given := r.Env[name]; !given {
+			out.Unkept[name] = value
+		}
+	}
 	if r.Stdin != "" {
-		c.Stdin = strings.NewReader(r.Stdin)
+		out.Stdin = strings.NewReader(r.Stdin)
 	}
-	return c
+	return out
 }
 
 // heard makes Progress hear of what is written to w.
@@ -143,7 +148,7 @@ func (c *call) run(ctx context.Context, b *permit, owner string, s sandbox.Sandb
 	defer cancel()
 	var stdout, stderr headTail
 	start := time.Now()
-	command := r.command(c.Caller.Call)
+	command := c.command(r)
 	command.Stdout, command.Stderr = r.heard("stdout", &stdout), r.heard("stderr", &stderr)
 	code, err := b.Exec(inTime, s.ID, command)
 	timedOut := ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)

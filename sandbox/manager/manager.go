@@ -18,6 +18,14 @@ type Defaults struct {
 	Presets egress.Presets // rules that modes bring along
 	Limits  sandbox.Limits
 	Env     map[string]string
+	Allow   []egress.Rule // what a new one may reach beside its mode, where that is agent or allowlist
+
+	// SpareImage is taken where Image is not there, which Warn hears of. Empty is none.
+	SpareImage string
+	Warn       func(error) // may be nil
+
+	// SessionEnv are variables of every command, given with it and kept nowhere.
+	SessionEnv map[string]string
 
 	Nesting bool // containers may run inside
 
@@ -27,6 +35,12 @@ type Defaults struct {
 	Lease    time.Duration // how long a sandbox lives whose creator does not say; 0 means DefaultLease
 	MaxLease time.Duration // the longest that one may ask for; 0 means DefaultMaxLease
 }
+
+// Notice is a warning that is the same until somebody changes the configuration: to say it once is enough.
+type Notice string
+
+// Error is what it says.
+func (n Notice) Error() string { return string(n) }
 
 // Leases where the configuration says nothing.
 const (

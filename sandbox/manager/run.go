@@ -27,7 +27,7 @@ func (m *Manager) StartRun(ctx context.Context, caller Caller, r ExecRequest) (i
 	if err != nil {
 		return "", err
 	}
-	run, err := b.StartRun(ctx, s.ID, r.command(c.Caller.Call), r.Timeout)
+	run, err := b.StartRun(ctx, s.ID, c.command(r), r.Timeout)
 	if err != nil {
 		return "", err
 	}

@@ -36,7 +36,7 @@ func (m *Manager) Stream(ctx context.Context, caller Caller, r ExecRequest, s St
 	if r.Timeout == 0 {
 		r.Timeout = min(c.rules(c.Owner).MaxExec(), MaxRunTimeout)
 	}
-	command := r.command(c.Caller.Call)
+	command := c.command(r)
 	return c.stream(ctx, r, command, s)
 }
 
@@ -54,7 +54,7 @@ func (m *Manager) Console(ctx context.Context, caller Caller, name, session, use
 		return 0, fault.Errorf(sandbox.ErrInvalid, fault.Hint{}, "a console without a terminal is invalid")
 	}
 	r := ExecRequest{Name: name, User: user, Timeout: min(c.rules(c.Owner).MaxExec(), MaxRunTimeout)}
-	command := r.command(c.Caller.Call)
+	command := c.command(r)
 	command.Console = &sandbox.Console{Session: session}
 	got, err := c.stream(ctx, r, command, s)
 	return got.ExitCode, err

@@ -71,6 +71,7 @@ func (b life) exec(ctx context.Context, c sandbox.Command) (int, error) {
 	env := maps.Clone(b.env)
 	env["HOME"], env["USER"], env["PATH"] = home, user, "/bin"
 	maps.Copy(env, c.Env)
+	maps.Copy(env, c.Unkept)
 	var pairs []string
 	for key, value := range env {
 		pairs = append(pairs, key+"="+value)
