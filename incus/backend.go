@@ -14,6 +14,7 @@ import (
 
 	"github.com/lxc/incus/v6/shared/api"
 	"golang.org/x/sync/semaphore"
+	"golang.org/x/sync/singleflight"
 
 	"pixels/egress"
 	"pixels/internal/fault"
@@ -55,7 +56,8 @@ type Backend struct {
 	stale  time.Duration      // staleAfter, but in tests
 	now    func() time.Time   // time.Now, but in tests
 
-	bridged    bool // in tests: cards on the bridge instead of wires
+	waking     singleflight.Group // of sandboxes that sleep, by ID
+	bridged    bool               // in tests: cards on the bridge instead of wires
 	feeding    sync.WaitGroup
 	background tasks
 	working    context.Context // of the work in the background
@@ -213,6 +215,7 @@ func describe(inst *api.Instance) sandbox.Sandbox {
 		s.CreatedAt = at
 	}
 	s.ExpiresAt, _ = time.Parse(time.RFC3339, inst.Config[expiresKey]) // one without a lease has none
+	s.DestroyedAt = destroyedAt(inst.Config)
 	s.Lineage, s.Reach = cmp.Or(inst.Config[lineageKey], first(*inst)), mark(inst.Config)
 	_, s.Rules, _ = egressOf(inst.Config)                     // what can't be read allows nothing
 	s.Limits.CPU, _ = strconv.Atoi(inst.Config["limits.cpu"]) // what can't be read isn't ours, as in the next ones
@@ -237,6 +240,7 @@ func describe(inst *api.Instance) sandbox.Sandbox {
 	default:
 		s.State = sandbox.Broken
 	}
+	s.Asleep = s.State == sandbox.Stopped && inst.Config[idleKey] != ""
 	if s.State != sandbox.Stopped {
 		s.Address = inst.Devices[card][addressKey]
 	}

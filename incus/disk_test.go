@@ -180,7 +180,7 @@ func TestNoGarbageOutlivesARestore(t *testing.T) {
 					k, err := b.cache.instance(context.Background(), made.ID)
 					return err == nil && k.Config[replacedKey] == "true"
 				})
-				if _, err := b.Sweep(t.Context()); err != nil {
+				if _, err := b.Sweep(t.Context(), sandbox.SweepRules{}); err != nil {
 					t.Error(err)
 				}
 			}

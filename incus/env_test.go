@@ -126,7 +126,7 @@ func TestTheEnvironmentActsInsideAlone(t *testing.T) {
 	inside(t, restored.ID)
 
 	old(t, restored.ID)
-	if _, err := b.sweep(t.Context(), ownerOf(t)); err != nil {
+	if _, err := b.sweep(t.Context(), ownerOf(t), sandbox.SweepRules{}); err != nil {
 		t.Fatal(err)
 	}
 	outside(t, restored.ID)

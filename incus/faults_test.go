@@ -128,7 +128,7 @@ func TestAClockThatIsSetBack(t *testing.T) {
 	if err := b.SetExpiry(t.Context(), made.ID, time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.sweep(t.Context(), made.Owner); err != nil {
+	if _, err := b.sweep(t.Context(), made.Owner, sandbox.SweepRules{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := b.Get(t.Context(), made.Owner, made.Name); err != nil {
@@ -139,7 +139,7 @@ func TestAClockThatIsSetBack(t *testing.T) {
 	}
 	b.now = func() time.Time { return time.Now().Add(2 * time.Hour) } // by which nobody else sweeps
 	soon(t, "by the right clock its lease is over", func() bool {
-		if _, err := b.sweep(t.Context(), made.Owner); err != nil {
+		if _, err := b.sweep(t.Context(), made.Owner, sandbox.SweepRules{}); err != nil {
 			t.Fatal(err)
 		}
 		_, err := b.Get(t.Context(), made.Owner, made.Name)

@@ -125,7 +125,7 @@ func settled(t *testing.T, b *Backend, owner string, instances int) {
 	t.Helper()
 	var left []api.Instance
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if _, err := b.sweep(t.Context(), owner); err != nil {
+		if _, err := b.sweep(t.Context(), owner, sandbox.SweepRules{}); err != nil {
 			t.Logf("sweep: %v", err) // Incus may still be at what the killed one asked for; the next one ends it
 		}
 		b.background.Wait()
@@ -200,7 +200,7 @@ func TestKilledAtAnyPoint(t *testing.T) {
 				works(s)
 			}
 			soon(t, "what was left is whole or gone", func() bool {
-				if _, err := b.sweep(t.Context(), owner); err != nil {
+				if _, err := b.sweep(t.Context(), owner, sandbox.SweepRules{}); err != nil {
 					t.Logf("sweep: %v", err)
 				}
 				b.background.Wait()
@@ -231,7 +231,7 @@ func TestKilledAtAnyPoint(t *testing.T) {
 		killAfter(t, b.config, "restore", owner, base.ID, after)
 		deadline := time.Now().Add(30 * time.Second)
 		for { // one instance, or two: the sandbox and the holder of its checkpoint
-			if _, err := b.sweep(t.Context(), owner); err != nil {
+			if _, err := b.sweep(t.Context(), owner, sandbox.SweepRules{}); err != nil {
 				t.Logf("sweep: %v", err)
 			}
 			b.background.Wait()

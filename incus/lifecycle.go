@@ -37,20 +37,27 @@ func (b *Backend) SetState(ctx context.Context, id string, state sandbox.State) 
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), stateTimeout)
 	defer cancel()
 	switch {
-	case from == state:
+	case from == state && (state != sandbox.Running || inst.Config[idleKey] == ""):
 		return nil
+	case from == state: // who meant to stop it for want of use was killed before
+		err = b.awake(bounded, id, inst.Config)
 	case state == sandbox.Paused && from == sandbox.Running:
 		err = b.act(bounded, id, "freeze")
 	case state == sandbox.Paused:
 		return fault.New(sandbox.ErrState, fault.Sandbox(name), fmt.Sprintf("is %s, which is the wrong state to pause it", from), fault.Hint{Action: fault.StartSandbox, Name: name})
 	case state == sandbox.Running && from == sandbox.Paused:
 		err = b.act(bounded, id, "unfreeze")
+	case state == sandbox.Running && inst.Config[overKey] != "":
+		return leaseOver(inst)
 	case state == sandbox.Running:
 		if err = b.plug(bounded, id, inst.Config); err != nil {
 			break
 		}
 		if err = b.boot(bounded, id, inst.Config); err == nil {
 			err = b.awaitReady(ctx, id, wired(inst.Config))
+		}
+		if err == nil {
+			err = b.awake(bounded, id, inst.Config)
 		}
 	default:
 		if err = b.stop(bounded, id, from == sandbox.Paused); err == nil {
@@ -141,6 +148,7 @@ func (b *Backend) SetExpiry(ctx context.Context, id string, at time.Time) error 
 			return fault.Errorf(sandbox.ErrNotFound, fault.Hint{}, "it is being destroyed (not found)")
 		}
 		config[expiresKey] = expiry(at)
+		delete(config, overKey)
 		return nil
 	}, func(id string, edit editor) error { return b.change(ctx, id, edit, nil) })
 	return b.failed(err, "extend the sandbox")

@@ -71,6 +71,9 @@ func (b *Backend) Restore(ctx context.Context, id, label string) (sandbox.Sandbo
 		return sandbox.Sandbox{}, b.failed(err, "restore checkpoint %s", label)
 	}
 	b.at(restoreRead)
+	if old.Config[overKey] != "" {
+		return sandbox.Sandbox{}, leaseOver(old)
+	}
 	name, next := old.Config[nameKey], nextID(*old)
 	all, err := b.cache.fresh(ctx)
 	if err != nil {
@@ -145,6 +148,7 @@ func (b *Backend) copyCheckpoint(ctx context.Context, old *api.Instance, holder 
 		}
 	}
 	delete(config, replacedKey)
+	delete(config, idleKey) // it is started
 	maps.Copy(config, map[string]string{
 		firstKey: first(*old), turnKey: strconv.Itoa(turn(*old) + 1), seenKey: strconv.Itoa(number(old.Config, revisionKey)), createdKey: describe(old).CreatedAt.Format(time.RFC3339Nano),
 	})

@@ -34,7 +34,7 @@ func TestRestoresInARowAndRetirementsAtOnce(t *testing.T) {
 				return
 			default:
 			}
-			if _, err := other.sweep(t.Context(), box.Owner); err != nil {
+			if _, err := other.sweep(t.Context(), box.Owner, sandbox.SweepRules{}); err != nil {
 				t.Errorf("sweep: %v", err)
 			}
 			list, err := other.List(t.Context(), box.Owner)
@@ -54,7 +54,7 @@ func TestRestoresInARowAndRetirementsAtOnce(t *testing.T) {
 	close(done)
 	sweeping.Wait()
 	b.background.Wait()
-	if _, err := b.sweep(t.Context(), box.Owner); err != nil {
+	if _, err := b.sweep(t.Context(), box.Owner, sandbox.SweepRules{}); err != nil {
 		t.Error(err)
 	}
 	var left []string

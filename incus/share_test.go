@@ -137,7 +137,7 @@ func TestWhatIsChangedByHandIsSeen(t *testing.T) {
 		s, err := b.Get(t.Context(), made.Owner, made.Name)
 		return err == nil && s.Labels["hand"] == "made" && s.ExpiresAt.IsZero()
 	})
-	if expired, err := b.Sweep(t.Context()); err != nil {
+	if expired, err := b.Sweep(t.Context(), sandbox.SweepRules{}); err != nil {
 		t.Errorf("with a lease that can't be read: %v, %v", expired, err)
 	}
 	if _, err := b.Get(t.Context(), made.Owner, made.Name); err != nil {

@@ -222,7 +222,7 @@ func TestARestoreUndoesNothing(t *testing.T) {
 	if err := l.Destroy(t.Context(), id); err != nil {
 		t.Error(err)
 	}
-	if _, err := l.sweep(t.Context(), owner); err != nil {
+	if _, err := l.sweep(t.Context(), owner, sandbox.SweepRules{}); err != nil {
 		t.Error(err)
 	}
 	l.background.Wait()

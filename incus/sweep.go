@@ -165,18 +165,18 @@ func (b *Backend) left(i api.Instance) bool {
 }
 
 // Sweep implements sandbox.Backend.
-func (b *Backend) Sweep(ctx context.Context) (expired []sandbox.Sandbox, err error) {
-	return b.sweep(ctx, "")
+func (b *Backend) Sweep(ctx context.Context, rules sandbox.SweepRules) (sandbox.Swept, error) {
+	return b.sweep(ctx, "", rules)
 }
 
 // sweep sweeps the sandboxes of an owner, or of all when that is empty.
-func (b *Backend) sweep(ctx context.Context, owner string) (expired []sandbox.Sandbox, err error) {
+func (b *Backend) sweep(ctx context.Context, owner string, rules sandbox.SweepRules) (swept sandbox.Swept, err error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return swept, err
 	}
 	all, err := b.cache.instances(ctx)
 	if err != nil {
-		return nil, b.failed(err, "sweep")
+		return swept, b.failed(err, "sweep")
 	}
 	var errs []error
 	for _, k := range all {
@@ -199,7 +199,13 @@ func (b *Backend) sweep(ctx context.Context, owner string) (expired []sandbox.Sa
 			if err = b.remove(ctx, inst.Name); errors.Is(err, sandbox.ErrNotFound) {
 				err = nil
 			}
-		case whole(inst) && b.overdue(inst.Config):
+		case whole(inst) && b.overdue(inst.Config) && inst.Config[overKey] == "" && rules.StopAtEnd:
+			if err = b.endLease(ctx, &inst); err == nil {
+				swept.Stopped = append(swept.Stopped, describe(&inst))
+			} else if errors.Is(err, sandbox.ErrState) || missing(err) {
+				err = nil
+			}
+		case whole(inst) && b.overdue(inst.Config) && b.now().After(destroyedAt(inst.Config)):
 			err = b.condemn(ctx, inst.Name, func(config map[string]string) error {
 				if !b.overdue(config) {
 					return sandbox.ErrState // extended in the meantime
@@ -207,9 +213,17 @@ func (b *Backend) sweep(ctx context.Context, owner string) (expired []sandbox.Sa
 				return nil
 			})
 			if err == nil {
-				expired = append(expired, describe(&inst))
+				swept.Destroyed = append(swept.Destroyed, describe(&inst))
 			} else if errors.Is(err, sandbox.ErrState) || errors.Is(err, sandbox.ErrNotFound) || missing(err) {
 				err = nil
+			}
+		case whole(inst) && !b.overdue(inst.Config) && rules.Idle > 0 && inst.StatusCode == api.Running && b.now().Sub(lastUsed(&inst)) >= rules.Idle:
+			var stopped bool
+			if stopped, err = b.stopIdle(ctx, &inst, rules.Idle); stopped {
+				swept.Idle = append(swept.Idle, describe(&inst))
+			}
+			if missing(err) || errors.Is(err, sandbox.ErrNotFound) || errors.Is(err, sandbox.ErrState) {
+				err = nil // it went, or was stopped, meanwhile
 			}
 		case actsOutside(inst.Config):
 			err = b.change(ctx, inst.Name, func(config map[string]string) error { moveEnv(config); return nil }, nil)
@@ -222,13 +236,13 @@ func (b *Backend) sweep(ctx context.Context, owner string) (expired []sandbox.Sa
 			err = nil
 		}
 		if ctx.Err() != nil {
-			return expired, ctx.Err()
+			return swept, ctx.Err()
 		}
 	}
 	if owner == "" {
 		errs = append(errs, b.mendWires(ctx, all))
 	}
-	return expired, b.failed(errors.Join(errs...), "sweep")
+	return swept, b.failed(errors.Join(errs...), "sweep")
 }
 
 // overdue tells whether a lease is over.

@@ -179,6 +179,11 @@ var ownWays = []way{
 				break
 			}
 		}
+		if inst, _, err := l.server.with(t.Context()).GetInstance(l.boxes["one"]); err != nil {
+			t.Error(err)
+		} else if used, err := l.inUse(t.Context(), inst); !used {
+			t.Errorf("a sandbox with an open connection is unused, %v", err)
+		}
 		cut := l.set(t, "one", egress.Allowlist, allowedName)
 		select {
 		case said := <-ended:

@@ -126,9 +126,14 @@ type Backend interface {
 	// labels, environment, limits and all checkpoints, later ones too, stay. The sandbox may have another ID and address
 	// afterwards; when it fails the sandbox is what it was.
 	Restore(ctx context.Context, id, label string) (Sandbox, error)
-	// Sweep destroys sandboxes of any owner whose lease is over, which it returns, and ends or undoes what processes that
-	// were killed left half-done. Any number of processes may do so at once.
-	Sweep(ctx context.Context) (expired []Sandbox, err error)
+	// Touch notes that a sandbox is used, or about to be, and tells whether it sleeps, so that it must be woken first. What isn't
+	// there is no error.
+	Touch(ctx context.Context, id string) (asleep bool, err error)
+	// Wake starts a sandbox that sleeps, and returns when it is ready. One that was woken by another call meanwhile is awake.
+	Wake(ctx context.Context, id string) error
+	// Sweep destroys or stops sandboxes of any owner whose lease is over, stops those that are not used, and ends or undoes what
+	// processes that were killed left half-done. Any number of processes may do so at once.
+	Sweep(ctx context.Context, rules SweepRules) (Swept, error)
 	// Close waits for what goes on in the background, unless the backend answers no more: then the next Sweep takes it up. No
 	// other method is called after it.
 	Close()

@@ -60,7 +60,11 @@ type Sandbox struct {
 	Limits  Limits
 
 	CreatedAt time.Time
-	ExpiresAt time.Time // when it is destroyed by itself; the zero time is never
+	ExpiresAt time.Time // when its lease ends, which destroys it, or stops it for a Grace; the zero time is never
+	// DestroyedAt is when one is destroyed that was stopped at the end of its lease; the zero time of all others.
+	DestroyedAt time.Time
+	// Asleep tells that it was stopped because nobody used it: it wakes when it is used.
+	Asleep bool
 
 	// Lineage is what a sandbox, its clones, and theirs have in common.
 	Lineage string
@@ -68,6 +72,22 @@ type Sandbox struct {
 	Reach string
 	// Requests are those that were raised when it was made, by ID.
 	Requests []string
+}
+
+// Grace is how long a sandbox that was stopped at the end of its lease can be extended; then it is destroyed.
+const Grace = 7 * 24 * time.Hour
+
+// SweepRules say what a sweep does with sandboxes that are whole.
+type SweepRules struct {
+	Idle      time.Duration // those that are not used for so long are stopped; 0 is never
+	StopAtEnd bool          // those whose lease ends are stopped for a Grace, and not destroyed at once
+}
+
+// Swept is what a sweep did.
+type Swept struct {
+	Destroyed []Sandbox // their lease was over
+	Stopped   []Sandbox // their lease was over; they are destroyed later
+	Idle      []Sandbox // stopped because nobody used them
 }
 
 // Checkpoint is a labelled snapshot of a sandbox's file system.

@@ -48,7 +48,7 @@ type execInput struct {
 }
 
 var execTool = define(Tool{
-	Verb: policy.VerbExec, Title: "Run a command", Destructive: true,
+	Verb: policy.VerbExec, Title: "Run a command", Wakes: true, Destructive: true,
 	Description: "Runs a command in a sandbox, as the user pixel (who may use sudo), and returns exit code and output. " +
 		"A command that fails is a result. At the timeout all that it started is ended. Of long output the beginning and the end are kept. " +
 		"For servers and long work set background, and use wait.",

@@ -39,7 +39,7 @@ type readOutput struct {
 }
 
 var readFile = define(Tool{
-	Verb: policy.VerbReadFile, Title: "Read a file", ReadOnly: true, Idempotent: true,
+	Verb: policy.VerbReadFile, Title: "Read a file", Wakes: true, ReadOnly: true, Idempotent: true,
 	Description: "Reads a text file of a sandbox, by lines when it is long, or shows an image. Works on stopped and paused sandboxes too.",
 }, func(ctx context.Context, s Session, in readInput) (readOutput, Result, error) {
 	r, err := s.Manager.ReadFile(ctx, s.Caller, manager.ReadRequest{Name: in.Name, Path: in.Path, Offset: in.Offset, Limit: in.Limit, Base64: in.Encoding == base64Encoding})
@@ -80,7 +80,7 @@ type writeOutput struct {
 }
 
 var writeFile = define(Tool{
-	Verb: policy.VerbWriteFile, Title: "Write a file", Destructive: true,
+	Verb: policy.VerbWriteFile, Title: "Write a file", Wakes: true, Destructive: true,
 	Description: "Writes a file of a sandbox, whole and at once; what was in it is lost. New files belong to pixel. To change a part use edit_file.",
 }, func(ctx context.Context, s Session, in writeInput) (writeOutput, Result, error) {
 	content := []byte(in.Content)
@@ -116,7 +116,7 @@ type editOutput struct {
 }
 
 var editFile = define(Tool{
-	Verb: policy.VerbEditFile, Title: "Edit a file", Destructive: true,
+	Verb: policy.VerbEditFile, Title: "Edit a file", Wakes: true, Destructive: true,
 	Description: "Replaces text in a file of a sandbox by other text, exactly and without patterns.",
 }, func(ctx context.Context, s Session, in editInput) (editOutput, Result, error) {
 	p, n, err := s.Manager.EditFile(ctx, s.Caller, manager.EditRequest{Name: in.Name, Path: in.Path, Old: in.OldText, New: in.NewText, All: in.ReplaceAll})
@@ -139,7 +139,7 @@ type listFilesOutput struct {
 }
 
 var listFiles = define(Tool{
-	Verb: policy.VerbListFiles, Title: "List files", ReadOnly: true, Idempotent: true,
+	Verb: policy.VerbListFiles, Title: "List files", Wakes: true, ReadOnly: true, Idempotent: true,
 	Description: "Lists a folder of a sandbox, with types, sizes and permissions.",
 }, func(ctx context.Context, s Session, in listFilesInput) (listFilesOutput, Result, error) {
 	if in.Path == "" {
@@ -194,7 +194,7 @@ type copyOutput struct {
 }
 
 var copyFiles = define(Tool{
-	Verb: policy.VerbCopyFiles, Title: "Copy files", Destructive: true, Idempotent: true, Long: true,
+	Verb: policy.VerbCopyFiles, Title: "Copy files", Wakes: true, Destructive: true, Idempotent: true, Long: true,
 	Description: "Copies a file or folder between the host and a sandbox. What is there is written over; links that lead out are skipped. " +
 		"On the host only folders a human opened are in reach.",
 }, func(ctx context.Context, s Session, in copyInput) (copyOutput, Result, error) {

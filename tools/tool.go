@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"sync/atomic"
 
 	"github.com/google/jsonschema-go/jsonschema"
 
@@ -27,6 +28,7 @@ type Tool struct {
 	ReadOnly                 bool        // changes nothing
 	Destructive              bool        // may take away what can't be had back
 	Idempotent               bool        // done twice is as done once
+	Wakes                    bool        // wakes a sandbox that sleeps; the output then says so
 	Long                     bool        // may outlast a call, and then goes on as an operation; the output has a field for its ID
 
 	Input, Output json.RawMessage // JSON Schemas
@@ -53,7 +55,8 @@ type Result struct {
 	Image      *Image // shown beside Text
 	Failed     bool
 
-	err error // what ended the call
+	woken bool  // a sandbox was woken for it
+	err   error // what ended the call
 }
 
 // Err is what ended a call that failed; nil where its structured result says it.
@@ -100,6 +103,9 @@ func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in 
 	}
 	output.Properties["ignored"] = &jsonschema.Schema{Type: "array", Items: &jsonschema.Schema{Type: "string"}}
 	output.Properties["next"] = &jsonschema.Schema{Type: "string"}
+	if t.Wakes {
+		output.Properties["woken"] = &jsonschema.Schema{Type: "boolean"}
+	}
 	t.Input, t.Output, t.Arguments = encode(input), encode(output), input.PropertyOrder
 	known := newParameters(input)
 	call := func(ctx context.Context, s Session, arguments json.RawMessage) Result {
@@ -129,7 +135,18 @@ func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in 
 		if err != nil {
 			return failure(s.Audience, fault.Errorf(fault.Invalid, fault.Hint{}, "%v", err))
 		}
-		return call(ctx, s, arguments).complete(s.Audience, ignored)
+		var woken atomic.Bool
+		if tell := s.Caller.Woken; t.Wakes {
+			s.Caller.Woken = func(name string) {
+				woken.Store(true)
+				if tell != nil {
+					tell(name)
+				}
+			}
+		}
+		r := call(ctx, s, arguments)
+		r.woken = woken.Load()
+		return r.complete(s.Audience, ignored)
 	}
 	return t
 }
@@ -139,7 +156,10 @@ func (r Result) complete(to view.Audience, ignored []string) Result {
 	if r.Next != "" {
 		r.Text += "\n[next: " + r.Next + "]"
 	}
-	if len(ignored) == 0 && r.Next == "" || r.Structured == nil {
+	if r.woken {
+		r.Text += "\n[it was not used for long, and was started again for this]"
+	}
+	if len(ignored) == 0 && r.Next == "" && !r.woken || r.Structured == nil {
 		return r
 	}
 	b, err := json.Marshal(r.Structured)
@@ -157,6 +177,9 @@ func (r Result) complete(to view.Audience, ignored []string) Result {
 	}
 	if r.Next != "" {
 		fields["next"] = r.Next
+	}
+	if r.woken {
+		fields["woken"] = true
 	}
 	r.Structured, r.Next = fields, ""
 	return r

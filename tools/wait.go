@@ -46,7 +46,7 @@ type waitResult struct {
 }
 
 var waitTool = define(Tool{
-	Verb: policy.VerbWait, Title: "Wait for operations and requests", Idempotent: true, Destructive: true,
+	Verb: policy.VerbWait, Title: "Wait for operations and requests", Wakes: true, Idempotent: true, Destructive: true,
 	Description: "Waits until operations have ended, or for a time, and returns what they left: of a command its outputs and exit code. " +
 		"Outputs are kept as long as the sandbox is, also over a restart of this server; read long ones on by cursor. With cancel it ends them.",
 }, func(ctx context.Context, s Session, in waitInput) (waitOutput, Result, error) {

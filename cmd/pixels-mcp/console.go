@@ -73,7 +73,7 @@ func (v *verbs) started(ctx context.Context, name string) error {
 	err = v.call(ctx, policy.VerbSetSandboxState, map[string]any{"name": name, "state": sandbox.Running}, nil)
 	p.end()
 	if err == nil {
-		fmt.Fprintf(v.err, "%s was %s: started in %s\n", name, s.State, p.took())
+		fmt.Fprintf(v.err, "%s was %s: started in %s\n", name, stateOf(s), p.took())
 	}
 	return err
 }

@@ -226,12 +226,8 @@ func at(s view.Sandbox) string {
 
 // fields are what people are shown of a sandbox.
 func fields(s view.Sandbox) [][2]string {
-	until := ""
-	if !s.ExpiresAt.IsZero() {
-		until = fmt.Sprintf("%s (%s)", view.Moment(s.ExpiresAt), view.Left(s.ExpiresAt))
-	}
 	return [][2]string{
-		{"Address", s.Address}, {"Egress", string(s.Egress)}, {"From", s.From}, {"Until", until}, {"Labels", pairs(s.Labels)}, {"Asked for", joined(s.Requests)},
+		{"Address", s.Address}, {"Egress", string(s.Egress)}, {"From", s.From}, {"Until", until(s)}, {"Labels", pairs(s.Labels)}, {"Asked for", joined(s.Requests)},
 		{"Command", fmt.Sprintf("%s exec %s COMMAND", program.Name, s.Name)}, {"Status", fmt.Sprintf("%s status %s", program.Name, s.Name)},
 	}
 }

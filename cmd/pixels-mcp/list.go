@@ -95,9 +95,36 @@ func (v *verbs) printList(boxes []view.Sandbox, s shown, filtered bool) error {
 	}
 	var rows [][]string
 	for _, b := range boxes {
-		rows = append(rows, []string{b.Name, string(b.State), orNone(b.Address), string(b.Egress), b.From, view.Past(b.CreatedAt), view.Left(b.ExpiresAt), orNone(pairs(b.Labels))})
+		rows = append(rows, []string{b.Name, stateOf(b), orNone(b.Address), string(b.Egress), b.From, view.Past(b.CreatedAt), ends(b), orNone(pairs(b.Labels))})
 	}
 	return v.printTable([]string{"NAME", "STATE", "ADDRESS", "EGRESS", "FROM", "CREATED", "ENDS", "LABELS"}, rows)
+}
+
+// stateOf is the state of a sandbox, or that it sleeps.
+func stateOf(s view.Sandbox) string {
+	if s.Asleep {
+		return "asleep"
+	}
+	return string(s.State)
+}
+
+// ends says in a table when a sandbox ends.
+func ends(s view.Sandbox) string {
+	if !s.Destroyed.IsZero() {
+		return "over, gone " + view.Left(s.Destroyed)
+	}
+	return view.Left(s.ExpiresAt)
+}
+
+// until says when a sandbox ends.
+func until(s view.Sandbox) string {
+	switch {
+	case !s.Destroyed.IsZero():
+		return fmt.Sprintf("%s, when its lease was over; it is destroyed at %s (%s)", view.Moment(s.ExpiresAt), view.Moment(s.Destroyed), view.Left(s.Destroyed))
+	case s.ExpiresAt.IsZero():
+		return ""
+	}
+	return fmt.Sprintf("%s (%s)", view.Moment(s.ExpiresAt), view.Left(s.ExpiresAt))
 }
 
 // orNone stands in a table for what there is none of.
@@ -163,11 +190,7 @@ func (v *verbs) status(ctx context.Context, name string) (out status, err error)
 }
 
 func (v *verbs) printStatus(s status) {
-	fmt.Fprintf(v.out, "%s is %s\n", s.Name, s.State)
-	until := ""
-	if !s.ExpiresAt.IsZero() {
-		until = fmt.Sprintf("%s (%s)", view.Moment(s.ExpiresAt), view.Left(s.ExpiresAt))
-	}
+	fmt.Fprintf(v.out, "%s is %s\n", s.Name, stateOf(s.Sandbox))
 	egress := string(s.Network.Mode)
 	if !s.Network.Enforced {
 		egress += ", NOT ENFORCED"
@@ -178,7 +201,7 @@ func (v *verbs) printStatus(s status) {
 	}
 	v.printFields([][2]string{
 		{"Address", s.Address}, {"From", s.From}, {"Owner", s.Owner}, {"Created", fmt.Sprintf("%s (%s)", view.Moment(s.CreatedAt), view.Past(s.CreatedAt))},
-		{"Until", until}, {"Labels", pairs(s.Labels)}, {"Egress", egress}, {"Checkpoints", strings.Join(labels, ", ")},
+		{"Until", until(s.Sandbox)}, {"Labels", pairs(s.Labels)}, {"Egress", egress}, {"Checkpoints", strings.Join(labels, ", ")},
 	})
 	fmt.Fprintf(v.out, "`%s network show %s` shows what it may reach\n", program.Name, s.Name)
 }

@@ -78,6 +78,7 @@ func (v *verbs) call(ctx context.Context, tool policy.Verb, arguments map[string
 func (v *verbs) caller() manager.Caller {
 	c := v.session.Caller
 	c.Call = ledger.NewCall()
+	c.Woken = func(name string) { fmt.Fprintf(v.err, "%s was not used for long: started again\n", name) }
 	return c
 }
 

@@ -283,3 +283,37 @@ func TestAHumanMustDecide(t *testing.T) {
 	}
 	p.does("destroy", "--force", "box")
 }
+
+// What sleeps is shown so, and wakes when somebody types a command for it.
+func TestWhatSleepsWakesForAHuman(t *testing.T) {
+	t.Parallel()
+	p := newTypist(t, "sleeps")
+	p.does("create", "box", "--egress", "none")
+	sleeps := func() {
+		t.Helper()
+		p.does("stop", "box")
+		id, err := exec.Command("incus", "list", "--format", "csv", "--columns", "n", "user.pixels.owner="+p.owner).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("incus", "config", "set", strings.TrimSpace(string(id)), "user.pixels.idle=true").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	sleeps()
+	if out := p.does("list"); !strings.Contains(out, "asleep") {
+		t.Errorf("it is listed as %s", out)
+	}
+	if out, errs, code := p.types("exec", "box", "echo hi"); code != 0 || out != "hi\n" || errs != "box was not used for long: started again\n" {
+		t.Errorf("exit code %d, %q, %q", code, out, errs)
+	}
+	sleeps()
+	w := newTerminal(p, 80, 24)
+	w.types("pixels console box")
+	if screen := w.ends("~$"); !strings.Contains(screen, "box was asleep: started in") {
+		w.presses("C-\\")
+		if screen := w.shows("left the session"); !strings.Contains(screen, "box was asleep: started in") {
+			t.Errorf("that it was started is not said:\n%s", screen)
+		}
+	}
+}

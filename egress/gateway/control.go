@@ -59,6 +59,7 @@ type Reply struct {
 	Limit   int            `json:"limit,omitempty"` // of Wires: how many there can be
 	Denials []Event        `json:"denials,omitempty"`
 	Grants  []egress.Grant `json:"grants,omitempty"` // of Status: those for one connection
+	Open    int            `json:"open,omitempty"`   // of Status: connections that are open
 	Cut     int            `json:"cut,omitempty"`    // connections that a change ended
 	Seq     uint64         `json:"seq,omitempty"`    // number of the latest event
 	Event   *Event         `json:"event,omitempty"`
@@ -208,6 +209,7 @@ func (g *Gateway) do(r Request) (reply Reply) {
 		if reply.Wire, err = g.wireOf(r.Sandbox); err == nil {
 			reply.Denials, err = g.denials(r.Sandbox, r.Within)
 			reply.Grants = g.once(r.Sandbox)
+			reply.Open = g.opened(r.Sandbox)
 		}
 	case r.Op == Keep:
 		err = g.Hold(r.Sandbox, r.Domain, r.Port, r.For)
@@ -227,6 +229,24 @@ func (g *Gateway) do(r Request) (reply Reply) {
 		}
 	}
 	return reply
+}
+
+// opened counts the connections of a sandbox that are open. Those that can't be counted are none.
+func (g *Gateway) opened(sandbox string) int {
+	g.mu.Lock()
+	w, err := g.find(sandbox)
+	if err != nil {
+		g.mu.Unlock()
+		return 0
+	}
+	n, open := len(w.flows), w.policy.Mode == egress.Unrestricted
+	address := w.address
+	g.mu.Unlock()
+	if open {
+		more, _ := opened(address)
+		n += more
+	}
+	return n
 }
 
 func (g *Gateway) free() (n int) {

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
@@ -26,16 +27,21 @@ func (f *filter) open(w *wire, open bool) (cut int, err error) {
 	if err != nil {
 		return 0, absent(err) // it wasn't open, and so there is nothing to end
 	}
+	return opened(w.address)
+}
+
+// opened counts the connections from an address that passed without the proxy and are not over.
+func opened(address netip.Addr) (n int, err error) {
 	all, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return 0, err
 	}
 	for _, c := range all {
-		if c.Mark == openedMark && c.Forward.SrcIP.Equal(w.address.AsSlice()) && alive(c) {
-			cut++
+		if c.Mark == openedMark && c.Forward.SrcIP.Equal(address.AsSlice()) && alive(c) {
+			n++
 		}
 	}
-	return cut, nil
+	return n, nil
 }
 
 // alive tells whether a connection has an end that may still send.

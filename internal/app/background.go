@@ -32,9 +32,15 @@ func (a *App) KeepUp(ctx context.Context, log zerolog.Logger) (stop func()) {
 
 func (a *App) sweep(ctx context.Context, log zerolog.Logger) {
 	unreachable := false // said once, not every few seconds
-	a.Manager.KeepSwept(ctx, manager.SweepEvery, func(expired []sandbox.Sandbox, err error) {
-		for _, box := range expired {
+	a.Manager.KeepSwept(ctx, manager.SweepEvery, func(swept sandbox.Swept, err error) {
+		for _, box := range swept.Destroyed {
 			log.Info().Str("sandbox", box.Name).Str("owner", box.Owner).Time("expired_at", box.ExpiresAt).Msg("lease over, destroyed")
+		}
+		for _, box := range swept.Stopped {
+			log.Info().Str("sandbox", box.Name).Str("owner", box.Owner).Time("expired_at", box.ExpiresAt).Msg("lease over, stopped")
+		}
+		for _, box := range swept.Idle {
+			log.Info().Str("sandbox", box.Name).Str("owner", box.Owner).Msg("not used, stopped until it is")
 		}
 		if away := errors.Is(err, sandbox.ErrUnavailable); err != nil && !(away && unreachable) {
 			log.Warn().Err(err).Msg("sweep")

@@ -296,6 +296,7 @@ func (c Config) ownImage() string {
 func (c Config) SandboxDefaults() manager.Defaults {
 	d := c.Defaults
 	return manager.Defaults{
+		Sweep: sandbox.SweepRules{Idle: time.Duration(d.Idle), StopAtEnd: d.LeaseEnd == "stop"},
 		Lease: time.Duration(d.Lease), MaxLease: time.Duration(d.MaxLease),
 		Image: d.Image, SpareImage: c.ownImage(), Allow: c.allow, SessionEnv: c.SessionEnv, Egress: egress.Mode(d.Egress), Nesting: d.Nesting, Presets: c.presets, Env: d.Env,
 		Limits: sandbox.Limits{CPU: int(d.CPU), Memory: int64(d.Memory), Disk: int64(d.Disk), Processes: d.Processes},

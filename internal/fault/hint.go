@@ -16,6 +16,7 @@ const (
 	CreateSandbox    Action = "create a sandbox"
 	OtherName        Action = "choose another name, or destroy the sandbox of that one"
 	StartSandbox     Action = "start a sandbox"
+	Extend           Action = "extend a lease"
 	ListCheckpoints  Action = "list checkpoints"
 	CreateCheckpoint Action = "create a checkpoint"
 	DeleteCheckpoint Action = "delete a checkpoint, or clone it"

@@ -27,6 +27,7 @@ var hints = map[fault.Action][3]string{
 	fault.CreateSandbox:    {"create_sandbox makes one", "`PROGRAM create NAME` makes one"},
 	fault.OtherName:        {"choose another name, or destroy_sandbox it first", "choose another name, or first `PROGRAM destroy NAME`"},
 	fault.StartSandbox:     {"set_sandbox_state with the state running mends it", "`PROGRAM start NAME` mends it"},
+	fault.Extend:           {"extend_sandbox gives it another, then it can be started", "`PROGRAM extend NAME TIME` gives it another, then it can be started"},
 	fault.ListCheckpoints:  {"write it as NAME:LABEL; list_checkpoints shows the labels of a sandbox, create_checkpoint makes one", "write it as NAME:LABEL; `PROGRAM checkpoint list NAME` shows the labels of a sandbox"},
 	fault.CreateCheckpoint: {"create_checkpoint makes one", "`PROGRAM checkpoint create NAME` makes one"},
 	fault.DeleteCheckpoint: {"delete_checkpoint those that are not needed, or clone the checkpoint with clone_sandbox", "`PROGRAM checkpoint delete NAME LABEL` those that are not needed, or clone the checkpoint"},

@@ -28,6 +28,8 @@ type Sandbox struct {
 	Labels    map[string]string `json:"labels,omitempty"`
 	CreatedAt time.Time         `json:"created_at,omitzero"`
 	ExpiresAt time.Time         `json:"expires_at,omitzero" jsonschema:"when it is destroyed by itself; extend_sandbox moves it"`
+	Destroyed time.Time         `json:"destroyed_at,omitzero" jsonschema:"when, if it was stopped at its end"`
+	Asleep    bool              `json:"asleep,omitempty" jsonschema:"stopped for want of use; exec and file tools wake it"`
 	Requests  []string          `json:"requests,omitempty" jsonschema:"for what of allow a human must decide; give them to wait"`
 }
 
@@ -35,7 +37,7 @@ type Sandbox struct {
 func SandboxOf(s sandbox.Sandbox) Sandbox {
 	return Sandbox{
 		Name: s.Name, State: s.State, Address: s.Address, Owner: s.Owner, From: s.From, Egress: s.Egress, Labels: s.Labels,
-		CreatedAt: s.CreatedAt, ExpiresAt: s.ExpiresAt, Requests: s.Requests,
+		CreatedAt: s.CreatedAt, ExpiresAt: s.ExpiresAt, Destroyed: s.DestroyedAt, Asleep: s.Asleep, Requests: s.Requests,
 	}
 }
 
@@ -45,7 +47,12 @@ func SandboxLine(s sandbox.Sandbox) string {
 	if s.Address != "" {
 		text += ", address " + s.Address
 	}
-	if !s.ExpiresAt.IsZero() {
+	if s.Asleep {
+		text += ", asleep until it is used"
+	}
+	if !s.DestroyedAt.IsZero() {
+		text += ", its lease is over, destroyed at " + Clock(s.DestroyedAt)
+	} else if !s.ExpiresAt.IsZero() {
 		text += ", until " + Clock(s.ExpiresAt)
 	}
 	if len(s.Labels) > 0 {

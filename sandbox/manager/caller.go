@@ -12,6 +12,9 @@ type Caller struct {
 	Call    string // its ID, by which its records are found together, and the commands that it runs
 	Trial   bool   // it ends with its verdict, as an error of the type Trial
 
+	// Woken hears of a sandbox that was woken for the call; may be nil.
+	Woken func(name string)
+
 	human  bool // what agents would have to ask a human for is theirs to do
 	proven bool // who makes it has shown what the policy's level of approval asks for
 }

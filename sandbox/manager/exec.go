@@ -144,6 +144,11 @@ func (r *ExecRequest) root() bool {
 
 // run runs a checked and vetted request.
 func (c *call) run(ctx context.Context, b *permit, owner string, s sandbox.Sandbox, r ExecRequest) (ExecResult, error) {
+	done, err := c.use(ctx, b, s)
+	if err != nil {
+		return ExecResult{}, err
+	}
+	defer done()
 	inTime, cancel := context.WithTimeout(ctx, r.most())
 	defer cancel()
 	var stdout, stderr headTail

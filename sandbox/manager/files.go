@@ -31,6 +31,11 @@ func (c *call) open(ctx context.Context, call policy.Call, name, p string) (*ope
 	if err != nil {
 		return nil, "", err
 	}
+	done, err := c.use(ctx, b, s)
+	if err != nil {
+		return nil, "", err
+	}
+	defer done()
 	o := &opened{disk: s.Limits.Disk}
 	if o.uid, o.gid, o.home, err = b.Account(ctx, s.ID, sandbox.DefaultUser); err != nil {
 		return nil, "", err

@@ -32,6 +32,7 @@ type Defaults struct {
 	Policy *policy.Policy // nil means the shipped one
 	Store  *ledger.Store  // of records and requests; nil means that nothing is on record, and that no human can be asked
 
+	Sweep    sandbox.SweepRules
 	Lease    time.Duration // how long a sandbox lives whose creator does not say; 0 means DefaultLease
 	MaxLease time.Duration // the longest that one may ask for; 0 means DefaultMaxLease
 }

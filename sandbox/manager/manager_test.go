@@ -325,11 +325,11 @@ func TestLeasesEndByThemselves(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	var gone []sandbox.Sandbox
-	m.KeepSwept(ctx, 10*time.Millisecond, func(expired []sandbox.Sandbox, err error) {
+	m.KeepSwept(ctx, 10*time.Millisecond, func(swept sandbox.Swept, err error) {
 		if err != nil {
 			t.Error(err)
 		}
-		gone = append(gone, expired...)
+		gone = append(gone, swept.Destroyed...)
 		cancel()
 	})
 	if page, err := m.List(t.Context(), manager.Agent(owner), manager.ListRequest{}); len(gone) != 1 || gone[0].Name != "box" || err != nil || len(page.Sandboxes) != 0 {

@@ -26,6 +26,8 @@ type actions interface {
 	Checkpoints(ctx context.Context, id string) ([]sandbox.Checkpoint, error)
 	DeleteCheckpoint(ctx context.Context, id, label string) error
 	Restore(ctx context.Context, id, label string) (sandbox.Sandbox, error)
+	Touch(ctx context.Context, id string) (asleep bool, err error)
+	Wake(ctx context.Context, id string) error
 	Exec(ctx context.Context, id string, c sandbox.Command) (exitCode int, err error)
 	Sessions(ctx context.Context, id, user string) ([]sandbox.Session, error)
 	StartRun(ctx context.Context, id string, c sandbox.Command, timeout time.Duration) (run string, err error)

@@ -27,6 +27,11 @@ func (m *Manager) StartRun(ctx context.Context, caller Caller, r ExecRequest) (i
 	if err != nil {
 		return "", err
 	}
+	done, err := c.use(ctx, b, s)
+	if err != nil {
+		return "", err
+	}
+	defer done()
 	run, err := b.StartRun(ctx, s.ID, c.command(r), r.Timeout)
 	if err != nil {
 		return "", err
@@ -103,6 +108,11 @@ func (c *call) lookAtRun(ctx context.Context, id string, q sandbox.RunQuery) (*p
 	if err != nil {
 		return fail(err)
 	}
+	done, err := c.use(ctx, b, s)
+	if err != nil {
+		return fail(err)
+	}
+	defer done()
 	got, err := b.LookAtRun(ctx, s.ID, run, q)
 	if errors.Is(err, sandbox.ErrNotFound) {
 		return fail(fault.About(sandbox.ErrNotFound, fmt.Sprintf("operation %q", id), "not found: the sandbox was restored or made anew since, or it ended long ago"))
@@ -124,6 +134,11 @@ func (m *Manager) Runs(ctx context.Context, caller Caller, name string) ([]sandb
 	if err != nil {
 		return nil, err
 	}
+	done, err := c.use(ctx, b, s)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	all, err := b.Runs(ctx, s.ID)
 	for i := range all {
 		all[i].ID = name + "." + all[i].ID

@@ -65,6 +65,11 @@ func (c *call) stream(ctx context.Context, r ExecRequest, command sandbox.Comman
 	if err != nil {
 		return StreamResult{}, err
 	}
+	done, err := c.use(ctx, b, box)
+	if err != nil {
+		return StreamResult{}, err
+	}
+	defer done()
 	inTime, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
 	start := time.Now()
@@ -98,5 +103,10 @@ func (m *Manager) Sessions(ctx context.Context, caller Caller, name, user string
 	if err != nil {
 		return nil, err
 	}
+	done, err := c.use(ctx, b, s)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	return b.Sessions(ctx, s.ID, user)
 }

@@ -14,8 +14,8 @@ const SweepEvery = 15 * time.Second
 const pruneEvery = time.Hour
 
 // KeepSwept sweeps at once and then every so often, until ctx ends. Servers that share a backend may all do so. report
-// hears of sandboxes whose lease was over, and of failures.
-func (m *Manager) KeepSwept(ctx context.Context, every time.Duration, report func(expired []sandbox.Sandbox, err error)) {
+// hears of sandboxes that were destroyed or stopped, and of failures.
+func (m *Manager) KeepSwept(ctx context.Context, every time.Duration, report func(swept sandbox.Swept, err error)) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	var pruned time.Time
@@ -23,18 +23,18 @@ func (m *Manager) KeepSwept(ctx context.Context, every time.Duration, report fun
 		if now := time.Now(); now.Sub(pruned).Abs() > pruneEvery {
 			pruned = now
 			if err := m.gate.store.Prune(m.gate.policy.Now().Keep()); err != nil {
-				report(nil, err)
+				report(sandbox.Swept{}, err)
 			}
 		}
 		if err := m.gate.store.Tidy(); err != nil {
-			report(nil, err)
+			report(sandbox.Swept{}, err)
 		}
-		expired, err := m.gate.backend.Sweep(ctx)
+		swept, err := m.gate.backend.Sweep(ctx, m.defaults.Sweep)
 		if ctx.Err() != nil {
 			return
 		}
-		if len(expired) > 0 || err != nil {
-			report(expired, err)
+		if len(swept.Destroyed)+len(swept.Stopped)+len(swept.Idle) > 0 || err != nil {
+			report(swept, err)
 		}
 		select {
 		case <-ctx.Done():

@@ -227,13 +227,13 @@ func leases(t *testing.T, s Subject) {
 	var expired []string
 	for range 3 {
 		wg.Go(func() {
-			some, err := s.Sweep(context.Background())
+			some, err := s.Sweep(context.Background(), sandbox.SweepRules{})
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
 				t.Error(err)
 			}
-			for _, box := range some {
+			for _, box := range some.Destroyed {
 				if box.Owner == s.Owner {
 					expired = append(expired, box.Name)
 				}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"pixels/egress"
+	"pixels/internal/fault"
 	"pixels/sandbox"
 )
 
@@ -42,6 +43,7 @@ type box struct {
 	runs        map[string]*run
 	holds       []time.Duration
 	once        []egress.Grant
+	used        time.Time
 	ctx         context.Context // ends with the sandbox, and ends what runs in it
 	end         context.CancelFunc
 }
@@ -131,7 +133,7 @@ func (m *Memory) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Sandbox
 			Name: spec.Name, State: sandbox.Running, Owner: spec.Owner, From: spec.From, Egress: spec.Egress, Rules: spec.Rules,
 			Labels: labels, CreatedAt: time.Now(), ExpiresAt: spec.ExpiresAt, Limits: limits, ID: "memory-" + strconv.Itoa(m.next),
 		},
-		env: env, files: content, runs: map[string]*run{},
+		env: env, files: content, runs: map[string]*run{}, used: time.Now(),
 	}
 	if spec.Egress != egress.None {
 		b.Address = fmt.Sprintf("192.0.2.%d", m.next%254+1)
@@ -220,11 +222,16 @@ func (m *Memory) SetState(ctx context.Context, id string, state sandbox.State) e
 		return ctx.Err()
 	case state == sandbox.Paused && b.State == sandbox.Stopped:
 		return fmt.Errorf("sandbox %q is stopped, which is the %w to pause it", b.Name, sandbox.ErrState)
+	case state == sandbox.Running && !b.DestroyedAt.IsZero():
+		return fault.About(sandbox.ErrState, fault.Sandbox(b.Name), "is stopped, which is the wrong state: its lease is over")
 	case state == sandbox.Stopped && b.State != sandbox.Stopped:
 		b.end()
 		b.ctx, b.end = context.WithCancel(context.Background())
 	}
 	b.State = state
+	if state == sandbox.Running {
+		b.Asleep, b.used = false, time.Now()
+	}
 	return nil
 }
 
@@ -236,7 +243,7 @@ func (m *Memory) SetExpiry(ctx context.Context, id string, at time.Time) error {
 	if err != nil {
 		return err
 	}
-	b.ExpiresAt = at
+	b.ExpiresAt, b.DestroyedAt = at, time.Time{}
 	return ctx.Err()
 }
 
@@ -275,18 +282,72 @@ func (m *Memory) Restore(ctx context.Context, id, label string) (sandbox.Sandbox
 	return again.Sandbox, nil
 }
 
-// Sweep implements sandbox.Backend.
-func (m *Memory) Sweep(ctx context.Context) (expired []sandbox.Sandbox, err error) {
+// Touch implements sandbox.Backend.
+func (m *Memory) Touch(_ context.Context, id string) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	b, err := m.find(id)
+	if err != nil {
+		return false, nil
+	}
+	if !b.Asleep {
+		b.used = time.Now()
+	}
+	return b.Asleep, nil
+}
+
+// Wake implements sandbox.Backend.
+func (m *Memory) Wake(ctx context.Context, id string) error {
+	m.mu.Lock()
+	b, err := m.find(id)
+	asleep := err == nil && b.Asleep
+	m.mu.Unlock()
+	if err != nil || !asleep {
+		return err
+	}
+	return m.SetState(ctx, id, sandbox.Running)
+}
+
+// Sweep implements sandbox.Backend.
+func (m *Memory) Sweep(ctx context.Context, rules sandbox.SweepRules) (swept sandbox.Swept, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	stop := func(b *box) {
+		b.end()
+		b.ctx, b.end = context.WithCancel(context.Background())
+		b.State = sandbox.Stopped
+	}
 	for id, b := range m.boxes {
-		if !b.ExpiresAt.IsZero() && time.Now().After(b.ExpiresAt) {
+		over := !b.ExpiresAt.IsZero() && time.Now().After(b.ExpiresAt)
+		switch {
+		case over && rules.StopAtEnd && b.DestroyedAt.IsZero():
+			stop(b)
+			b.DestroyedAt = time.Now().Add(sandbox.Grace)
+			swept.Stopped = append(swept.Stopped, b.Sandbox)
+		case over && time.Now().After(b.DestroyedAt):
 			b.end()
 			delete(m.boxes, id)
-			expired = append(expired, b.Sandbox)
+			swept.Destroyed = append(swept.Destroyed, b.Sandbox)
+		case !over && rules.Idle > 0 && b.State == sandbox.Running && time.Since(b.used) >= rules.Idle && !b.works():
+			stop(b)
+			b.Asleep = true
+			swept.Idle = append(swept.Idle, b.Sandbox)
 		}
 	}
-	return expired, ctx.Err()
+	return swept, ctx.Err()
+}
+
+// works tells whether a run is under way.
+func (b *box) works() bool {
+	for _, r := range b.runs {
+		r.mu.Lock()
+		running := r.state.State == sandbox.RunRunning
+		r.mu.Unlock()
+		if running {
+			return true
+		}
+	}
+	return false
 }
 
 // Close implements sandbox.Backend.
