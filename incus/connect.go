@@ -96,7 +96,7 @@ func connect(ctx context.Context, c Config) (*daemon, error) {
 	}
 	if err := answers(probe, made); err != nil {
 		if noRight(err) {
-			return nil, fmt.Errorf("no right to use Incus at %s: join the group incus-admin (or incus) and log in again, or run as root: %w", where, err)
+			return nil, fault.With(fmt.Errorf("%w: this user may not use Incus at %s: %w", sandbox.ErrUnavailable, where, err), fault.Hint{Action: fault.JoinIncus})
 		}
 		return nil, fault.With(fmt.Errorf("%w at %s: %w", ErrUnreachable, where, err), fault.Hint{Action: fault.LookAtIncus})
 	}

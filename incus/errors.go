@@ -118,7 +118,7 @@ func takenOnHost(err error, ends string) (number int, ok bool) {
 	return number, e == nil && strings.Contains(rest, "File exists")
 }
 
-// noRight tells whether this user may not use Incus. Not produced by a test, which is root.
+// noRight tells whether this user may not use Incus. TestAUserWithoutTheRightIsToldHowToGetIt, of the command line.
 func noRight(err error) bool {
 	return errors.Is(err, fs.ErrPermission) || says(err, "permission denied")
 }

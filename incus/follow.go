@@ -29,7 +29,7 @@ const (
 )
 
 // takenOver are the keys that can change while a sandbox is restored.
-var takenOver = []string{egressKey, rulesKey, expiresKey, goingKey}
+var takenOver = []string{egressKey, rulesKey, expiresKey, goingKey, nameKey, renamedKey}
 
 func number(config map[string]string, key string) int {
 	n, _ := strconv.Atoi(config[key]) // without the key it is 0

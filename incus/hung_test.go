@@ -27,6 +27,8 @@ var hungCalls = map[string]string{
 	"list_sandboxes":     `{}`,
 	"set_sandbox_state":  `{"name": "paused", "state": "stopped"}`,
 	"extend_sandbox":     `{"name": "box", "ttl": "2h"}`,
+	"rename_sandbox":     `{"name": "box", "to": "other"}`,
+	"resize_sandbox":     `{"name": "box", "cpu": 1}`,
 	"destroy_sandbox":    `{"names": ["old"]}`,
 	"create_checkpoint":  `{"name": "box", "label": "later"}`,
 	"list_checkpoints":   `{"name": "box"}`,

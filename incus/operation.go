@@ -130,5 +130,8 @@ func (c Config) unreachable(err error) error {
 	default:
 		return err
 	}
+	if noRight(err) {
+		return fault.With(fmt.Errorf("%w: this user may not use Incus (%w)", sandbox.ErrUnavailable, err), fault.Hint{Action: fault.JoinIncus})
+	}
 	return fault.With(fmt.Errorf("%w (%w)", ErrUnreachable, err), fault.Hint{Action: fault.LookAtIncus})
 }

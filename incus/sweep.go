@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/lxc/incus/v6/shared/api"
@@ -194,7 +195,7 @@ func (b *Backend) sweep(ctx context.Context, owner string, rules sandbox.SweepRu
 			}
 		case replaced(inst, all):
 			b.retireAside(ctx, inst.Name)
-		case shown(inst, all) && b.now().Sub(inst.CreatedAt) >= b.stale && claimsIn(all, inst.Config[ownerKey], inst.Config[nameKey])[0].Name != inst.Name:
+		case shown(inst, all) && b.now().Sub(inst.CreatedAt) >= b.stale && b.gaveWay(all, inst):
 			// Another one has the name, and the creation that should have given way was killed.
 			if err = b.remove(ctx, inst.Name); errors.Is(err, sandbox.ErrNotFound) {
 				err = nil
@@ -243,6 +244,13 @@ func (b *Backend) sweep(ctx context.Context, owner string, rules sandbox.SweepRu
 		errs = append(errs, b.mendWires(ctx, all))
 	}
 	return swept, b.failed(errors.Join(errs...), "sweep")
+}
+
+// gaveWay tells whether a sandbox has a name that an older one has: the creation that should have given way was killed. One that was
+// renamed may be older than its name, and so none of those who share it is removed.
+func (b *Backend) gaveWay(all map[string]*known, inst api.Instance) bool {
+	claims := claimsIn(all, inst.Config[ownerKey], inst.Config[nameKey])
+	return claims[0].Name != inst.Name && !slices.ContainsFunc(claims, func(c api.Instance) bool { return c.Config[renamedKey] != "" })
 }
 
 // overdue tells whether a lease is over.

@@ -19,6 +19,8 @@ const (
 	VerbListSandboxes     Verb = "list_sandboxes"
 	VerbSetSandboxState   Verb = "set_sandbox_state"
 	VerbExtendSandbox     Verb = "extend_sandbox"
+	VerbRenameSandbox     Verb = "rename_sandbox"
+	VerbResizeSandbox     Verb = "resize_sandbox"
 	VerbDestroySandbox    Verb = "destroy_sandbox"
 	VerbCreateCheckpoint  Verb = "create_checkpoint"
 	VerbListCheckpoints   Verb = "list_checkpoints"
@@ -38,7 +40,7 @@ const (
 
 // Verbs are all of them, in the order of the tools.
 var Verbs = []Verb{
-	VerbCreateSandbox, VerbCloneSandbox, VerbListSandboxes, VerbSetSandboxState, VerbExtendSandbox, VerbDestroySandbox, VerbCreateCheckpoint, VerbListCheckpoints, VerbRestoreCheckpoint, VerbDeleteCheckpoint, VerbExec, VerbWait, VerbReadFile, VerbWriteFile, VerbEditFile, VerbListFiles, VerbCopyFiles, VerbAllowDomain, VerbDenyDomain, VerbEgress,
+	VerbCreateSandbox, VerbCloneSandbox, VerbListSandboxes, VerbSetSandboxState, VerbExtendSandbox, VerbRenameSandbox, VerbResizeSandbox, VerbDestroySandbox, VerbCreateCheckpoint, VerbListCheckpoints, VerbRestoreCheckpoint, VerbDeleteCheckpoint, VerbExec, VerbWait, VerbReadFile, VerbWriteFile, VerbEditFile, VerbListFiles, VerbCopyFiles, VerbAllowDomain, VerbDenyDomain, VerbEgress,
 }
 
 // Check tells whether there is such a verb, and if not, which one may be meant.

@@ -110,6 +110,11 @@ type Backend interface {
 	Process(ctx context.Context, id string, port uint16) (command, call string, err error)
 	// Gateway names the gateway that Watch listens to, so that of several who could one does.
 	Gateway() string
+	// Rename gives a sandbox another name, and its host name with it; ErrExists.
+	Rename(ctx context.Context, id, name string) error
+	// Resize changes the limits of a sandbox that are not zero, at once also of one that runs. ErrInvalid when its disk would be
+	// smaller than what it holds.
+	Resize(ctx context.Context, id string, l Limits) error
 	// SetExpiry moves the end of a sandbox's lease.
 	SetExpiry(ctx context.Context, id string, at time.Time) error
 	// CreateCheckpoint snapshots the file system of a sandbox; ErrExists when it has one of that label.

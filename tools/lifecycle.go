@@ -59,3 +59,51 @@ var extendSandbox = define(Tool{
 	box, err := s.Manager.Extend(ctx, s.Caller, in.Name, d)
 	return view.SandboxOf(box), Result{Text: box.Name + " lives until " + view.Clock(box.ExpiresAt)}, err
 })
+
+type renameInput struct {
+	Name string `json:"name"`
+	To   string `json:"to" jsonschema:"lower-case letters, digits and dashes; becomes the host name"`
+}
+
+var renameSandbox = define(Tool{
+	Verb: policy.VerbRenameSandbox, Title: "Rename a sandbox",
+	Description: "Gives a sandbox another name, and its host name with it. Checkpoints go along.",
+}, func(ctx context.Context, s Session, in renameInput) (view.Sandbox, Result, error) {
+	box, err := s.Manager.Rename(ctx, s.Caller, in.Name, in.To)
+	return view.SandboxOf(box), Result{Text: in.Name + " is called " + box.Name + " now"}, err
+})
+
+type resizeInput struct {
+	Name   string `json:"name"`
+	CPU    int    `json:"cpu,omitempty" jsonschema:"cores"`
+	Memory string `json:"memory,omitempty" jsonschema:"such as 2GiB"`
+	Disk   string `json:"disk,omitempty" jsonschema:"such as 10GiB"`
+}
+
+// sizeOf writes a size; empty where there is no limit.
+func sizeOf(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return units.Size(n)
+}
+
+type resizeOutput struct {
+	Name   string `json:"name"`
+	CPU    int    `json:"cpu,omitempty"`
+	Memory string `json:"memory,omitempty"`
+	Disk   string `json:"disk,omitempty"`
+}
+
+var resizeSandbox = define(Tool{
+	Verb: policy.VerbResizeSandbox, Title: "Resize a sandbox", Idempotent: true, Long: true,
+	Description: "Changes how many cores, how much memory and disk a sandbox has, while it runs. What is left out stays.",
+}, func(ctx context.Context, s Session, in resizeInput) (resizeOutput, Result, error) {
+	limits, err := limitsOf(in.CPU, in.Memory, in.Disk)
+	if err != nil {
+		return resizeOutput{}, Result{}, err
+	}
+	box, err := s.Manager.Resize(ctx, s.Caller, in.Name, limits)
+	out := resizeOutput{Name: box.Name, CPU: box.Limits.CPU, Memory: sizeOf(box.Limits.Memory), Disk: sizeOf(box.Limits.Disk)}
+	return out, Result{Text: fmt.Sprintf("%s has %s, %s of memory and %s of disk", out.Name, view.Count(out.CPU, "core", "cores"), out.Memory, out.Disk)}, err
+})

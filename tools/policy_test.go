@@ -30,6 +30,8 @@ var calls = map[string]string{
 	"list_sandboxes":     `{}`,
 	"set_sandbox_state":  `{"name": "box", "state": "paused"}`,
 	"extend_sandbox":     `{"name": "box", "ttl": "2h"}`,
+	"rename_sandbox":     `{"name": "box", "to": "other"}`,
+	"resize_sandbox":     `{"name": "box", "cpu": 1}`,
 	"destroy_sandbox":    `{"names": ["box"]}`,
 	"create_checkpoint":  `{"name": "box", "label": "two"}`,
 	"list_checkpoints":   `{"name": "box"}`,

@@ -32,18 +32,9 @@ var createSandbox = define(Tool{
 	Description: "Creates a disposable Linux machine and returns when it is ready for exec. Start from a checkpoint with from, " +
 		"else from an image. For several copies of one checkpoint use clone_sandbox. The default user is pixel, with sudo.",
 }, func(ctx context.Context, s Session, in createInput) (view.Sandbox, Result, error) {
-	limits := sandbox.Limits{CPU: in.CPU}
-	for _, size := range []struct {
-		argument, text string
-		bytes          *int64
-	}{{"memory", in.Memory, &limits.Memory}, {"disk", in.Disk, &limits.Disk}} {
-		if size.text == "" {
-			continue
-		}
-		var err error
-		if *size.bytes, err = units.ParseSize(size.text); err != nil {
-			return view.Sandbox{}, Result{}, fmt.Errorf("the argument %q: %w", size.argument, err)
-		}
+	limits, err := limitsOf(in.CPU, in.Memory, in.Disk)
+	if err != nil {
+		return view.Sandbox{}, Result{}, err
 	}
 	lease, err := ttl(in.TTL)
 	if err != nil {
@@ -54,6 +45,24 @@ var createSandbox = define(Tool{
 	})
 	return view.SandboxOf(made), Result{Text: "created " + view.SandboxLine(made), Next: waitCall(made.Requests...)}, err
 })
+
+// limitsOf reads limits as arguments have them; what is empty is 0.
+func limitsOf(cpu int, memory, disk string) (sandbox.Limits, error) {
+	limits := sandbox.Limits{CPU: cpu}
+	for _, size := range []struct {
+		argument, text string
+		bytes          *int64
+	}{{"memory", memory, &limits.Memory}, {"disk", disk, &limits.Disk}} {
+		if size.text == "" {
+			continue
+		}
+		var err error
+		if *size.bytes, err = units.ParseSize(size.text); err != nil {
+			return limits, fmt.Errorf("the argument %q: %w", size.argument, err)
+		}
+	}
+	return limits, nil
+}
 
 type listInput struct {
 	Name   string            `json:"name,omitempty" jsonschema:"only those whose name matches; * stands for any characters, as in work-*"`

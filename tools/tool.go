@@ -74,7 +74,7 @@ type Image struct {
 // All lists the tools, in the order in which they are offered.
 func All() []Tool {
 	return []Tool{
-		createSandbox, cloneSandbox, listSandboxes, setSandboxState, extendSandbox, destroySandbox,
+		createSandbox, cloneSandbox, listSandboxes, setSandboxState, extendSandbox, renameSandbox, resizeSandbox, destroySandbox,
 		createCheckpoint, listCheckpoints, restoreCheckpoint, deleteCheckpoint,
 		execTool, waitTool, readFile, writeFile, editFile, listFiles, copyFiles,
 		allowDomain, denyDomain, egressTool,

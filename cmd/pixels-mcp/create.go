@@ -228,6 +228,6 @@ func at(s view.Sandbox) string {
 func fields(s view.Sandbox) [][2]string {
 	return [][2]string{
 		{"Address", s.Address}, {"Egress", string(s.Egress)}, {"From", s.From}, {"Until", until(s)}, {"Labels", pairs(s.Labels)}, {"Asked for", joined(s.Requests)},
-		{"Command", fmt.Sprintf("%s exec %s COMMAND", program.Name, s.Name)}, {"Status", fmt.Sprintf("%s status %s", program.Name, s.Name)},
+		{"Console", fmt.Sprintf("%s console %s", program.Name, s.Name)}, {"Status", fmt.Sprintf("%s status %s", program.Name, s.Name)},
 	}
 }

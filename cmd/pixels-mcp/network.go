@@ -123,6 +123,13 @@ func (a *cli) networkCommand() *cobra.Command {
 			if err != nil {
 				return manager.EgressChange{}, err
 			}
+			// As in the first release: who names domains means these, and no longer everything.
+			if e, err := m.Egress(ctx, m.As(a.owner), name); err == nil && e.Mode == egress.Unrestricted {
+				if _, err := m.SetEgress(ctx, m.As(a.owner), name, egress.Allowlist); err != nil {
+					return manager.EgressChange{}, err
+				}
+				fmt.Fprintf(a.err, "%s reached everything: its egress is %s now; `%s network set %s %s` gives that back\n", name, egress.Allowlist, program.Name, name, egress.Unrestricted)
+			}
 			got, err := m.Allow(ctx, m.As(a.owner), manager.AllowRequest{Name: name, Domains: rest, Reason: reason, TTL: lasting, Addresses: true})
 			return got.EgressChange, err
 		})

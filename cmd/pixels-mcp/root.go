@@ -74,7 +74,7 @@ func newRoot(a *cli) *cobra.Command {
 			complete(a.stateCommand("stop", "Stop sandboxes: what runs in them ends, their files stay", "stopping", "Stopped", sandbox.Stopped), true, a.boxIn(sandbox.Running, sandbox.Paused)),
 			complete(a.stateCommand("pause", "Freeze what runs in sandboxes where it is", "pausing", "Paused", sandbox.Paused), true, a.boxIn(sandbox.Running)),
 			complete(a.stateCommand("resume", "Let what was paused go on", "resuming", "Resumed", sandbox.Running), true, a.boxIn(sandbox.Paused)),
-			complete(a.extendCommand(), false, a.someBox, nothing), complete(a.destroyCommand(), true, a.someBox),
+			complete(a.extendCommand(), false, a.someBox, nothing), complete(a.renameCommand(), false, a.someBox, nothing), complete(a.resizeCommand(), false, a.someBox), complete(a.destroyCommand(), true, a.someBox),
 			complete(a.execCommand(), false, a.someBox), complete(a.consoleCommand(), false, a.someBox), complete(a.sessionsCommand(), false, a.someBox),
 			complete(a.logsCommand(), false, a.someBox), complete(a.waitCommand(), true, a.someRequest), a.checkpointCommand(),
 		},

@@ -109,6 +109,72 @@ func (a *cli) extendCommand() *cobra.Command {
 	return cmd
 }
 
+func (a *cli) renameCommand() *cobra.Command {
+	var s shown
+	cmd := &cobra.Command{
+		Use:   "rename NAME NEW-NAME",
+		Short: "Give a sandbox another name, and its host name with it",
+		Args:  exactly(2, "the name of a sandbox and its new name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withVerbs(cmd, func(ctx context.Context, v *verbs) error {
+				var box view.Sandbox
+				if err := v.call(ctx, policy.VerbRenameSandbox, map[string]any{"name": args[0], "to": args[1]}, &box); err != nil {
+					return err
+				}
+				if s.json {
+					return v.printJSON(box)
+				}
+				fmt.Fprintf(v.out, "%s is called %s now\n", args[0], box.Name)
+				return nil
+			})
+		},
+	}
+	s.flags(cmd, "")
+	return cmd
+}
+
+func (a *cli) resizeCommand() *cobra.Command {
+	var m made
+	var s shown
+	cmd := &cobra.Command{
+		Use:     "resize NAME",
+		Short:   "Change how many cores, how much memory and disk a sandbox has, while it runs",
+		Example: "  " + program.Name + " resize work --cpu 4 --memory 8GiB",
+		Args:    exactly(1, "the name of a sandbox"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			arguments := map[string]any{"name": args[0]}
+			if err := m.limits(arguments); err != nil {
+				return err
+			}
+			if len(arguments) == 1 {
+				return usageError{errors.New("nothing to change: give --cpu, --memory or --disk")}
+			}
+			return a.withVerbs(cmd, func(ctx context.Context, v *verbs) error {
+				var now struct {
+					Name   string `json:"name"`
+					CPU    int    `json:"cpu"`
+					Memory string `json:"memory"`
+					Disk   string `json:"disk"`
+				}
+				if err := v.call(ctx, policy.VerbResizeSandbox, arguments, &now); err != nil {
+					return err
+				}
+				if s.json {
+					return v.printJSON(now)
+				}
+				fmt.Fprintf(v.out, "%s has %s, %s of memory and %s of disk\n", now.Name, view.Count(now.CPU, "core", "cores"), orNone(now.Memory), orNone(now.Disk))
+				return nil
+			})
+		},
+	}
+	s.flags(cmd, "")
+	f := cmd.Flags()
+	f.StringVar(&m.cpu, "cpu", "", "cores")
+	f.StringVar(&m.memory, "memory", "", "memory, as 4GiB, or in MiB")
+	f.StringVar(&m.disk, "disk", "", "disk, as 20GiB; it can't be less than what the sandbox holds")
+	return cmd
+}
+
 func (a *cli) destroyCommand() *cobra.Command {
 	force := false
 	cmd := &cobra.Command{

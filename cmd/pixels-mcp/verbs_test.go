@@ -127,6 +127,9 @@ func TestVerbsDoWhatTheySay(t *testing.T) {
 	says("a is paused", "status", "a")
 	says("Resumed a in", "resume", "a")
 	says("in 7d", "extend", "a", "7d")
+	says("c is called d now", "rename", "c", "d")
+	says("d is called c now", "rename", "d", "c")
+	says("base has 1 core, 640MiB of memory", "resize", "base", "--memory", "640")
 	says("ready", "checkpoint", "list", "base")
 	if got := p.does("cp", "list", "-q", "base"); got != "ready\n" {
 		t.Errorf("labels are %q", got)
@@ -175,6 +178,12 @@ func TestMistakesWithVerbs(t *testing.T) {
 		{2, "has no command", []string{"checkpoint", "craete", "box"}},
 		{2, "copies no files yet", []string{"cp", "a.txt", "box:/tmp"}},
 		{2, "give --force", []string{"destroy", "box"}},
+		{2, "nothing to change", []string{"resize", "box"}},
+		{2, "--disk", []string{"resize", "box", "--disk", "huge"}},
+		{2, "1GiB or more", []string{"resize", "box", "--disk", "100MiB"}},
+		{2, "lower-case letters", []string{"rename", "box", "Box"}},
+		{2, "its new name", []string{"rename", "box"}},
+		{3, "there are: box", []string{"rename", "nobody", "x"}},
 		{2, "30m, 2h or 7d", []string{"extend", "box", "long"}},
 		{2, "give 1m to", []string{"extend", "box", "1s"}},
 		{2, "--json or --quiet", []string{"resume", "box", "--quiet", "--json"}},

@@ -30,6 +30,7 @@ const (
 	SetUp            Action = "set up"                    // what is missing
 	SetUpImage       Action = "set up the image"          // Value: its name
 	SetUpHost        Action = "set up the host, as root"  // what it lacks
+	JoinIncus        Action = "have root let this user use Incus"
 	LookAtIncus      Action = "look why Incus doesn't answer"
 	TryGateway       Action = "try the gateway anew"
 	TrustClient      Action = "trust this client"         // by its certificate

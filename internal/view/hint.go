@@ -42,6 +42,8 @@ var hints = map[fault.Action][3]string{
 	fault.SetUpImage:       {"a human makes VALUE with `PROGRAM setup`, and sees others with `incus image list`", "`PROGRAM setup` makes VALUE, `incus image list` shows others"},
 	fault.SetUpHost: {"a human runs `sudo PROGRAM setup`, and `PROGRAM doctor` where Incus is on another machine",
 		"run `sudo PROGRAM setup`, and `PROGRAM doctor` where Incus is on another machine"},
+	fault.JoinIncus: {"a human gives the user whom this server runs as the right to, with `sudo usermod -aG incus-admin USER`",
+		"`sudo usermod -aG incus-admin $USER` gives it: sign in anew then; who is in that group can do on this machine what root can (`PROGRAM setup --service` gives less)"},
 	fault.LookAtIncus:   {"a human runs `PROGRAM setup`, which starts it, or `PROGRAM doctor`, which says why", "run `PROGRAM setup`, which starts it, or `PROGRAM doctor`, which says why"},
 	fault.TryGateway:    {"a human runs `PROGRAM doctor`, which tries it anew", "run `PROGRAM doctor`, which tries it anew"},
 	fault.LookAtGateway: {"a human looks with `incus list --all-projects NAME`", "look with `incus list --all-projects NAME` and `incus console --show-log NAME`"},

@@ -22,6 +22,8 @@ type actions interface {
 	SetEgress(ctx context.Context, id string, edit sandbox.EgressEdit) (cut int, err error)
 	Egress(ctx context.Context, id string) (sandbox.Egress, error)
 	Denials(ctx context.Context, id string, within time.Duration) ([]sandbox.Denial, error)
+	Rename(ctx context.Context, id, name string) error
+	Resize(ctx context.Context, id string, l sandbox.Limits) error
 	SetExpiry(ctx context.Context, id string, at time.Time) error
 	Checkpoints(ctx context.Context, id string) ([]sandbox.Checkpoint, error)
 	DeleteCheckpoint(ctx context.Context, id, label string) error

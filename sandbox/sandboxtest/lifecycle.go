@@ -252,3 +252,79 @@ func leases(t *testing.T, s Subject) {
 		t.Errorf("extend what is over: %v", err)
 	}
 }
+
+func renamed(t *testing.T, s Subject) {
+	box := s.create(t, sandbox.Spec{Name: "old", Labels: map[string]string{"l": "v"}})
+	s.create(t, sandbox.Spec{Name: "taken"})
+	s.checkpoint(t, box.ID, "early")
+	if err := s.Rename(t.Context(), box.ID, "taken"); !errors.Is(err, sandbox.ErrExists) {
+		t.Errorf("to a name that is taken: %v", err)
+	}
+	if got, err := s.Get(t.Context(), s.Owner, "old"); err != nil || got.ID != box.ID {
+		t.Errorf("then it is %+v, %v", got, err)
+	}
+	if err := s.Rename(t.Context(), box.ID, "new"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Rename(t.Context(), box.ID, "new"); err != nil {
+		t.Errorf("to its own name: %v", err)
+	}
+	got, err := s.Get(t.Context(), s.Owner, "new")
+	if err != nil || got.Labels["l"] != "v" || got.State != sandbox.Running || !got.CreatedAt.Equal(box.CreatedAt) {
+		t.Errorf("it is %+v, %v", got, err)
+	}
+	if _, err := s.Get(t.Context(), s.Owner, "old"); !errors.Is(err, sandbox.ErrNotFound) {
+		t.Errorf("by its old name it is there: %v", err)
+	}
+	if name := s.output(t, box.ID, "hostname"); name != "new" {
+		t.Errorf("its host name is %q", name)
+	}
+	if got := s.labels(t, box.ID); got != "early (of early) " {
+		t.Errorf("its checkpoints are %q", got)
+	}
+	again := s.create(t, sandbox.Spec{Name: "old"})
+	for _, state := range []sandbox.State{sandbox.Stopped, sandbox.Running} {
+		if err := s.SetState(t.Context(), box.ID, state); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if name := s.output(t, box.ID, "hostname"); name != "new" {
+		t.Errorf("after a start its host name is %q", name)
+	}
+	if name := s.output(t, again.ID, "hostname"); name != "old" {
+		t.Errorf("that of the next one is %q", name)
+	}
+	if _, err := s.Sweep(t.Context(), sandbox.SweepRules{}); err != nil {
+		t.Error(err)
+	}
+	restored, err := s.Restore(t.Context(), box.ID, "early")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name := s.output(t, restored.ID, "hostname"); name != "new" || restored.Name != "new" {
+		t.Errorf("restored it is called %q and %q", restored.Name, name)
+	}
+}
+
+func resized(t *testing.T, s Subject) {
+	box := s.create(t, sandbox.Spec{Name: "box", Limits: sandbox.Limits{CPU: 1, Memory: 256 << 20, Disk: 4 << 30, Processes: 500}})
+	if err := s.Resize(t.Context(), box.ID, sandbox.Limits{CPU: 2, Memory: 512 << 20, Disk: 5 << 30}); err != nil {
+		t.Fatal(err)
+	}
+	want := sandbox.Limits{CPU: 2, Memory: 512 << 20, Disk: 5 << 30, Processes: 500}
+	if got, err := s.Get(t.Context(), s.Owner, "box"); err != nil || got.Limits != want {
+		t.Errorf("it has %+v, want %+v, %v", got.Limits, want, err)
+	}
+	s.checkpoint(t, box.ID, "early")
+	restored, err := s.Restore(t.Context(), box.ID, "early")
+	if err != nil || restored.Limits != want {
+		t.Errorf("restored it has %+v, %v", restored.Limits, err)
+	}
+	want.Disk = 6 << 30
+	if err := s.Resize(t.Context(), restored.ID, sandbox.Limits{Disk: want.Disk}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Get(t.Context(), s.Owner, "box"); err != nil || got.Limits != want {
+		t.Errorf("then it has %+v, want %+v, %v", got.Limits, want, err)
+	}
+}

@@ -235,6 +235,35 @@ func (m *Memory) SetState(ctx context.Context, id string, state sandbox.State) e
 	return nil
 }
 
+// Rename implements sandbox.Backend.
+func (m *Memory) Rename(ctx context.Context, id, name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := m.find(id)
+	if err != nil {
+		return err
+	}
+	for _, other := range m.boxes {
+		if other != b && other.Owner == b.Owner && other.Name == name {
+			return fmt.Errorf("sandbox %q %w", name, sandbox.ErrExists)
+		}
+	}
+	b.Name = name
+	return ctx.Err()
+}
+
+// Resize implements sandbox.Backend.
+func (m *Memory) Resize(ctx context.Context, id string, l sandbox.Limits) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := m.find(id)
+	if err != nil {
+		return err
+	}
+	b.Limits = l.Or(b.Limits)
+	return ctx.Err()
+}
+
 // SetExpiry implements sandbox.Backend.
 func (m *Memory) SetExpiry(ctx context.Context, id string, at time.Time) error {
 	m.mu.Lock()

@@ -42,6 +42,8 @@ func Run(t *testing.T, s Subject) {
 		{"a checkpoint is deleted and its clones stay", deleteCheckpoint},
 		{"a sandbox is copied as it is now", copyOfPresent},
 		{"a lease ends a sandbox unless it is extended", leases},
+		{"a sandbox is renamed", renamed},
+		{"a sandbox is resized", resized},
 		{"of several creations of one name one wins", oneNameAtOnce},
 		{"a creation that is given up leaves nothing", createCancelled},
 		{"owners don't see each other's sandboxes", owners},
