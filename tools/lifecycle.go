@@ -65,12 +65,16 @@ type renameInput struct {
 	To   string `json:"to" jsonschema:"lower-case letters, digits and dashes; becomes the host name"`
 }
 
+type renameOutput struct {
+	Name string `json:"name"`
+}
+
 var renameSandbox = define(Tool{
 	Verb: policy.VerbRenameSandbox, Title: "Rename a sandbox",
 	Description: "Gives a sandbox another name, and its host name with it. Checkpoints go along.",
-}, func(ctx context.Context, s Session, in renameInput) (view.Sandbox, Result, error) {
+}, func(ctx context.Context, s Session, in renameInput) (renameOutput, Result, error) {
 	box, err := s.Manager.Rename(ctx, s.Caller, in.Name, in.To)
-	return view.SandboxOf(box), Result{Text: in.Name + " is called " + box.Name + " now"}, err
+	return renameOutput{box.Name}, Result{Text: in.Name + " is called " + box.Name + " now"}, err
 })
 
 type resizeInput struct {

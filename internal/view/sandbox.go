@@ -28,8 +28,8 @@ type Sandbox struct {
 	Labels    map[string]string `json:"labels,omitempty"`
 	CreatedAt time.Time         `json:"created_at,omitzero"`
 	ExpiresAt time.Time         `json:"expires_at,omitzero" jsonschema:"when it is destroyed by itself; extend_sandbox moves it"`
-	Destroyed time.Time         `json:"destroyed_at,omitzero" jsonschema:"when, if it was stopped at its end"`
-	Asleep    bool              `json:"asleep,omitempty" jsonschema:"stopped for want of use; exec and file tools wake it"`
+	Destroyed time.Time         `json:"destroyed_at,omitzero"`
+	Asleep    bool              `json:"asleep,omitempty"`
 	Requests  []string          `json:"requests,omitempty" jsonschema:"for what of allow a human must decide; give them to wait"`
 }
 
