@@ -23,14 +23,14 @@ type Sandbox struct {
 	State     sandbox.State     `json:"state,omitempty"`
 	Address   string            `json:"address,omitempty" jsonschema:"IPv4"`
 	Owner     string            `json:"owner,omitempty"`
-	From      string            `json:"from,omitempty" jsonschema:"the NAME:LABEL or image it was made from"`
+	From      string            `json:"from,omitempty" jsonschema:"checkpoint or image"`
 	Egress    egress.Mode       `json:"egress,omitempty"`
 	Labels    map[string]string `json:"labels,omitempty"`
 	CreatedAt time.Time         `json:"created_at,omitzero"`
-	ExpiresAt time.Time         `json:"expires_at,omitzero" jsonschema:"when it is destroyed by itself; extend_sandbox moves it"`
+	ExpiresAt time.Time         `json:"expires_at,omitzero"`
 	Destroyed time.Time         `json:"destroyed_at,omitzero"`
 	Asleep    bool              `json:"asleep,omitempty"`
-	Requests  []string          `json:"requests,omitempty" jsonschema:"for what of allow a human must decide; give them to wait"`
+	Requests  []string          `json:"requests,omitempty" jsonschema:"for a human; give them to wait"`
 }
 
 // SandboxOf is what of a sandbox is shown.
