@@ -144,11 +144,23 @@ func inOwnWords(err error) error {
 		return err
 	}
 	text := err.Error()
+	var theirs []string
 	for _, f := range foreign {
 		text = strings.ReplaceAll(text, f.Error(), inWords(f))
+		theirs = append(theirs, f.Error())
 	}
-	return &fault.Error{Kind: kindOf(err), Problem: text, Cause: err}
+	return &fault.Error{Kind: kindOf(err), Problem: text, Cause: quoted{err, strings.Join(theirs, "; ")}}
 }
+
+// quoted is an error of which only what others say is to be shown: the rest is in words of ours already.
+type quoted struct {
+	error
+	theirs string
+}
+
+func (q quoted) Error() string { return q.theirs }
+
+func (q quoted) Unwrap() error { return q.error }
 
 // kindOf is the kind that an error has already, or Failed.
 func kindOf(err error) fault.Kind {
