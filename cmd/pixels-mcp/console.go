@@ -42,6 +42,9 @@ func (a *cli) consoleCommand() *cobra.Command {
 
 // console joins the terminal with a shell, and says at the end why it ended.
 func (v *verbs) console(ctx context.Context, name string, c consoleFlags) (err error) {
+	if err := v.here("console"); err != nil {
+		return err
+	}
 	if c.alone {
 		c.session = ""
 	} else if err := sandbox.CheckSession(c.session); err != nil {
@@ -165,6 +168,9 @@ func (a *cli) sessionsCommand() *cobra.Command {
 }
 
 func (v *verbs) sessions(ctx context.Context, name, user string) ([]session, error) {
+	if err := v.here("sessions"); err != nil {
+		return nil, err
+	}
 	all, err := v.session.Manager.Sessions(ctx, v.caller(), name, user)
 	out := []session{}
 	for _, s := range all {

@@ -120,6 +120,9 @@ func (e *execFlags) request(name string, command []string) manager.ExecRequest {
 
 // exec runs a command with the streams of this process.
 func (v *verbs) exec(ctx context.Context, name string, command []string, e execFlags) (err error) {
+	if err := v.here("exec"); err != nil {
+		return err
+	}
 	defer v.giveUpAt2nd(ctx)()
 	streams := manager.Streams{In: v.in, Out: v.raw, Err: v.rawErr}
 	if e.tty {

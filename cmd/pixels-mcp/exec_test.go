@@ -72,12 +72,6 @@ func TestExecIsAPipe(t *testing.T) {
 func TestExecKeepsNothingOfWhatPasses(t *testing.T) {
 	t.Parallel()
 	p := newTypist(t, "giga")
-	// As it is built for users: the race detector would take most of the memory, and of the time.
-	built, err := filepath.Abs("../../bin/pixels")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.program = built
 	p.does("create", "box", "--egress", "none")
 	const size = 1 << 30
 	watch := func(c *exec.Cmd) func() int {
@@ -149,7 +143,7 @@ func (c *counter) Write(b []byte) (int, error) {
 
 func TestExecHasTheCommandsOwnWays(t *testing.T) {
 	t.Parallel()
-	p := newTypist(t, "ways")
+	p := newTypist(t, "ways").raced()
 	p.does("create", "box", "--egress", "none", "-e", "FROM_BOX=1")
 	for _, c := range []struct {
 		code   int
@@ -193,7 +187,7 @@ func TestExecHasTheCommandsOwnWays(t *testing.T) {
 // The first Ctrl-C ends the command inside, with all that it started; the second one waits for it no longer.
 func TestCtrlCEndsTheCommandInside(t *testing.T) {
 	t.Parallel()
-	p := newTypist(t, "ctrlc")
+	p := newTypist(t, "ctrlc").raced()
 	p.does("create", "box", "--egress", "none")
 	begin := func(line string) (*exec.Cmd, *bytes.Buffer) {
 		t.Helper()

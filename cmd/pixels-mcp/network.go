@@ -13,7 +13,6 @@ import (
 	"pixels/egress"
 	"pixels/internal/app"
 	"pixels/internal/program"
-	"pixels/internal/server"
 	"pixels/internal/units"
 	"pixels/internal/view"
 	"pixels/sandbox/manager"
@@ -21,10 +20,10 @@ import (
 
 // notBesideService refuses what the service of this machine alone can do: it has the policy and the records.
 func (a *cli) notBesideService() error {
-	if a.direct || !serviceOf(server.Socket) {
+	if a.direct || !serviceOf(a.servicePath) {
 		return nil
 	}
-	return fmt.Errorf("this machine has a service, which keeps requests and records: use its page, or run this as `sudo -u pixels -H "+program.Name+" ...` (see `ls -l %s`)", server.Socket)
+	return fmt.Errorf("this machine has a service, which keeps requests and records: use its page, or run this as `sudo -u pixels -H "+program.Name+" ...` (see `ls -l %s`)", a.servicePath)
 }
 
 // warn says something on stderr.

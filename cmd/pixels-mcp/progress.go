@@ -31,6 +31,8 @@ func (a *cli) progress(what string) *progress {
 	if a.verbose {
 		fmt.Fprintf(a.err, "%s ...\n", p.what)
 	} else if f, ok := terminal(a.rawErr); ok {
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		p.to = f
 		p.timer = time.AfterFunc(progressAfter, p.draw)
 	}

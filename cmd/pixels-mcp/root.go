@@ -15,6 +15,7 @@ import (
 	"pixels/internal/config"
 	"pixels/internal/nearest"
 	"pixels/internal/program"
+	"pixels/internal/server"
 	"pixels/sandbox"
 )
 
@@ -32,7 +33,9 @@ type cli struct {
 	verbose    bool               // say more on stderr
 	direct     bool               // does it itself, also where a service would
 	flags      map[string]*string // of settings, by key
-	config     config.Config
+
+	servicePath string // the socket of this machine's service
+	config      config.Config
 }
 
 func newRoot(a *cli) *cobra.Command {
@@ -60,6 +63,8 @@ func newRoot(a *cli) *cobra.Command {
 	p.StringVar(&a.owner, "owner", os.Getenv("PIXELS_OWNER"), "whose sandboxes (default the local user)")
 	p.BoolVar(&a.direct, "direct", false, "work with Incus oneself, also where this machine has a service for that")
 	p.BoolVarP(&a.verbose, "verbose", "v", false, "say on stderr what is done, and how long it took")
+	p.StringVar(&a.servicePath, "service", server.Socket, "socket of this machine's service")
+	_ = p.MarkHidden("service")
 	a.flags = map[string]*string{}
 	for _, s := range config.Settings() {
 		a.flags[s.Key] = p.String(s.Flag, "", s.Usage)

@@ -69,6 +69,9 @@ func (a *cli) logsCommand() *cobra.Command {
 
 // runs returns what runs in a sandbox in the background, and what ran, the oldest first.
 func (v *verbs) runs(ctx context.Context, name string) ([]runInfo, error) {
+	if err := v.here("logs"); err != nil {
+		return nil, err
+	}
 	all, err := v.session.Manager.Runs(ctx, v.caller(), name)
 	out := []runInfo{}
 	for _, r := range all {
@@ -105,6 +108,9 @@ const logLimit = 256 << 10
 
 // logs passes on both outputs of a run, byte for byte.
 func (v *verbs) logs(ctx context.Context, id string, follow bool) error {
+	if err := v.here("logs"); err != nil {
+		return err
+	}
 	q := sandbox.RunQuery{Limit: logLimit}
 	for {
 		got, err := v.session.Manager.RunOutput(ctx, v.caller(), id, q)

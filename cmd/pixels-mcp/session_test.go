@@ -12,7 +12,7 @@ import (
 // The session that the first release was announced with, typed word by word on a real terminal.
 func TestTheAnnouncedSession(t *testing.T) {
 	t.Parallel()
-	p := newTypist(t, "announced")
+	p := newTypist(t, "announced").raced()
 	w := newTerminal(p, 100, 30)
 	w.types("pixels create base --egress agent --console")
 	w.shows("pixel@base:~$")

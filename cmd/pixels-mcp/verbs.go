@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pixels/internal/app"
+	"pixels/internal/server"
 	"pixels/internal/view"
 	"pixels/policy"
 	"pixels/policy/ledger"
@@ -24,24 +25,83 @@ const channel = "cli"
 type verbs struct {
 	*cli
 	session tools.Session
+	service *server.Client // of this machine, where it has one: it makes the calls, and session is empty
 }
 
 // withVerbs opens what verbs need, and closes it.
 func (a *cli) withVerbs(cmd *cobra.Command, do func(ctx context.Context, v *verbs) error) error {
-	if err := a.notBesideService(); err != nil {
-		return err
-	}
+	ctx := cmd.Context()
 	a.note()
+	if !a.direct && serviceOf(a.servicePath) {
+		if user := localUser(); a.owner != user {
+			return usageError{fmt.Errorf("this machine's service sees that you are %s: --owner (and PIXELS_OWNER) can't say otherwise", user)}
+		}
+		service, err := server.Dial(ctx, a.servicePath)
+		if err != nil {
+			return err
+		}
+		defer service.Close()
+		return do(ctx, &verbs{cli: a, service: service})
+	}
 	return a.withApp(func(opened *app.App) error {
-		ctx := cmd.Context()
 		caller := opened.Door.Human(channel).As(a.owner)
 		if opened.Manager.Approval() != policy.Terminal {
 			// The policy wants a proof of who widens what a sandbox reaches: these calls are no better than an agent's.
 			caller = manager.Agent(a.owner)
 			caller.Channel = channel
 		}
-		return do(ctx, &verbs{a, tools.Session{Manager: opened.Manager, Operations: tools.Unlimited(ctx), Caller: caller, Audience: view.Terminal}})
+		return do(ctx, &verbs{cli: a, session: tools.Session{Manager: opened.Manager, Operations: tools.Unlimited(ctx), Caller: caller, Audience: view.Terminal}})
 	})
+}
+
+// here refuses what does not go by the service's socket.
+func (v *verbs) here(what string) error {
+	if v.service == nil {
+		return nil
+	}
+	return fmt.Errorf("%s does not go through this machine's service yet: an agent's tools do it, and who may use Incus takes --direct", what)
+}
+
+// byService has the service make a call, and waits for it however long it takes.
+func (v *verbs) byService(ctx context.Context, tool policy.Verb, arguments map[string]any, out any) error {
+	var answer json.RawMessage
+	err := v.service.CallForPeople(ctx, string(tool), arguments, &answer)
+	for {
+		var under struct {
+			Operation string `json:"operation"`
+			ExitCode  *int   `json:"exit_code"`
+		}
+		_ = json.Unmarshal(answer, &under) // what is no operation has none
+		if err != nil || under.Operation == "" || tool == policy.VerbExec || tool == policy.VerbWait {
+			break
+		}
+		var waited struct {
+			Operations []struct {
+				State  string          `json:"state"`
+				Result json.RawMessage `json:"result"`
+				Error  string          `json:"error"`
+			} `json:"operations"`
+		}
+		err = v.service.CallForPeople(ctx, string(policy.VerbWait), map[string]any{"ids": []string{under.Operation}}, &waited)
+		if err != nil || len(waited.Operations) != 1 {
+			return errors.Join(err, ctx.Err())
+		}
+		switch op := waited.Operations[0]; {
+		case op.Error != "":
+			return errors.New(op.Error)
+		case op.State != "running":
+			answer = op.Result
+		}
+	}
+	if out != nil && len(answer) > 0 {
+		if e := json.Unmarshal(answer, out); e != nil {
+			return fmt.Errorf("read the answer of %s: %w", tool, e)
+		}
+		if err != nil {
+			return errPartly
+		}
+	}
+	return err
 }
 
 // errPartly is what is wrong where an answer has more: some of what was asked for was done.
@@ -50,6 +110,9 @@ var errPartly = errors.New("not all of it could be done")
 // call calls a tool, and reads its answer into out, which may be nil. Where a call fails that has an answer all the same, that is
 // read and the error is errPartly.
 func (v *verbs) call(ctx context.Context, tool policy.Verb, arguments map[string]any, out any) error {
+	if v.service != nil {
+		return v.byService(ctx, tool, arguments, out)
+	}
 	b, err := json.Marshal(arguments)
 	if err != nil {
 		return err

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"pixels/internal/fault"
+
 	"github.com/mark3labs/mcp-go/client"
 	"github.com/mark3labs/mcp-go/client/transport"
 	"github.com/mark3labs/mcp-go/mcp"
@@ -139,11 +141,29 @@ func (c *Client) Close() error {
 // Call calls a tool and reads its structured result into out, unless that is nil. A call that the tool answers as failed
 // is a *CallError; its structured result, if any, is read all the same.
 func (c *Client) Call(ctx context.Context, tool string, arguments map[string]any, out any) error {
+	_, err := c.call(ctx, tool, arguments, nil, out)
+	return err
+}
+
+// CallForPeople is Call for a human at a terminal: errors are in their words, and of their kind.
+func (c *Client) CallForPeople(ctx context.Context, tool string, arguments map[string]any, out any) error {
+	result, err := c.call(ctx, tool, arguments, &mcp.Meta{AdditionalFields: map[string]any{forPeople: true}}, out)
+	var told *CallError
+	if !errors.As(err, &told) || result.Meta == nil {
+		return err
+	}
+	if kind, ok := result.Meta.AdditionalFields[kindField].(string); ok {
+		return fault.Errorf(fault.Kind(kind), fault.Hint{}, "%s", told.Text)
+	}
+	return errors.New(told.Text)
+}
+
+func (c *Client) call(ctx context.Context, tool string, arguments map[string]any, meta *mcp.Meta, out any) (*mcp.CallToolResult, error) {
 	var request mcp.CallToolRequest
-	request.Params.Name, request.Params.Arguments = tool, arguments
+	request.Params.Name, request.Params.Arguments, request.Params.Meta = tool, arguments, meta
 	result, err := c.mcp.CallTool(ctx, request)
 	if err != nil {
-		return fmt.Errorf("call %s: %w", tool, err)
+		return nil, fmt.Errorf("call %s: %w", tool, err)
 	}
 	if out != nil && result.StructuredContent != nil {
 		b, err := json.Marshal(result.StructuredContent)
@@ -151,13 +171,13 @@ func (c *Client) Call(ctx context.Context, tool string, arguments map[string]any
 			err = json.Unmarshal(b, out)
 		}
 		if err != nil {
-			return fmt.Errorf("read the result of %s: %w", tool, err)
+			return nil, fmt.Errorf("read the result of %s: %w", tool, err)
 		}
 	}
 	if result.IsError {
-		return &CallError{tool, text(result)}
+		return result, &CallError{tool, text(result)}
 	}
-	return nil
+	return result, nil
 }
 
 // text joins the text contents of a result.

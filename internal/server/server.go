@@ -15,6 +15,8 @@ import (
 	mcpserver "github.com/mark3labs/mcp-go/server"
 	"github.com/rs/zerolog"
 
+	"pixels/internal/fault"
+	"pixels/internal/view"
 	"pixels/policy/ledger"
 	"pixels/sandbox/manager"
 	"pixels/tools"
@@ -70,6 +72,9 @@ func (s *Server) handler(t tools.Tool, base tools.Session) mcpserver.ToolHandler
 		session := base
 		session.Caller = caller(ctx, base.Caller)
 		session.Progress, session.Human = progress(ctx, request), questions.human()
+		if people(request) {
+			session.Audience, session.Caller.Channel = view.Terminal, "cli"
+		}
 		r := t.Call(ctx, session, arguments)
 		event := s.log.Info()
 		if r.Failed {
@@ -90,10 +95,27 @@ func (s *Server) handler(t tools.Tool, base tools.Session) mcpserver.ToolHandler
 		if r.Image != nil {
 			content = append(content, mcp.NewImageContent(base64.StdEncoding.EncodeToString(r.Image.Data), r.Image.Type))
 		}
-		return &mcp.CallToolResult{
-			Content: content, StructuredContent: r.Structured, IsError: r.Failed,
-		}, nil
+		result := &mcp.CallToolResult{Content: content, StructuredContent: r.Structured, IsError: r.Failed}
+		if kind := fault.Kind(""); people(request) && errors.As(r.Err(), &kind) {
+			result.Meta = &mcp.Meta{AdditionalFields: map[string]any{kindField: string(kind)}}
+		}
+		return result, nil
 	}
+}
+
+// Fields of a request's and of a result's _meta, by which the command line asks for errors in words for people, and is told of their
+// kind. Whoever asks so is no human for that: they are who their connection says.
+const (
+	forPeople = "pixels/people"
+	kindField = "pixels/kind"
+)
+
+func people(request mcp.CallToolRequest) bool {
+	if request.Params.Meta == nil {
+		return false
+	}
+	asked, _ := request.Params.Meta.AdditionalFields[forPeople].(bool)
+	return asked
 }
 
 type ownerKey struct{}

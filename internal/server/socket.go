@@ -99,14 +99,35 @@ func peer(conn *net.UnixConn) (string, error) {
 	return u.Username, nil
 }
 
-// Bridge joins stdin and stdout to the service's socket, until either ends. It decides and keeps nothing.
-func Bridge(ctx context.Context, path string, in io.Reader, out io.Writer) error {
+func dialService(path string) (net.Conn, error) {
 	conn, err := net.Dial("unix", path)
 	if errors.Is(err, os.ErrPermission) {
-		return fmt.Errorf("the service on %s is not open to this user: root adds users with `usermod -aG GROUP USER`, where `ls -l %s` shows the group; then sign in anew", path, path)
+		return nil, fmt.Errorf("the service on %s is not open to this user: root adds users with `usermod -aG GROUP USER`, where `ls -l %s` shows the group; then sign in anew", path, path)
 	}
 	if err != nil {
-		return fmt.Errorf("reach the service: %w", err)
+		return nil, fmt.Errorf("reach the service: %w", err)
+	}
+	return conn, nil
+}
+
+// Dial opens a session with the service on a Unix socket.
+func Dial(ctx context.Context, path string) (*Client, error) {
+	conn, err := dialService(path)
+	if err != nil {
+		return nil, err
+	}
+	c, err := Connect(ctx, conn, conn)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open a session with the service: %w", err), conn.Close())
+	}
+	return c, nil
+}
+
+// Bridge joins stdin and stdout to the service's socket, until either ends. It decides and keeps nothing.
+func Bridge(ctx context.Context, path string, in io.Reader, out io.Writer) error {
+	conn, err := dialService(path)
+	if err != nil {
+		return err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()

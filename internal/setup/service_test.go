@@ -87,6 +87,15 @@ func TestTheServiceIsTheOnlyWay(t *testing.T) {
 	if err := c.Call(ctx, "destroy_sandbox", map[string]any{"names": []string{box.Name}}, nil); err != nil {
 		t.Error(err)
 	}
+	playVerbs(t, func(args ...string) (string, int) {
+		c := exec.CommandContext(ctx, "setpriv", as(guest, append([]string{d.binary(), "--service", d.socket()}, args...)...)...)
+		out, _ := c.CombinedOutput() // the exit code tells
+		return string(out), c.ProcessState.ExitCode()
+	})
+	records, err := exec.CommandContext(ctx, "setpriv", "--reuid", d.Name, "--regid", d.Name, "--init-groups", "env", "-i", "HOME="+d.home(), d.binary(), "audit", "--json").Output()
+	if err != nil || !strings.Contains(string(records), `"channel":"cli"`) || strings.Contains(strings.ReplaceAll(string(records), " ", ""), `"human":true`) {
+		t.Errorf("what a user did by the command line is on record as %.2000s, %v", records, err)
+	}
 	for _, way := range []string{
 		"cat " + d.policy(), "echo >> " + d.policy(), "ls " + d.home(), "cat " + d.home() + "/.local/state/pixels/pixels.db", "cat " + d.home() + "/.local/state/pixels/web-token",
 		"echo >> " + d.binary(), "echo >> " + d.script(), "rm " + d.socket(), d.binary() + " clean", d.binary() + " serve --direct --owner root </dev/null && " + d.binary() + " network show x",
@@ -115,5 +124,55 @@ func TestTheServiceIsTheOnlyWay(t *testing.T) {
 	b := make([]byte, 100)
 	if _, err := conn.Read(b); err != nil || !strings.Contains(string(b), "200 OK") {
 		t.Errorf("%s, %v", b, err)
+	}
+}
+
+// playVerbs is a user of the service with a shell, or an agent that runs as that user: each verb is that of an owner, and none that of
+// a human.
+func playVerbs(t *testing.T, pixels func(args ...string) (said string, code int)) {
+	t.Helper()
+	for _, c := range []struct {
+		code  int
+		says  string
+		typed string
+	}{
+		{0, "Created work in", "create work --egress none --label a=b"},
+		{0, "work", "list -q"},
+		{0, "work is running", "status work"},
+		{0, "work:ready", "checkpoint create work --label ready"},
+		{0, "ready", "checkpoint list work -q"},
+		{0, "Created two in", "create one two --from work:ready"},
+		{0, "work-1: exit code 0 after", "clone work:ready -n 1 -- true"},
+		{1, "work-2: exit code 1 after", "clone work:ready -n 1 -- false"},
+		{0, "Restored work to ready", "checkpoint restore work ready"},
+		{0, "Stopped one", "stop one"},
+		{0, "Started one", "start one"},
+		{0, "Paused one", "pause one"},
+		{0, "Resumed one", "resume one"},
+		{0, "in 2h", "extend one 2h"},
+		{0, "one is called uno now", "rename one uno"},
+		{0, "uno has 1 core", "resize uno --cpu 1"},
+		{0, "work.", "exec -d work sleep 1000"},
+		{0, "Deleted checkpoint", "checkpoint delete work ready"},
+		{3, "not found; there are: two, uno", "status nobody"},
+		{1, "already exists", "create uno"},
+		{4, "denied by the policy", "create wide --egress unrestricted"},
+		{5, "a human must decide about req-", "create asks --egress allowlist --allow unheard.example.com"},
+		{2, "can't say otherwise", "list --owner root"},
+		// What is a human's, and what reaches for Incus itself.
+		{1, "has a service", "network allow uno example.com"},
+		{1, "has a service", "network set uno unrestricted --yes"},
+		{1, "has a service", "requests list"},
+		{1, "has a service", "requests approve req-aaaaaaaaaa"},
+		{1, "has a service", "requests revoke req-aaaaaaaaaa"},
+		{1, "may not use Incus", "list --direct"},
+		{125, "does not go through this machine's service yet", "exec work true"},
+		{1, "does not go through this machine's service yet", "sessions work"},
+		{0, "Destroyed work", "destroy --force work work-1 work-2 two uno asks"},
+	} {
+		said, code := pixels(strings.Fields(c.typed)...)
+		if code != c.code || !strings.Contains(said, c.says) {
+			t.Errorf("%s: exit code %d, want %d, and %q in:\n%s", c.typed, code, c.code, c.says, said)
+		}
 	}
 }
