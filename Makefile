@@ -31,7 +31,8 @@ vet:
 	$(GO) vet ./...
 
 # The tests run on real Incus: setup brings one up where none runs, and from then on its absence is a failure. No answer
-# comes from the test cache, which knows nothing of Incus. Tests that kill incusd, or keep two cores busy, come after the others,
+# comes from the test cache, which knows nothing of Incus. Those of the command line, which start it hundreds of times and wait as a
+# person does, come by themselves. Tests that kill incusd, or keep two cores busy, come after the others,
 # beside what needs no Incus. Those with a browser come by themselves, for it drops what is under way whenever an interface of
 # the machine comes or goes; one that takes from every network namespace of the machine comes last.
 # The limit is against hanging, on slow machines too.
@@ -42,10 +43,12 @@ REPORT := PIXELS_TEST_INCUS=1 $(GO) run ./internal/testreport -skips internal/te
 NOISY  := ^TestAFullTableOfNeighbours$$
 RACE   := -race $(foreach p,modernc.org/sqlite/lib golang.org/x/crypto/argon2 golang.org/x/crypto/blake2b,-gcflags=$(p)=-race=false)
 ALONE  := ^(TestKilledInTurn|TestAHungIncusHangsNobody|TestIncusKilledAndRevived|TestNobodyTakesTheGatewayFromOthers)$$
-INCUS  := ./cmd/pixels-mcp ./incus ./internal/setup
+INCUS  := ./incus ./internal/setup
+TYPED  := ./cmd/pixels-mcp
 PAGE   := ./internal/web
-OTHERS  = $(filter-out $(patsubst ./%,pixels/%,$(INCUS) $(PAGE)),$(shell $(GO) list ./...))
-ALL     = $(RACE) -vet=off -count=1 -timeout 30m -p 3 -parallel 6 -skip '$(ALONE)|$(NOISY)' $(INCUS) \
+OTHERS  = $(filter-out $(patsubst ./%,pixels/%,$(INCUS) $(TYPED) $(PAGE)),$(shell $(GO) list ./...))
+ALL     = $(RACE) -vet=off -count=1 -timeout 30m -p 2 -parallel 6 -skip '$(ALONE)|$(NOISY)' $(INCUS) \
+          --then $(RACE) -vet=off -count=1 -timeout 15m -parallel 6 -skip '$(ALONE)' $(TYPED) \
           --then $(RACE) -vet=off -count=1 -timeout 15m -p 1 -run '$(ALONE)' ./incus ./cmd/pixels-mcp \
           --and $(RACE) -vet=off -count=1 -timeout 15m -p 2 $(OTHERS) \
           --then $(RACE) -vet=off -count=1 -timeout 15m $(PAGE) \

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,20 +37,23 @@ func TestCompletionKnowsWhatThereIs(t *testing.T) {
 		"bash zsh fish powershell":         {"completion", ""},
 		"setup serve status sessions stop": {"s"},
 	} {
-		begun := time.Now()
-		out := p.does(append([]string{"__complete"}, args...)...)
-		if took := time.Since(begun); took > 20*time.Second {
-			t.Errorf("%v took %s", args, took)
+		// What isn't found within its time is not offered, which may be so on a busy machine.
+		out, missing := "", want
+		for try := 0; try < 10 && missing != ""; try++ {
+			begun := time.Now()
+			out = p.does(append([]string{"__complete"}, args...)...)
+			if took := time.Since(begun); took > 20*time.Second {
+				t.Errorf("%v took %s", args, took)
+			}
+			missing = ""
+			for _, word := range strings.Fields(want) {
+				if !slices.ContainsFunc(strings.Split(out, "\n"), func(line string) bool { return strings.Split(line, "\t")[0] == word }) {
+					missing = word
+				}
+			}
 		}
-		lines := strings.Split(out, "\n")
-		for _, word := range strings.Fields(want) {
-			found := false
-			for _, line := range lines {
-				found = found || strings.Split(line, "\t")[0] == word
-			}
-			if !found {
-				t.Errorf("%v offers %q, not %s", args, out, word)
-			}
+		if missing != "" {
+			t.Errorf("%v offers %q, not %s", args, out, missing)
 		}
 		if want == "base " && strings.Contains(out, "other") || want == "other " && strings.Contains(out, "base") || want == "other" && strings.Contains(out, "base") {
 			t.Errorf("%v offers %q", args, out)

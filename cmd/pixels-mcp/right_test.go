@@ -16,10 +16,7 @@ func TestAUserWithoutTheRightIsToldHowToGetIt(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("to be another user takes root")
 	}
-	if err := os.Chmod("../../bin/pixels-mcp", 0o755); err != nil {
-		t.Fatal("make builds the program first: ", err)
-	}
-	b, err := os.ReadFile("../../bin/pixels-mcp")
+	program, err := built()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,8 +28,9 @@ func TestAUserWithoutTheRightIsToldHowToGetIt(t *testing.T) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(dir+"/pixels", b, 0o755); err != nil {
-		t.Fatal(err)
+	// By another process: a program that this one has open for writing while it starts another can't be run.
+	if out, err := exec.Command("install", "-m", "0755", program, dir+"/pixels").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
 	for _, args := range [][]string{{"list"}, {"create", "x"}, {"exec", "x", "true"}} {
 		c := exec.CommandContext(t.Context(), "setpriv", append([]string{"--reuid", "65534", "--regid", "65534", "--clear-groups", "env", "-i", "PATH=" + os.Getenv("PATH"), "HOME=/", "XDG_STATE_HOME=" + dir + "/state", "XDG_CONFIG_HOME=" + dir + "/config", dir + "/pixels"}, args...)...)

@@ -219,6 +219,8 @@ func (v *verbs) destroy(ctx context.Context, names []string, force bool) error {
 		}
 		err := v.call(ctx, policy.VerbDestroySandbox, map[string]any{"names": names[i : i+1]}, &out)
 		switch {
+		case ctx.Err() != nil && (err != nil || len(out.Failed) > 0):
+			return ctx.Err()
 		case len(out.Failed) > 0:
 			return fmt.Errorf("%s is still there: %s", names[i], out.Failed[0].Error)
 		case err == nil && len(out.Missing) > 0:
