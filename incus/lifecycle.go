@@ -122,18 +122,27 @@ func (b *Backend) stop(ctx context.Context, id string, paused bool) error {
 		}
 	}
 	defer b.cache.touch(id)
-	op, err := b.server.commit(ctx).UpdateInstanceState(id, api.InstanceStatePut{Action: "stop", Timeout: stopGrace}, "")
-	if _, err = finish(ctx, b.server, op, err); err == nil {
-		return nil
+	for {
+		op, err := b.server.commit(ctx).UpdateInstanceState(id, api.InstanceStatePut{Action: "stop", Timeout: stopGrace}, "")
+		if _, err = finish(ctx, b.server, op, err); err == nil {
+			return nil
+		}
+		forceErr := forceStop(ctx, b.server, id)
+		if forceErr == nil {
+			return nil
+		}
+		if inst, _, e := b.server.with(ctx).GetInstance(id); e == nil && inst.StatusCode == api.Stopped {
+			return nil // it ended between the two
+		}
+		if err = errors.Join(err, forceErr); !busy(forceErr) {
+			return err
+		}
+		select { // what Incus still does with it ends
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
-	forceErr := forceStop(ctx, b.server, id)
-	if forceErr == nil {
-		return nil
-	}
-	if inst, _, e := b.server.with(ctx).GetInstance(id); e == nil && inst.StatusCode == api.Stopped {
-		return nil // it ended between the two
-	}
-	return errors.Join(err, forceErr)
 }
 
 // SetExpiry implements sandbox.Backend.
