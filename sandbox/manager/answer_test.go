@@ -328,6 +328,12 @@ func TestACutIsAHumansToUndo(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+	if _, err := a.agent.Rename(t.Context(), manager.Agent("me"), "c3", "c4"); err != nil {
+		t.Fatal(err)
+	}
+	if err := set("c4", egress.Allowlist)(); !errors.Is(err, sandbox.ErrDenied) {
+		t.Errorf("under another name: %v", err)
+	}
 	if clones, err := a.agent.Clone(t.Context(), manager.Agent("me"), manager.CloneRequest{Source: "c1:then", Names: []string{"d1"}}); err != nil || clones[0].Err != nil || clones[0].Sandbox.Egress != egress.None {
 		t.Errorf("a clone without a network: %+v, %v", clones, err)
 	}

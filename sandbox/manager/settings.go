@@ -19,6 +19,14 @@ func (m *Manager) Rename(ctx context.Context, caller Caller, name, to string) (s
 	if err != nil {
 		return sandbox.Sandbox{}, err
 	}
+	// First, and kept whatever comes: that a human took its network must hold under either name, also when this ends half-way.
+	by, err := c.gate.store.CutBy(s.Owner, s.Name, s.CreatedAt)
+	if err == nil && by != "" {
+		err = c.gate.store.Cut(s.Owner, to, s.CreatedAt, by)
+	}
+	if err != nil {
+		return sandbox.Sandbox{}, err
+	}
 	if err := b.on(ctx, s, func(id string) error { return b.Rename(ctx, id, to) }); err != nil {
 		return sandbox.Sandbox{}, err
 	}
