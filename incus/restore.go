@@ -189,6 +189,9 @@ func (b *Backend) copyCheckpoint(ctx context.Context, old *api.Instance, holder 
 	return err
 }
 
+// takeOverTime bounds how long the copy of a checkpoint may take to start and to be ready.
+const takeOverTime = 2 * time.Minute
+
 // takeOver starts the copy of a checkpoint, which makes it the sandbox.
 func (b *Backend) takeOver(ctx context.Context, old *api.Instance, next string) (sandbox.Sandbox, error) {
 	if err := ctx.Err(); err != nil {
@@ -199,6 +202,9 @@ func (b *Backend) takeOver(ctx context.Context, old *api.Instance, next string) 
 		return sandbox.Sandbox{}, err
 	}
 	b.at(restoreProven)
+	// From its start on the copy is the sandbox, and any server may retire the one before: who gives up now gives up too late.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeOverTime)
+	defer cancel()
 	if err := b.boot(ctx, next, old.Config); err != nil {
 		return sandbox.Sandbox{}, err
 	}
