@@ -122,11 +122,8 @@ func (b *Backend) awake(ctx context.Context, id string, config map[string]string
 	return err
 }
 
-// stopIdle stops a sandbox that was not used for so long, and tells whether it did.
+// stopIdle stops a sandbox that seems not to have been used for so long, unless it is used all the same, and tells whether it did.
 func (b *Backend) stopIdle(ctx context.Context, inst *api.Instance, idle time.Duration) (bool, error) {
-	if idle == 0 || inst.StatusCode != api.Running || b.now().Sub(lastUsed(inst)) < idle {
-		return false, nil
-	}
 	busy, err := b.inUse(ctx, inst)
 	if err != nil {
 		return false, err

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pixels/internal/program"
+	"pixels/internal/units"
 	"pixels/internal/view"
 	"pixels/policy"
 	"pixels/sandbox"
@@ -133,7 +134,7 @@ func (v *verbs) runInEach(ctx context.Context, clones []cloned, command []string
 		work.Go(func() {
 			begun := time.Now()
 			exec, err := v.runBehind(ctx, c.Name, command)
-			c.took, c.Exec = rounded(time.Since(begun)), exec
+			c.took, c.Exec = units.Rounded(time.Since(begun)), exec
 			if err != nil {
 				c.Error = view.Error(err, view.Terminal)
 			}
@@ -159,12 +160,8 @@ func (c cloned) ended() string {
 // runBehind runs a command in the background of a sandbox, so that its output is kept there, and waits for its end. When ctx ends it
 // ends the command.
 func (v *verbs) runBehind(ctx context.Context, name string, command []string) (*view.Run, error) {
-	arguments := map[string]any{"name": name, "background": true, "command": command}
-	if len(command) == 1 {
-		arguments["command"] = command[0]
-	}
 	var started view.Run
-	if err := v.call(ctx, policy.VerbExec, arguments, &started); err != nil {
+	if err := v.call(ctx, policy.VerbExec, (&execFlags{}).behind(name, command), &started); err != nil {
 		return nil, err
 	}
 	type operations struct {

@@ -29,31 +29,29 @@ func complete(cmd *cobra.Command, more bool, places ...func(cmd *cobra.Command, 
 		if i >= len(places) {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		var fit []string
-		for _, word := range places[i](cmd, args) {
-			if strings.HasPrefix(word, typed) && !(more && slices.Contains(args, word)) {
-				fit = append(fit, word)
-			}
+		var taken []string
+		if more {
+			taken = args
 		}
-		directive := cobra.ShellCompDirectiveNoFileComp
-		if len(fit) > 0 && strings.HasSuffix(fit[0], ":") {
-			directive |= cobra.ShellCompDirectiveNoSpace
-		}
-		return fit, directive
+		return fitting(places[i](cmd, args), typed, taken), cobra.ShellCompDirectiveNoFileComp
 	}
 	return cmd
+}
+
+// fitting are the words that begin as what was typed, but for those that stand there already.
+func fitting(words []string, typed string, taken []string) (fit []string) {
+	for _, word := range words {
+		if strings.HasPrefix(word, typed) && !slices.Contains(taken, word) {
+			fit = append(fit, word)
+		}
+	}
+	return fit
 }
 
 // completeFlag sets what is offered for a flag.
 func completeFlag(cmd *cobra.Command, flag string, place func(cmd *cobra.Command, before []string) []string) {
 	_ = cmd.RegisterFlagCompletionFunc(flag, func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
-		var fit []string
-		for _, word := range place(cmd, args) {
-			if strings.HasPrefix(word, typed) {
-				fit = append(fit, word)
-			}
-		}
-		return fit, cobra.ShellCompDirectiveNoFileComp
+		return fitting(place(cmd, args), typed, nil), cobra.ShellCompDirectiveNoFileComp
 	})
 }
 
@@ -150,8 +148,11 @@ func (a *cli) someRequest(cmd *cobra.Command, _ []string) []string {
 }
 
 // someMode offers the modes of egress.
-func (a *cli) someMode(*cobra.Command, []string) []string {
-	return strings.Fields(strings.NewReplacer(",", "", " or ", " ").Replace(modes()))
+func (a *cli) someMode(*cobra.Command, []string) (modes []string) {
+	for _, m := range egress.Modes {
+		modes = append(modes, string(m))
+	}
+	return modes
 }
 
 // someDomain offers what the sandbox that stands before was allowed.

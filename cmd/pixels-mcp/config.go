@@ -67,15 +67,18 @@ func (a *cli) configCommand() *cobra.Command {
 			_, err := fmt.Fprintln(a.out, a.configPath)
 			return err
 		},
-		// A file that can't be read has a path all the same.
-		PersistentPreRunE: func(*cobra.Command, []string) (err error) {
-			if a.configPath = a.configFlag; a.configPath == "" {
-				a.configPath, err = config.Path()
-			}
-			return err
-		},
+		PersistentPreRunE: a.findConfig,
 	})
 	return cmd
+}
+
+// findConfig settles where the configuration is, and reads nothing: one that can't be read has a place all the same, and may be what is
+// to be mended.
+func (a *cli) findConfig(*cobra.Command, []string) (err error) {
+	if a.configPath = a.configFlag; a.configPath == "" {
+		a.configPath, err = config.Path()
+	}
+	return err
 }
 
 // firstConfig is what a new file begins with.
@@ -87,14 +90,9 @@ func (a *cli) configEdit() *cobra.Command {
 		Short: "Edit the configuration; a bad one is refused, and what was there stays",
 		Long: "edit opens a copy of the configuration in $VISUAL or $EDITOR, and takes it over when it is good. Of a bad one it says\n" +
 			"line and key, and opens it again; what was there stays in force until then.",
-		Args: noArguments,
-		PersistentPreRunE: func(*cobra.Command, []string) (err error) { // a bad file is what it may be to mend
-			if a.configPath = a.configFlag; a.configPath == "" {
-				a.configPath, err = config.Path()
-			}
-			return err
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.edit(cmd) },
+		Args:              noArguments,
+		PersistentPreRunE: a.findConfig,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return a.edit(cmd) },
 	}
 }
 
@@ -163,9 +161,7 @@ func (a *cli) editor(cmd *cobra.Command, path string) error {
 // note says on stderr what the configuration has that means nothing here, once for each configuration.
 func (a *cli) note() {
 	for _, note := range a.config.Notes {
-		if a.firstTime(note) {
-			a.warn(errors.New(note))
-		}
+		a.warnOnce(errors.New(note))
 	}
 }
 

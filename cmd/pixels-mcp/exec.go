@@ -119,21 +119,21 @@ func (e *execFlags) request(name string, command []string) manager.ExecRequest {
 }
 
 // exec runs a command with the streams of this process.
-func (v *verbs) exec(ctx context.Context, name string, command []string, e execFlags) (err error) {
+func (v *verbs) exec(ctx context.Context, name string, command []string, e execFlags) error {
 	if err := v.here("exec"); err != nil {
 		return err
 	}
 	defer v.giveUpAt2nd(ctx)()
-	streams := manager.Streams{In: v.in, Out: v.raw, Err: v.rawErr}
+	streams, putBack := manager.Streams{In: v.in, Out: v.raw, Err: v.rawErr}, func(bool) {}
 	if e.tty {
 		screen, err := v.openScreen()
 		if err != nil {
 			return err
 		}
-		defer func() { screen.close(err != nil) }()
-		streams = screen.streams()
+		streams, putBack = screen.streams(), screen.close
 	}
 	got, err := v.session.Manager.Stream(ctx, v.caller(), e.request(name, command), streams)
+	putBack(err != nil) // before anything is said
 	if err != nil {
 		return err
 	}
@@ -168,8 +168,8 @@ func (v *verbs) giveUpAt2nd(ctx context.Context) (stop func()) {
 	return func() { undo(); signal.Stop(again) }
 }
 
-// execBehind starts a command in the background and prints its name.
-func (v *verbs) execBehind(ctx context.Context, name string, command []string, e execFlags) error {
+// behind are the arguments of the tool exec for a command that is to run in the background.
+func (e *execFlags) behind(name string, command []string) map[string]any {
 	r := e.request(name, command)
 	arguments := map[string]any{"name": name, "background": true}
 	if r.Shell != "" {
@@ -188,8 +188,13 @@ func (v *verbs) execBehind(ctx context.Context, name string, command []string, e
 	if r.Timeout > 0 {
 		arguments["timeout"] = r.Timeout.Seconds()
 	}
+	return arguments
+}
+
+// execBehind starts a command in the background and prints its name.
+func (v *verbs) execBehind(ctx context.Context, name string, command []string, e execFlags) error {
 	var started view.Run
-	if err := v.call(ctx, policy.VerbExec, arguments, &started); err != nil {
+	if err := v.call(ctx, policy.VerbExec, e.behind(name, command), &started); err != nil {
 		return err
 	}
 	fmt.Fprintln(v.out, started.Operation)

@@ -167,19 +167,11 @@ func (a *cli) statusCommand() *cobra.Command {
 }
 
 func (v *verbs) status(ctx context.Context, name string) (out status, err error) {
-	// That it is not there is said in this call's words, with the names that there are.
-	err = v.call(ctx, policy.VerbEgress, map[string]any{"name": name}, &out.Network)
-	if err != nil {
+	if out.Sandbox, err = v.find(ctx, name); err != nil {
 		return out, err
 	}
-	boxes, err := v.list(ctx, map[string]any{"name": name})
-	if err != nil {
+	if err = v.call(ctx, policy.VerbEgress, map[string]any{"name": name}, &out.Network); err != nil {
 		return out, err
-	}
-	for _, b := range boxes {
-		if b.Name == name {
-			out.Sandbox = b
-		}
 	}
 	var have struct {
 		Checkpoints []view.Checkpoint `json:"checkpoints"`

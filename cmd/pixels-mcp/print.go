@@ -6,7 +6,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -95,14 +94,6 @@ func (a *cli) printFields(fields [][2]string) {
 			fmt.Fprintf(a.out, "  %-*s %s\n", widest+1, f[0]+":", f[1])
 		}
 	}
-}
-
-// rounded is a length of time for people: to the millisecond below a second.
-func rounded(d time.Duration) time.Duration {
-	if d < time.Second {
-		return d.Round(time.Millisecond)
-	}
-	return d.Round(100 * time.Millisecond)
 }
 
 // exclusive refuses two flags together.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"pixels/internal/plain"
+	"pixels/internal/units"
 )
 
 // progressAfter is how long work may take before a line says that it goes on.
@@ -67,4 +68,4 @@ func (p *progress) end() {
 }
 
 // took is how long it has gone on, for people.
-func (p *progress) took() time.Duration { return rounded(time.Since(p.begun)) }
+func (p *progress) took() time.Duration { return units.Rounded(time.Since(p.begun)) }

@@ -175,3 +175,28 @@ func TestAConsoleInAPipe(t *testing.T) {
 	p.fails(2, "letters, digits, dots", "console", "box", "-s", "a b")
 	p.fails(3, "there are: box", "console", "nobody")
 }
+
+// A terminal is put back also when what ran on it by exec is cut off: modes that it had set are taken back.
+func TestATerminalIsPutBackWhenExecIsCutOff(t *testing.T) {
+	t.Parallel()
+	p := newTypist(t, "cutoff")
+	p.does("create", "box", "--egress", "none")
+	w := newTerminal(p, 80, 24)
+	mouse := func() string { return strings.TrimSpace(w.must("display-message", "-p", "-t", w.pane, "#{mouse_any_flag}#{alternate_on}")) }
+	w.types(`pixels exec -t box "printf '\033[?1049h\033[?1000h'; echo in-it; sleep 1000"`)
+	w.until("what runs in it", func(screen string) bool { return strings.Contains(screen, "in-it") && mouse() == "11" })
+	out, err := exec.Command("pgrep", "-f", "^pixels exec -t box .*sleep 1000").Output()
+	pid, e := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil || e != nil {
+		t.Fatalf("there is no one exec: %q, %v", out, err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	w.shows("interrupted")
+	if got := mouse(); got != "00" {
+		t.Errorf("left set are %s", got)
+	}
+	w.types("stty -a | grep -c ' icanon'")
+	w.shows("\n1\n")
+}

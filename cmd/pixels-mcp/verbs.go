@@ -69,7 +69,6 @@ func (v *verbs) byService(ctx context.Context, tool policy.Verb, arguments map[s
 	for {
 		var under struct {
 			Operation string `json:"operation"`
-			ExitCode  *int   `json:"exit_code"`
 		}
 		_ = json.Unmarshal(answer, &under) // what is no operation has none
 		if err != nil || under.Operation == "" || tool == policy.VerbExec || tool == policy.VerbWait {

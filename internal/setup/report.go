@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"pixels/internal/units"
 )
 
 // report prints what happens, a line a step.
@@ -50,10 +52,4 @@ func (r *report) mend(mend string) {
 func (r *report) line(mark, text string) { fmt.Fprintf(r.out, "  %-5s %s\n", mark, text) }
 
 // took is the time since a moment, for people.
-func took(since time.Time) time.Duration {
-	d := time.Since(since)
-	if d < time.Second {
-		return d.Round(time.Millisecond)
-	}
-	return d.Round(100 * time.Millisecond)
-}
+func took(since time.Time) time.Duration { return units.Rounded(time.Since(since)) }

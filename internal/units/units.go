@@ -31,6 +31,14 @@ func ParseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
+// Rounded is a length of time as people care for it: to the millisecond below a second, to a tenth of a second above.
+func Rounded(d time.Duration) time.Duration {
+	if d < time.Second {
+		return d.Round(time.Millisecond)
+	}
+	return d.Round(100 * time.Millisecond)
+}
+
 // Duration writes a duration: 30m, 2h30m, 30d.
 func Duration(d time.Duration) string {
 	const day = 24 * time.Hour
