@@ -182,7 +182,9 @@ func TestATerminalIsPutBackWhenExecIsCutOff(t *testing.T) {
 	p := newTypist(t, "cutoff")
 	p.does("create", "box", "--egress", "none")
 	w := newTerminal(p, 80, 24)
-	mouse := func() string { return strings.TrimSpace(w.must("display-message", "-p", "-t", w.pane, "#{mouse_any_flag}#{alternate_on}")) }
+	mouse := func() string {
+		return strings.TrimSpace(w.must("display-message", "-p", "-t", w.pane, "#{mouse_any_flag}#{alternate_on}"))
+	}
 	w.types(`pixels exec -t box "printf '\033[?1049h\033[?1000h'; echo in-it; sleep 1000"`)
 	w.until("what runs in it", func(screen string) bool { return strings.Contains(screen, "in-it") && mouse() == "11" })
 	out, err := exec.Command("pgrep", "-f", "^pixels exec -t box .*sleep 1000").Output()
