@@ -95,7 +95,7 @@ func (a *cli) seen(ctx context.Context, m *manager.Human, handle, what string) (
 	if _, ok := terminal(a.in); !ok {
 		return id, "", usageError{fmt.Errorf("%s alone doesn't say what you were shown: give it as `"+program.Name+" requests list` shows it", id)}
 	}
-	if err := a.showRequest(ctx, m, r); err != nil {
+	if err := a.showLooked(ctx, m, r); err != nil {
 		return id, "", err
 	}
 	yes, err := a.confirm(what + " it as shown")

@@ -13,11 +13,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"pixels/internal/app"
-	"pixels/internal/nearest"
 	"pixels/internal/program"
 	"pixels/internal/units"
 	"pixels/internal/view"
-	"pixels/policy"
 	"pixels/policy/ledger"
 )
 
@@ -51,20 +49,27 @@ func (a *cli) auditCommand() *cobra.Command {
 				}
 				q.Since = time.Now().Add(-d)
 			}
+			served, err := a.served()
+			if err != nil {
+				return err
+			}
 			if !cmd.Flags().Changed("owner") {
 				a.owner = "" // a human looks at all
 			}
 			q.Owner = a.owner
+			if served != nil {
+				return a.showRecords(cmd.Context(), func(q ledger.Query) ([]ledger.Record, error) { return served.Records(cmd.Context(), q) }, q, asJSON, follow)
+			}
 			store, err := app.OpenLedger(a.warn)
 			if err != nil {
 				return err
 			}
 			defer store.Close()
 			a.sayWhere()
-			if err := known(store, q); err != nil {
-				return usageError{err}
+			if err := store.Known(q); err != nil {
+				return err
 			}
-			return a.showRecords(cmd.Context(), store, q, asJSON, follow)
+			return a.showRecords(cmd.Context(), store.Records, q, asJSON, follow)
 		},
 	}
 	f := cmd.Flags()
@@ -82,26 +87,6 @@ func (a *cli) auditCommand() *cobra.Command {
 	return cmd
 }
 
-// known refuses a query for what there is not: it would find nothing, which says that nothing was done.
-func known(store *ledger.Store, q ledger.Query) error {
-	if q.Verdict != "" && !slices.Contains(ledger.Verdicts, q.Verdict) {
-		return fmt.Errorf("--verdict %q is unknown%s: use one of %s", q.Verdict, nearest.Hint(q.Verdict, ledger.Verdicts), strings.Join(ledger.Verdicts, ", "))
-	}
-	if err := policy.Verb(q.Tool).Check(); q.Tool != "" && err != nil {
-		return fmt.Errorf("--tool: %w; use one of %s", err, strings.Trim(fmt.Sprint(policy.Verbs), "[]"))
-	}
-	if q.Sandbox != "" {
-		has, err := store.Has(q.Sandbox)
-		if err != nil {
-			return err
-		}
-		if !has {
-			return fmt.Errorf("--sandbox %q: there is no record of a sandbox of that name", q.Sandbox)
-		}
-	}
-	return nil
-}
-
 func (a *cli) auditVerify() *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
@@ -111,6 +96,9 @@ func (a *cli) auditVerify() *cobra.Command {
 			"the chain anew: whoever can write the file can do that. The exit code is 1 when something is wrong.",
 		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
+			if err := a.notBesideService(); err != nil {
+				return err
+			}
 			store, err := app.OpenLedger(a.warn)
 			if err != nil {
 				return err
@@ -155,9 +143,9 @@ func (a *cli) showChain(c ledger.Chain) {
 	}
 }
 
-func (a *cli) showRecords(ctx context.Context, store *ledger.Store, q ledger.Query, asJSON, follow bool) error {
+func (a *cli) showRecords(ctx context.Context, records func(ledger.Query) ([]ledger.Record, error), q ledger.Query, asJSON, follow bool) error {
 	for {
-		list, err := store.Records(q)
+		list, err := records(q)
 		if err != nil {
 			return err
 		}

@@ -160,8 +160,8 @@ func (c cloned) ended() string {
 // runBehind runs a command in the background of a sandbox, so that its output is kept there, and waits for its end. When ctx ends it
 // ends the command.
 func (v *verbs) runBehind(ctx context.Context, name string, command []string) (*view.Run, error) {
-	var started view.Run
-	if err := v.call(ctx, policy.VerbExec, (&execFlags{}).behind(name, command), &started); err != nil {
+	id, err := v.streams.StartRun(ctx, (&execFlags{}).request(name, command))
+	if err != nil {
 		return nil, err
 	}
 	type operations struct {
@@ -173,11 +173,11 @@ func (v *verbs) runBehind(ctx context.Context, name string, command []string) (*
 	}
 	for {
 		var out operations
-		err := v.call(ctx, policy.VerbWait, map[string]any{"ids": []string{started.Operation}}, &out)
+		err := v.call(ctx, policy.VerbWait, map[string]any{"ids": []string{id}}, &out)
 		if ctx.Err() != nil {
 			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 			defer cancel()
-			if err := v.call(end, policy.VerbWait, map[string]any{"ids": []string{started.Operation}, "cancel": true}, nil); err != nil {
+			if err := v.call(end, policy.VerbWait, map[string]any{"ids": []string{id}, "cancel": true}, nil); err != nil {
 				return nil, fmt.Errorf("interrupted, and it may still run: %w", err)
 			}
 			return nil, errors.New("interrupted")

@@ -12,6 +12,7 @@ import (
 	"pixels/internal/view"
 	"pixels/policy"
 	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 // consoleFlags are how a console is to be.
@@ -42,9 +43,6 @@ func (a *cli) consoleCommand() *cobra.Command {
 
 // console joins the terminal with a shell, and says at the end why it ended.
 func (v *verbs) console(ctx context.Context, name string, c consoleFlags) (err error) {
-	if err := v.here("console"); err != nil {
-		return err
-	}
 	if c.alone {
 		c.session = ""
 	} else if err := sandbox.CheckSession(c.session); err != nil {
@@ -55,13 +53,13 @@ func (v *verbs) console(ctx context.Context, name string, c consoleFlags) (err e
 	}
 	_, in := terminal(v.in)
 	if _, out := terminal(v.raw); !in || !out {
-		return v.exec(ctx, name, []string{"bash", "-l"}, execFlags{user: c.user})
+		return v.exec(ctx, name, []string{"bash", "-l"}, execFlags{user: c.user, input: true})
 	}
 	screen, err := v.openScreen()
 	if err != nil {
 		return err
 	}
-	code, err := v.session.Manager.Console(ctx, v.caller(), name, c.session, c.user, screen.streams())
+	code, err := v.streams.Console(ctx, manager.ConsoleRequest{Name: name, Session: c.session, User: c.user}, screen.streams())
 	screen.close(err != nil)
 	return v.sayWhyEnded(ctx, name, c.session, code, err)
 }
@@ -168,10 +166,7 @@ func (a *cli) sessionsCommand() *cobra.Command {
 }
 
 func (v *verbs) sessions(ctx context.Context, name, user string) ([]session, error) {
-	if err := v.here("sessions"); err != nil {
-		return nil, err
-	}
-	all, err := v.session.Manager.Sessions(ctx, v.caller(), name, user)
+	all, err := v.streams.Sessions(ctx, name, user)
 	out := []session{}
 	for _, s := range all {
 		out = append(out, session{s.Name, s.Attached, s.Command, s.Created})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -14,13 +15,13 @@ import (
 	"pixels/internal/program"
 	"pixels/internal/units"
 	"pixels/internal/view"
-	"pixels/policy"
 	"pixels/sandbox/manager"
 )
 
 // execFlags are how a command is to be run.
 type execFlags struct {
 	tty, background  bool
+	input            bool
 	user, cwd, limit string
 	env              []string
 	limitTime        time.Duration
@@ -71,8 +72,7 @@ func (a *cli) execCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.SetInterspersed(false)
 	f.BoolVarP(&e.tty, "tty", "t", false, "give the command a terminal")
-	f.BoolP("interactive", "i", true, "")
-	_ = f.MarkHidden("interactive") // of docker exec -it; input is passed on anyway
+	f.BoolVarP(&e.input, "interactive", "i", true, "pass on input; with =false the command's is empty")
 	f.StringVarP(&e.user, "user", "u", "", "`user` to run it as (default pixel)")
 	f.StringVarP(&e.cwd, "workdir", "w", "", "`folder` in the sandbox to run it in (default the user's home)")
 	f.StringArrayVarP(&e.env, "env", "e", nil, "variable, as `KEY=VALUE`; may be given again")
@@ -94,6 +94,9 @@ func (e *execFlags) parse() (err error) {
 		if e.limitTime, err = units.ParseDuration(e.limit); err != nil {
 			return usageError{fmt.Errorf("--timeout: %w", err)}
 		}
+	}
+	if e.tty && !e.input {
+		return usageError{errors.New("a command with a terminal has its input from there: give --tty or --interactive=false, not both")}
 	}
 	if e.tty && e.background {
 		return usageError{errors.New("give --tty or --detach, not both")}
@@ -120,11 +123,11 @@ func (e *execFlags) request(name string, command []string) manager.ExecRequest {
 
 // exec runs a command with the streams of this process.
 func (v *verbs) exec(ctx context.Context, name string, command []string, e execFlags) error {
-	if err := v.here("exec"); err != nil {
-		return err
-	}
 	defer v.giveUpAt2nd(ctx)()
 	streams, putBack := manager.Streams{In: v.in, Out: v.raw, Err: v.rawErr}, func(bool) {}
+	if !e.input || isNull(v.in) {
+		streams.In = nil // a command without input starts faster
+	}
 	if e.tty {
 		screen, err := v.openScreen()
 		if err != nil {
@@ -132,7 +135,7 @@ func (v *verbs) exec(ctx context.Context, name string, command []string, e execF
 		}
 		streams, putBack = screen.streams(), screen.close
 	}
-	got, err := v.session.Manager.Stream(ctx, v.caller(), e.request(name, command), streams)
+	got, err := v.streams.Stream(ctx, e.request(name, command), streams)
 	putBack(err != nil) // before anything is said
 	if err != nil {
 		return err
@@ -147,6 +150,17 @@ func (v *verbs) exec(ctx context.Context, name string, command []string, e execF
 		return exitCode(got.ExitCode)
 	}
 	return nil
+}
+
+// isNull tells whether r is the null device.
+func isNull(r io.Reader) bool {
+	file, ok := r.(*os.File)
+	if !ok {
+		return false
+	}
+	is, err := file.Stat()
+	null, failed := os.Stat(os.DevNull)
+	return err == nil && failed == nil && os.SameFile(is, null)
 }
 
 // says tells whether somebody reads stderr, so that more may stand there than the command's own.
@@ -168,38 +182,15 @@ func (v *verbs) giveUpAt2nd(ctx context.Context) (stop func()) {
 	return func() { undo(); signal.Stop(again) }
 }
 
-// behind are the arguments of the tool exec for a command that is to run in the background.
-func (e *execFlags) behind(name string, command []string) map[string]any {
-	r := e.request(name, command)
-	arguments := map[string]any{"name": name, "background": true}
-	if r.Shell != "" {
-		arguments["command"] = r.Shell
-	} else {
-		arguments["command"] = r.Argv
-	}
-	for key, value := range map[string]string{"cwd": r.Cwd, "user": r.User} {
-		if value != "" {
-			arguments[key] = value
-		}
-	}
-	if len(r.Env) > 0 {
-		arguments["env"] = r.Env
-	}
-	if r.Timeout > 0 {
-		arguments["timeout"] = r.Timeout.Seconds()
-	}
-	return arguments
-}
-
 // execBehind starts a command in the background and prints its name.
 func (v *verbs) execBehind(ctx context.Context, name string, command []string, e execFlags) error {
-	var started view.Run
-	if err := v.call(ctx, policy.VerbExec, e.behind(name, command), &started); err != nil {
+	id, err := v.streams.StartRun(ctx, e.request(name, command))
+	if err != nil {
 		return err
 	}
-	fmt.Fprintln(v.out, started.Operation)
+	fmt.Fprintln(v.out, id)
 	if v.says() {
-		fmt.Fprintf(v.err, "it runs in the background: `%s logs %s` shows what it says, `%s wait %s` waits for its end\n", program.Name, started.Operation, program.Name, started.Operation)
+		fmt.Fprintf(v.err, "it runs in the background: `%s logs %s` shows what it says, `%s wait %s` waits for its end\n", program.Name, id, program.Name, id)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,9 +13,12 @@ import (
 
 	"pixels/egress"
 	"pixels/internal/app"
+	"pixels/internal/fault"
 	"pixels/internal/program"
 	"pixels/internal/units"
 	"pixels/internal/view"
+	"pixels/policy"
+	"pixels/policy/ledger"
 	"pixels/sandbox/manager"
 )
 
@@ -63,11 +67,22 @@ func (a *cli) networkCommand() *cobra.Command {
 	}
 	var reason, ttl string
 	yes := false
-	change := func(use, short, example string, args cobra.PositionalArgs, do func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error)) *cobra.Command {
+	// ask are the calls that a user of a service makes in place of a human's; nil where there are none.
+	change := func(use, short, example string, args cobra.PositionalArgs, ask func(name string, rest []string) (policy.Verb, map[string]any), do func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error)) *cobra.Command {
 		asJSON := false
 		c := &cobra.Command{
 			Use: use, Short: short, Example: example, Args: args,
 			RunE: func(cmd *cobra.Command, args []string) error {
+				served, err := a.served()
+				if err != nil {
+					return err
+				}
+				if served != nil && ask != nil {
+					verb, arguments := ask(args[0], args[1:])
+					return a.withVerbs(cmd, func(ctx context.Context, v *verbs) error {
+						return v.askForNetwork(ctx, args[0], verb, arguments, asJSON)
+					})
+				}
 				return a.withHuman(func(m *manager.Human) error {
 					change, err := do(cmd.Context(), m, args[0], args[1:])
 					if err != nil {
@@ -88,11 +103,17 @@ func (a *cli) networkCommand() *cobra.Command {
 		return c
 	}
 	show := change("show NAME", "Show mode, rules, what was denied lately, and whether all that is enforced", "", exactly(1, "the name of a sandbox"),
+		func(name string, _ []string) (policy.Verb, map[string]any) {
+			return policy.VerbEgress, map[string]any{"name": name}
+		},
 		func(ctx context.Context, m *manager.Human, name string, _ []string) (manager.EgressChange, error) {
 			e, err := m.Egress(ctx, m.As(a.owner), name)
 			return manager.EgressChange{Network: e}, err
 		})
 	set := change("set NAME MODE", "Set the mode: "+modes(), "  "+program.Name+" network set work allowlist", exactly(2, "the name of a sandbox and a mode"),
+		func(name string, rest []string) (policy.Verb, map[string]any) {
+			return policy.VerbEgress, map[string]any{"name": name, "mode": rest[0]}
+		},
 		func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error) {
 			if egress.Mode(rest[0]) == egress.Unrestricted && !yes {
 				if err := a.mayLift(ctx, m, name); err != nil {
@@ -110,6 +131,13 @@ func (a *cli) networkCommand() *cobra.Command {
 	set.Flags().BoolVar(&yes, "yes", false, "lift denials without asking")
 	allow := change("allow NAME DOMAIN...", "Allow domains (example.com, *.example.com, example.com:8443) or addresses (10.1.2.0/24:5432)",
 		"  "+program.Name+" network allow work api.example.com '*.example.org'", nameAndDomains,
+		func(name string, rest []string) (policy.Verb, map[string]any) {
+			arguments := map[string]any{"name": name, "domains": rest, "reason": cmp.Or(reason, "asked for at the command line")}
+			if ttl != "" {
+				arguments["ttl"] = ttl
+			}
+			return policy.VerbAllowDomain, arguments
+		},
 		func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error) {
 			lasting := time.Duration(0)
 			if ttl != "" {
@@ -135,16 +163,61 @@ func (a *cli) networkCommand() *cobra.Command {
 	allow.Flags().StringVar(&reason, "reason", "", "what for; kept with the rule")
 	allow.Flags().StringVar(&ttl, "ttl", "", "for how long, as 30m, 2h or 7d (default as long as the policy lets a grant last)")
 	deny := change("deny NAME DOMAIN...", "Deny domains or addresses, and cut connections there", "  "+program.Name+" network deny work api.example.com", nameAndDomains,
+		func(name string, rest []string) (policy.Verb, map[string]any) {
+			return policy.VerbDenyDomain, map[string]any{"name": name, "domains": rest}
+		},
 		func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error) {
 			return m.Deny(ctx, m.As(a.owner), name, rest)
 		})
 	revoke := change("revoke NAME DOMAIN...", "Take back grants for domains, and cut connections there; what else allows them stays", "  "+program.Name+" network revoke work api.example.com", nameAndDomains,
+		nil,
 		func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error) {
 			return m.RevokeRules(ctx, a.owner, name, rest)
 		})
 	cmd.AddCommand(complete(show, false, a.someBox), a.networkGrants(), complete(a.networkCheck(), false, a.someBox, nothing), complete(set, false, a.someBox, a.someMode),
 		complete(allow, true, a.someBox, nothing), complete(deny, true, a.someBox, a.someDomain), complete(revoke, true, a.someBox, a.someDomain))
 	return cmd
+}
+
+// askForNetwork makes a call about what a sandbox may reach as an owner, and shows that then. What a human must decide is asked for.
+func (v *verbs) askForNetwork(ctx context.Context, name string, verb policy.Verb, arguments map[string]any, asJSON bool) error {
+	var done struct {
+		Requests  []view.Request `json:"requests"`
+		Unchanged []string       `json:"unchanged"`
+	}
+	if verb != policy.VerbEgress {
+		if err := v.call(ctx, verb, arguments, &done); err != nil {
+			return err
+		}
+		arguments = map[string]any{"name": name}
+	}
+	service, err := v.service()
+	if err != nil {
+		return err
+	}
+	var now view.Egress
+	text, err := service.CallForPeople(ctx, string(policy.VerbEgress), arguments, &now)
+	switch {
+	case err != nil:
+		return err
+	case asJSON:
+		err = v.printJSON(now)
+	default:
+		if len(done.Unchanged) > 0 {
+			fmt.Fprintf(v.out, "not allowed before: %s\n", strings.Join(done.Unchanged, ", "))
+		}
+		_, err = fmt.Fprintln(v.out, text)
+	}
+	var open []string
+	for _, r := range done.Requests {
+		switch {
+		case !r.State.Ended():
+			open = append(open, r.ID)
+		case r.State != ledger.RequestGranted:
+			err = errors.Join(err, fault.Errorf(fault.Denied, fault.Hint{}, "%s is %s %s", r.Domain, r.State, r.Answer))
+		}
+	}
+	return cmp.Or(err, v.asked(open))
 }
 
 func nameAndDomains(cmd *cobra.Command, args []string) error {

@@ -49,40 +49,29 @@ func (a *cli) requestsList() *cobra.Command {
 		Short: "List the open requests, the oldest first",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withRequests(cmd, func(m *manager.Human, owner string) error {
-				states := []ledger.RequestState{ledger.RequestOpen, ledger.RequestGranting}
-				if all {
-					states = nil
-				}
-				list, err := m.Requests(owner, 1000, states...)
-				if err != nil {
-					return err
-				}
-				a.sayWhere()
-				if asJSON {
-					out := []view.Question{}
-					for _, r := range list {
-						out = append(out, view.QuestionOf(m.Manager, r))
-					}
-					return a.printJSON(out)
-				}
-				if len(list) == 0 {
-					fmt.Fprintln(a.out, "nothing is asked")
-					return nil
-				}
-				w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-				fmt.Fprintln(w, "ID\tSTATE\tSANDBOX\tDOMAIN\tFOR\tASKED\tTIMES\tWHY")
-				for _, r := range list {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s ago\t%d\t%s\n", handle(m, r), r.State, view.WhoAsks(r), r.Subject, view.Lasting(m.Manager, r), view.Ago(r.At), r.Count, view.Why(r))
-				}
-				if err := w.Flush(); err != nil {
-					return err
-				}
-				if !all {
-					fmt.Fprintln(a.out, "answer with `"+program.Name+" requests approve ID` or `deny ID`; an ID names all that its line shows")
-				}
+			list, err := a.questions(cmd, all)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return a.printJSON(list)
+			}
+			if len(list) == 0 {
+				fmt.Fprintln(a.out, "nothing is asked")
 				return nil
-			})
+			}
+			w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "ID\tSTATE\tSANDBOX\tDOMAIN\tFOR\tASKED\tTIMES\tWHY")
+			for _, q := range list {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s ago\t%d\t%s\n", q.Name(), q.State, view.WhoAsks(q.Request), q.Subject, q.Lasting(), view.Ago(q.At), q.Count, view.Why(q.Request))
+			}
+			if err := w.Flush(); err != nil {
+				return err
+			}
+			if !all {
+				fmt.Fprintln(a.out, "answer with `"+program.Name+" requests approve ID` or `deny ID`; an ID names all that its line shows")
+			}
+			return nil
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -90,12 +79,28 @@ func (a *cli) requestsList() *cobra.Command {
 	return cmd
 }
 
-// handle is what answers a request as it is shown; the ID of one that is answered.
-func handle(m *manager.Human, r ledger.Request) string {
-	if r.State.Ended() {
-		return r.ID
+// questions returns the requests that are open, or all: of every owner unless --owner names one. A service shows each user their own.
+func (a *cli) questions(cmd *cobra.Command, all bool) (list []view.Question, err error) {
+	served, err := a.served()
+	if err != nil {
+		return nil, err
 	}
-	return m.Handle(r)
+	if served != nil {
+		return served.Requests(cmd.Context(), all)
+	}
+	states := []ledger.RequestState{ledger.RequestOpen, ledger.RequestGranting}
+	if all {
+		states = nil
+	}
+	list = []view.Question{}
+	return list, a.withRequests(cmd, func(m *manager.Human, owner string) error {
+		a.sayWhere()
+		requests, err := m.Requests(owner, 1000, states...)
+		for _, r := range requests {
+			list = append(list, view.QuestionOf(m.Manager, r))
+		}
+		return err
+	})
 }
 
 // looked are the lines about an open request that its sandboxes, and its name, tell.
@@ -121,8 +126,22 @@ func (a *cli) requestsShow() *cobra.Command {
 		Short: "Show one request",
 		Args:  exactly(1, "the ID of a request"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			id, _ := ledger.ParseHandle(args[0])
+			served, err := a.served()
+			if err != nil {
+				return err
+			}
+			if served != nil {
+				q, err := served.Request(cmd.Context(), id)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return a.printJSON(q)
+				}
+				return a.showRequest(q, nil)
+			}
 			return a.withRequests(cmd, func(m *manager.Human, _ string) error {
-				id, _ := ledger.ParseHandle(args[0])
 				r, err := m.Request(id)
 				if err != nil {
 					return err
@@ -130,7 +149,7 @@ func (a *cli) requestsShow() *cobra.Command {
 				if asJSON {
 					return a.printJSON(view.QuestionOf(m.Manager, r))
 				}
-				return a.showRequest(cmd.Context(), m, r)
+				return a.showLooked(cmd.Context(), m, r)
 			})
 		},
 	}
@@ -138,26 +157,34 @@ func (a *cli) requestsShow() *cobra.Command {
 	return cmd
 }
 
-func (a *cli) showRequest(ctx context.Context, m *manager.Human, r ledger.Request) error {
-	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	lines := [][2]string{
-		{"request", handle(m, r) + ", " + string(r.State)}, {"to reach", r.Subject}, {"asked by", fmt.Sprintf("%s of %s", strings.Join(r.Names(), ", "), r.Owner)},
-		{"why", view.Why(r)}, {"process", r.Process}, {"asked", fmt.Sprintf("%s, %d times, last %s", view.Moment(r.At), r.Count, view.Moment(r.Last))},
-	}
+// showLooked shows a request to the human who may answer it, with what its sandboxes tell.
+func (a *cli) showLooked(ctx context.Context, m *manager.Human, r ledger.Request) error {
+	var looks []manager.Look
 	if !r.State.Ended() {
-		lines = append(lines, [2]string{"for", view.Lasting(m.Manager, r)}, [2]string{"expires", view.Moment(r.Expires)})
-	} else {
-		lines = append(lines, [2]string{"decided", view.Moment(r.DecidedAt) + " " + r.DecidedBy}, [2]string{"answer", r.Answer}, [2]string{"scope", string(r.Scope)})
-	}
-	if !r.Until.IsZero() {
-		lines = append(lines, [2]string{"until", view.Moment(r.Until)})
-	}
-	if !r.State.Ended() {
-		looks, err := m.Looks(ctx, []ledger.Request{r})
-		if err != nil {
+		var err error
+		if looks, err = m.Looks(ctx, []ledger.Request{r}); err != nil {
 			return err
 		}
-		lines = append(lines, looked(looks[0])...)
+	}
+	return a.showRequest(view.QuestionOf(m.Manager, r), looks)
+}
+
+func (a *cli) showRequest(q view.Question, looks []manager.Look) error {
+	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	lines := [][2]string{
+		{"request", q.Name() + ", " + string(q.State)}, {"to reach", q.Subject}, {"asked by", fmt.Sprintf("%s of %s", strings.Join(q.Names(), ", "), q.Owner)},
+		{"why", view.Why(q.Request)}, {"process", q.Process}, {"asked", fmt.Sprintf("%s, %d times, last %s", view.Moment(q.At), q.Count, view.Moment(q.Last))},
+	}
+	if !q.State.Ended() {
+		lines = append(lines, [2]string{"for", q.Lasting()}, [2]string{"expires", view.Moment(q.Expires)})
+	} else {
+		lines = append(lines, [2]string{"decided", view.Moment(q.DecidedAt) + " " + q.DecidedBy}, [2]string{"answer", q.Answer}, [2]string{"scope", string(q.Scope)})
+	}
+	if !q.Until.IsZero() {
+		lines = append(lines, [2]string{"until", view.Moment(q.Until)})
+	}
+	for _, l := range looks {
+		lines = append(lines, looked(l)...)
 	}
 	for _, l := range lines {
 		if l[1] != "" {
@@ -231,15 +258,16 @@ func (a *cli) watch(ctx context.Context, m *manager.Human, owner string, asJSON 
 }
 
 func (a *cli) tell(m *manager.Human, r ledger.Request, asJSON bool) error {
+	q := view.QuestionOf(m.Manager, r)
 	if asJSON {
-		return json.NewEncoder(a.out).Encode(view.QuestionOf(m.Manager, r))
+		return json.NewEncoder(a.out).Encode(q)
 	}
 	now := time.Now().Format("15:04:05")
 	var text string
 	if r.State.Ended() {
 		text = fmt.Sprintf("%s  %s  %s: %s, %s", now, r.ID, r.Subject, r.State, strings.TrimSpace(r.DecidedBy+" "+r.Answer))
 	} else {
-		text = fmt.Sprintf("%s  %s  %s wants to reach %s for %s: %s", now, m.Handle(r), view.WhoAsks(r), r.Subject, view.Lasting(m.Manager, r), view.Why(r))
+		text = fmt.Sprintf("%s  %s  %s wants to reach %s for %s: %s", now, q.Name(), view.WhoAsks(r), r.Subject, q.Lasting(), view.Why(r))
 	}
 	_, err := fmt.Fprintln(a.out, text)
 	return err

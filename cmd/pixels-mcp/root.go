@@ -26,6 +26,7 @@ type cli struct {
 	out, err io.Writer     // what is printed there harms no terminal
 	raw      io.Writer     // the same as out, for what no human reads
 	rawErr   io.Writer     // the same as err, for what commands a terminal
+	rawMode  bool          // the terminal is a command's: see openScreen
 
 	configFlag string // the file that was named
 	configPath string // the file that was read

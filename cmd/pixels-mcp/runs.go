@@ -69,10 +69,7 @@ func (a *cli) logsCommand() *cobra.Command {
 
 // runs returns what runs in a sandbox in the background, and what ran, the oldest first.
 func (v *verbs) runs(ctx context.Context, name string) ([]runInfo, error) {
-	if err := v.here("logs"); err != nil {
-		return nil, err
-	}
-	all, err := v.session.Manager.Runs(ctx, v.caller(), name)
+	all, err := v.streams.Runs(ctx, name)
 	out := []runInfo{}
 	for _, r := range all {
 		info := runInfo{Operation: r.ID, State: r.State, Command: r.Command, Started: r.Started, Ended: r.Ended}
@@ -108,12 +105,9 @@ const logLimit = 256 << 10
 
 // logs passes on both outputs of a run, byte for byte.
 func (v *verbs) logs(ctx context.Context, id string, follow bool) error {
-	if err := v.here("logs"); err != nil {
-		return err
-	}
 	q := sandbox.RunQuery{Limit: logLimit}
 	for {
-		got, err := v.session.Manager.RunOutput(ctx, v.caller(), id, q)
+		got, err := v.streams.RunOutput(ctx, id, q)
 		if err != nil {
 			return err
 		}

@@ -23,6 +23,7 @@ type screen struct {
 	before  *term.State
 	resized chan sandbox.TerminalSize
 	stop    context.CancelFunc
+	cli     *cli
 }
 
 // openScreen puts the terminal into raw mode, until close.
@@ -42,7 +43,8 @@ func (a *cli) openScreen() (*screen, error) {
 		return nil, fmt.Errorf("put the terminal into raw mode: %w", err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &screen{in: in, out: out, keys: keys, before: before, resized: make(chan sandbox.TerminalSize), stop: stop}
+	s := &screen{in: in, out: out, keys: keys, before: before, resized: make(chan sandbox.TerminalSize), stop: stop, cli: a}
+	a.rawMode = true
 	go s.follow(ctx)
 	return s, nil
 }
@@ -87,6 +89,7 @@ const modesOff = "\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1004l\x1b[?2
 func (s *screen) close(cutOff bool) {
 	s.stop()
 	s.keys.Cancel()
+	s.cli.rawMode = false
 	if cutOff {
 		fmt.Fprint(s.out, modesOff)
 	}

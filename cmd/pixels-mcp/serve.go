@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"sync"
@@ -17,7 +18,9 @@ import (
 	"pixels/internal/app"
 	"pixels/internal/program"
 	"pixels/internal/server"
+	"pixels/internal/streams"
 	"pixels/internal/web"
+	"pixels/policy/ledger"
 	"pixels/sandbox/manager"
 	"pixels/tools"
 )
@@ -69,7 +72,13 @@ func (a *cli) serveCommand() *cobra.Command {
 				defer stop()
 			}
 			if socket != "" {
-				return server.ServeSocket(cmd.Context(), socket, buildVersion(), session, log)
+				caller := func(r *http.Request) manager.Caller {
+					owner, _ := server.Owner(r.Context()) // each connection to the socket has one
+					c := manager.Agent(owner)
+					c.Channel, c.Call = channel, ledger.NewCall()
+					return c
+				}
+				return server.ServeSocket(cmd.Context(), socket, buildVersion(), session, streams.New(opened.Manager, caller, log), log)
 			}
 			return server.New(buildVersion(), session, log).Serve(cmd.Context(), a.in, a.raw)
 		},

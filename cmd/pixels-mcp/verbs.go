@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,23 +27,39 @@ const channel = "cli"
 type verbs struct {
 	*cli
 	session tools.Session
-	service *server.Client // of this machine, where it has one: it makes the calls, and session is empty
+	streams streamer
+	// service opens a session with that of this machine once; nil where there is none. It makes the calls, and session is empty.
+	service func() (*server.Client, error)
 }
 
 // withVerbs opens what verbs need, and closes it.
 func (a *cli) withVerbs(cmd *cobra.Command, do func(ctx context.Context, v *verbs) error) error {
 	ctx := cmd.Context()
 	a.note()
-	if !a.direct && serviceOf(a.servicePath) {
-		if user := localUser(); a.owner != user {
-			return usageError{fmt.Errorf("this machine's service sees that you are %s: --owner (and PIXELS_OWNER) can't say otherwise", user)}
+	served, err := a.served()
+	if err != nil {
+		return err
+	}
+	if served != nil {
+		v := &verbs{cli: a, streams: served}
+		opened := false
+		v.service = sync.OnceValues(func() (*server.Client, error) {
+			opened = true
+			ctx := ctx
+			if ctx.Err() != nil { // to look what became of what was interrupted
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+				defer cancel()
+			}
+			return server.Dial(ctx, a.servicePath)
+		})
+		err := do(ctx, v)
+		if opened {
+			if client, failed := v.service(); failed == nil {
+				_ = client.Close() // its calls have been answered
+			}
 		}
-		service, err := server.Dial(ctx, a.servicePath)
-		if err != nil {
-			return err
-		}
-		defer service.Close()
-		return do(ctx, &verbs{cli: a, service: service})
+		return err
 	}
 	return a.withApp(func(opened *app.App) error {
 		caller := opened.Door.Human(channel).As(a.owner)
@@ -50,22 +68,20 @@ func (a *cli) withVerbs(cmd *cobra.Command, do func(ctx context.Context, v *verb
 			caller = manager.Agent(a.owner)
 			caller.Channel = channel
 		}
-		return do(ctx, &verbs{cli: a, session: tools.Session{Manager: opened.Manager, Operations: tools.Unlimited(ctx), Caller: caller, Audience: view.Terminal}})
+		v := &verbs{cli: a, session: tools.Session{Manager: opened.Manager, Operations: tools.Unlimited(ctx), Caller: caller, Audience: view.Terminal}}
+		v.streams = local{v}
+		return do(ctx, v)
 	})
-}
-
-// here refuses what does not go by the service's socket.
-func (v *verbs) here(what string) error {
-	if v.service == nil {
-		return nil
-	}
-	return fmt.Errorf("%s does not go through this machine's service yet: an agent's tools do it, and who may use Incus takes --direct", what)
 }
 
 // byService has the service make a call, and waits for it however long it takes.
 func (v *verbs) byService(ctx context.Context, tool policy.Verb, arguments map[string]any, out any) error {
+	service, err := v.service()
+	if err != nil {
+		return err
+	}
 	var answer json.RawMessage
-	err := v.service.CallForPeople(ctx, string(tool), arguments, &answer)
+	_, err = service.CallForPeople(ctx, string(tool), arguments, &answer)
 	for {
 		var under struct {
 			Operation string `json:"operation"`
@@ -81,7 +97,7 @@ func (v *verbs) byService(ctx context.Context, tool policy.Verb, arguments map[s
 				Error  string          `json:"error"`
 			} `json:"operations"`
 		}
-		err = v.service.CallForPeople(ctx, string(policy.VerbWait), map[string]any{"ids": []string{under.Operation}}, &waited)
+		_, err = service.CallForPeople(ctx, string(policy.VerbWait), map[string]any{"ids": []string{under.Operation}}, &waited)
 		if err != nil || len(waited.Operations) != 1 {
 			return errors.Join(err, ctx.Err())
 		}
@@ -140,8 +156,17 @@ func (v *verbs) call(ctx context.Context, tool policy.Verb, arguments map[string
 func (v *verbs) caller() manager.Caller {
 	c := v.session.Caller
 	c.Call = ledger.NewCall()
-	c.Woken = func(name string) { fmt.Fprintf(v.err, "%s was not used for long: started again\n", name) }
+	c.Woken = v.woken
 	return c
+}
+
+// woken says that a sandbox was started for a call.
+func (a *cli) woken(name string) {
+	end := "\n"
+	if a.rawMode {
+		end = "\r\n"
+	}
+	fmt.Fprintf(a.err, "%s was not used for long: started again%s", name, end)
 }
 
 // names wants one name or more.

@@ -145,17 +145,20 @@ func (c *Client) Call(ctx context.Context, tool string, arguments map[string]any
 	return err
 }
 
-// CallForPeople is Call for a human at a terminal: errors are in their words, and of their kind.
-func (c *Client) CallForPeople(ctx context.Context, tool string, arguments map[string]any, out any) error {
+// CallForPeople is Call for a human at a terminal: errors are in their words, and of their kind. It returns the text of the answer.
+func (c *Client) CallForPeople(ctx context.Context, tool string, arguments map[string]any, out any) (string, error) {
 	result, err := c.call(ctx, tool, arguments, &mcp.Meta{AdditionalFields: map[string]any{forPeople: true}}, out)
 	var told *CallError
-	if !errors.As(err, &told) || result.Meta == nil {
-		return err
+	switch {
+	case err == nil:
+		return text(result), nil
+	case !errors.As(err, &told) || result.Meta == nil:
+		return "", err
 	}
 	if kind, ok := result.Meta.AdditionalFields[kindField].(string); ok {
-		return fault.Errorf(fault.Kind(kind), fault.Hint{}, "%s", told.Text)
+		return "", fault.Errorf(fault.Kind(kind), fault.Hint{}, "%s", told.Text)
 	}
-	return errors.New(told.Text)
+	return "", errors.New(told.Text)
 }
 
 func (c *Client) call(ctx context.Context, tool string, arguments map[string]any, meta *mcp.Meta, out any) (*mcp.CallToolResult, error) {

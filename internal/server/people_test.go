@@ -11,7 +11,7 @@ import (
 // Who asks for words for people has errors in them, and of their kind; and is no more than an owner.
 func TestPeopleAreAnsweredInTheirWords(t *testing.T) {
 	c := serve(t)
-	if err := c.CallForPeople(t.Context(), "create_sandbox", map[string]any{"name": "box"}, nil); err != nil {
+	if _, err := c.CallForPeople(t.Context(), "create_sandbox", map[string]any{"name": "box"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, call := range []struct {
@@ -26,7 +26,7 @@ func TestPeopleAreAnsweredInTheirWords(t *testing.T) {
 		{"clone_sandbox", map[string]any{"source": "box"}, fault.Invalid, "pixels-mcp checkpoint list"},
 		{"create_sandbox", map[string]any{"nmae": "x"}, fault.Invalid, "did you mean"},
 	} {
-		err := c.CallForPeople(t.Context(), call.tool, call.arguments, nil)
+		_, err := c.CallForPeople(t.Context(), call.tool, call.arguments, nil)
 		if !errors.Is(err, call.kind) || !strings.Contains(err.Error(), call.says) || strings.Contains(err.Error(), "_sandbox") {
 			t.Errorf("%s %v: %v, want %s and %q", call.tool, call.arguments, err, call.kind, call.says)
 		}
@@ -35,7 +35,7 @@ func TestPeopleAreAnsweredInTheirWords(t *testing.T) {
 		}
 	}
 	var none struct{ Destroyed, Missing []string }
-	if err := c.CallForPeople(t.Context(), "destroy_sandbox", map[string]any{"names": []string{"box", "nobody"}}, &none); err != nil || len(none.Destroyed) != 1 || len(none.Missing) != 1 {
+	if _, err := c.CallForPeople(t.Context(), "destroy_sandbox", map[string]any{"names": []string{"box", "nobody"}}, &none); err != nil || len(none.Destroyed) != 1 || len(none.Missing) != 1 {
 		t.Errorf("%+v, %v", none, err)
 	}
 }

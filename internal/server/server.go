@@ -73,7 +73,7 @@ func (s *Server) handler(t tools.Tool, base tools.Session) mcpserver.ToolHandler
 		session.Caller = caller(ctx, base.Caller)
 		session.Progress, session.Human = progress(ctx, request), questions.human()
 		if people(request) {
-			session.Audience, session.Caller.Channel = view.Terminal, "cli"
+			session.Audience, session.Caller.Channel = view.Member, "cli"
 		}
 		r := t.Call(ctx, session, arguments)
 		event := s.log.Info()
@@ -125,9 +125,15 @@ func WithOwner(ctx context.Context, owner string) context.Context {
 	return context.WithValue(ctx, ownerKey{}, owner)
 }
 
+// Owner is whose the requests of a context are, if that is told.
+func Owner(ctx context.Context) (owner string, ok bool) {
+	owner, ok = ctx.Value(ownerKey{}).(string)
+	return owner, ok
+}
+
 // caller is who makes a request, with an ID for it.
 func caller(ctx context.Context, base manager.Caller) manager.Caller {
-	if owner, ok := ctx.Value(ownerKey{}).(string); ok {
+	if owner, ok := Owner(ctx); ok {
 		base.Owner = owner
 	}
 	base.Call = ledger.NewCall()

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
@@ -22,8 +24,9 @@ import (
 const Socket = "/run/pixels/pixels.sock"
 
 // ServeSocket serves each connection to a Unix socket, for the user at its other end: the kernel says who that
-// is, so that nobody can be another. It returns when ctx has ended and every call has come to its end.
-func ServeSocket(ctx context.Context, path, version string, base tools.Session, log zerolog.Logger) error {
+// is, so that nobody can be another. A connection whose first byte begins a request of HTTP is given to streams, with the user in the
+// request's context (see Owner); all others speak MCP. It returns when ctx has ended and every call has come to its end.
+func ServeSocket(ctx context.Context, path, version string, base tools.Session, streams http.Handler, log zerolog.Logger) error {
 	listener, err := listenUnix(path)
 	if err != nil {
 		return err
@@ -31,6 +34,8 @@ func ServeSocket(ctx context.Context, path, version string, base tools.Session, 
 	defer context.AfterFunc(ctx, func() { _ = listener.Close() })()
 	var serving sync.WaitGroup
 	defer serving.Wait()
+	web := newHTTPSide(ctx, streams, log)
+	defer web.close()
 	for {
 		conn, err := listener.AcceptUnix()
 		if errors.Is(err, net.ErrClosed) {
@@ -40,14 +45,22 @@ func ServeSocket(ctx context.Context, path, version string, base tools.Session, 
 			return fmt.Errorf("serve on %s: %w", path, err)
 		}
 		serving.Go(func() {
-			defer conn.Close()
 			owner, err := peer(conn)
 			if err != nil {
 				log.Warn().Err(err).Msg("connection")
+				_ = conn.Close()
 				return
 			}
+			stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })
+			first, speaks := sniff(conn)
+			stop()
+			if speaks == speaksHTTP {
+				web.serve(userConn{first, owner})
+				return
+			}
+			defer conn.Close()
 			log.Info().Str("owner", owner).Msg("session begins")
-			if err := New(version, base, log).Serve(WithOwner(ctx, owner), conn, conn); err != nil && ctx.Err() == nil {
+			if err := New(version, base, log).Serve(WithOwner(ctx, owner), first, conn); err != nil && ctx.Err() == nil {
 				log.Warn().Str("owner", owner).Err(err).Msg("session")
 			}
 		})
@@ -99,8 +112,9 @@ func peer(conn *net.UnixConn) (string, error) {
 	return u.Username, nil
 }
 
-func dialService(path string) (net.Conn, error) {
-	conn, err := net.Dial("unix", path)
+// DialSocket connects to the service on a Unix socket.
+func DialSocket(ctx context.Context, path string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
 	if errors.Is(err, os.ErrPermission) {
 		return nil, fmt.Errorf("the service on %s is not open to this user: root adds users with `usermod -aG GROUP USER`, where `ls -l %s` shows the group; then sign in anew", path, path)
 	}
@@ -112,7 +126,7 @@ func dialService(path string) (net.Conn, error) {
 
 // Dial opens a session with the service on a Unix socket.
 func Dial(ctx context.Context, path string) (*Client, error) {
-	conn, err := dialService(path)
+	conn, err := DialSocket(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +139,7 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 
 // Bridge joins stdin and stdout to the service's socket, until either ends. It decides and keeps nothing.
 func Bridge(ctx context.Context, path string, in io.Reader, out io.Writer) error {
-	conn, err := dialService(path)
+	conn, err := DialSocket(ctx, path)
 	if err != nil {
 		return err
 	}

@@ -87,6 +87,9 @@ func TestTheServiceIsTheOnlyWay(t *testing.T) {
 	if err := c.Call(ctx, "destroy_sandbox", map[string]any{"names": []string{box.Name}}, nil); err != nil {
 		t.Error(err)
 	}
+	playStreams(t, func(env string, args ...string) *exec.Cmd {
+		return exec.CommandContext(ctx, "setpriv", as(guest, append([]string{env, d.binary(), "--service", d.socket()}, args...)...)...)
+	}, d.home())
 	playVerbs(t, func(args ...string) (string, int) {
 		c := exec.CommandContext(ctx, "setpriv", as(guest, append([]string{d.binary(), "--service", d.socket()}, args...)...)...)
 		out, _ := c.CombinedOutput() // the exit code tells
@@ -159,15 +162,31 @@ func playVerbs(t *testing.T, pixels func(args ...string) (said string, code int)
 		{4, "denied by the policy", "create wide --egress unrestricted"},
 		{5, "a human must decide about req-", "create asks --egress allowlist --allow unheard.example.com"},
 		{2, "can't say otherwise", "list --owner root"},
+		{0, "hello", "exec uno echo hello"},
+		{1, "", "exec uno false"},
+		{125, "there are: asks, two, uno", "exec nobody true"},
+		{0, "has no session", "sessions uno"},
+		{0, "nothing runs in uno", "logs --list uno"},
+		{0, "sleep 1000", "logs --list work"},
+		{0, "egress allowlist", "network show asks"},
+		{0, "unheard.example.com", "network show asks"},
+		{5, "a human must decide about req-", "network allow asks other.example.com --reason tests"},
+		{0, "other.example.com", "requests list"},
+		{0, "unheard.example.com", "requests list --json"},
+		{0, "not allowed before: third.example.com", "network deny asks third.example.com"},
+		{0, "egress none", "network set asks none"},
+		{0, "create_sandbox", "audit --sandbox asks"},
+		{2, "no record of a sandbox", "audit --sandbox nobody"},
 		// What is a human's, and what reaches for Incus itself.
-		{1, "has a service", "network allow uno example.com"},
-		{1, "has a service", "network set uno unrestricted --yes"},
-		{1, "has a service", "requests list"},
+		{4, "network set uno unrestricted", "network set uno unrestricted --yes"},
+		{3, "no such request", "requests show req-aaaaaaaaaa"},
+		{1, "has a service", "network revoke uno example.com"},
+		{1, "has a service", "network grants"},
+		{1, "has a service", "requests watch"},
+		{1, "has a service", "audit verify"},
 		{1, "has a service", "requests approve req-aaaaaaaaaa"},
 		{1, "has a service", "requests revoke req-aaaaaaaaaa"},
 		{1, "may not use Incus", "list --direct"},
-		{125, "does not go through this machine's service yet", "exec work true"},
-		{1, "does not go through this machine's service yet", "sessions work"},
 		{0, "Destroyed work", "destroy --force work work-1 work-2 two uno asks"},
 	} {
 		said, code := pixels(strings.Fields(c.typed)...)

@@ -13,12 +13,20 @@ import (
 // Audience is who reads.
 type Audience int
 
-// Who reads: a model that calls tools, a human at a terminal, one at the page.
+// Who reads: a model that calls tools, a human at a terminal, one at the page; one at a terminal who uses the service of a machine that
+// somebody else operates.
 const (
 	Agent Audience = iota
 	Terminal
 	Page
+	Member
 )
+
+// operated are what the operator of a machine alone can do: who uses its service is told of a human who does.
+var operated = []fault.Action{
+	fault.SetUp, fault.SetUpImage, fault.SetUpHost, fault.JoinIncus, fault.LookAtIncus, fault.TryGateway, fault.LookAtGateway, fault.TrustClient,
+	fault.GiveNetworkBack, fault.AllowByHuman, fault.SetModeByHuman, fault.ShowGrants, fault.DecideElsewhere, fault.SetPassphrase, fault.ProveAnew,
+}
 
 // hints are what each audience is told to do. NAME and VALUE stand for those of the hint, PROGRAM for the name of this program.
 // Where the page has no words of its own, those for the terminal hold there, too.
@@ -63,6 +71,12 @@ var hints = map[fault.Action][3]string{
 // Hint is what to do, in the audience's words; empty where there is nothing.
 func Hint(h fault.Hint, to Audience) string {
 	all := hints[h.Action]
+	if to == Member {
+		to = Terminal
+		if slices.Contains(operated, h.Action) {
+			to = Agent
+		}
+	}
 	words := all[to]
 	if words == "" {
 		words = all[Terminal]

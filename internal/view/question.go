@@ -26,20 +26,27 @@ func QuestionOf(m *manager.Manager, r ledger.Request) Question {
 	return Question{r, m.Handle(r), units.Duration(usual)}
 }
 
+// Name is what answers it as it is shown; its ID where it is answered.
+func (q Question) Name() string {
+	if q.Handle == "" {
+		return q.ID
+	}
+	return q.Handle
+}
+
 // Lasting says how long a grant would last, or until when it does.
-func Lasting(m *manager.Manager, r ledger.Request) string {
+func (q Question) Lasting() string {
 	switch {
-	case !r.Until.IsZero():
-		return "until " + Moment(r.Until)
-	case r.State.Ended():
+	case !q.Until.IsZero():
+		return "until " + Moment(q.Until)
+	case q.State.Ended():
 		return "-"
 	}
-	usual, _ := m.GrantFor(r)
-	text := units.Duration(usual)
-	if wanted := r.Wanted.Duration(); wanted > usual {
-		text += " (the agent wants " + units.Duration(wanted) + ")"
+	// A grant lasts no longer than the agent wants.
+	if wanted := units.Duration(q.Wanted.Duration()); q.Wanted > 0 && wanted != q.For {
+		return q.For + " (the agent wants " + wanted + ")"
 	}
-	return text
+	return q.For
 }
 
 // WhoAsks names the sandboxes that asked.

@@ -87,6 +87,9 @@ func TestEachActionHasWords(t *testing.T) {
 		if words[Agent] == "" || words[Terminal] == "" {
 			t.Errorf("nobody is told to %s: %q", text, words)
 		}
+		if tool := toolNames.FindString(Hint(fault.Hint{Action: fault.Action(text)}, Member)); tool != "" {
+			t.Errorf("a member is told to %s by the tool %s", text, tool)
+		}
 		if tool := toolNames.FindString(words[Terminal] + words[Page]); tool != "" {
 			t.Errorf("a human is told to %s by the tool %s", text, tool)
 		}

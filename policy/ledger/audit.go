@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"pixels/internal/fault"
+	"pixels/internal/nearest"
 	"pixels/internal/plain"
 	"pixels/policy"
 )
@@ -259,12 +261,30 @@ func scanRecord(rows *sql.Rows, more ...any) (r Record, err error) {
 	return r, err
 }
 
-// Has tells whether there is a record of a sandbox by that name.
-func (s *Store) Has(sandbox string) (has bool, err error) {
+// Has tells whether there is a record of an owner's sandbox by that name; of any owner's where owner is empty.
+func (s *Store) Has(owner, sandbox string) (has bool, err error) {
 	err = s.with(func(db *sql.DB) error {
-		return db.QueryRow("SELECT EXISTS (SELECT 1 FROM audit WHERE sandbox = ?)", sandbox).Scan(&has)
+		return db.QueryRow("SELECT EXISTS (SELECT 1 FROM audit WHERE sandbox = ? AND ? IN (owner, ''))", sandbox, owner).Scan(&has)
 	})
 	return has, err
+}
+
+// Known refuses a query for what there is not: it would find nothing, which says that nothing was done.
+func (s *Store) Known(q Query) error {
+	if q.Verdict != "" && !slices.Contains(Verdicts, q.Verdict) {
+		return fault.Errorf(fault.Invalid, fault.Hint{}, "the verdict %q is unknown%s: use one of %s", q.Verdict, nearest.Hint(q.Verdict, Verdicts), strings.Join(Verdicts, ", "))
+	}
+	if err := policy.Verb(q.Tool).Check(); q.Tool != "" && err != nil {
+		return fault.Errorf(fault.Invalid, fault.Hint{}, "%v; use one of %s", err, strings.Trim(fmt.Sprint(policy.Verbs), "[]"))
+	}
+	if q.Sandbox == "" {
+		return nil
+	}
+	has, err := s.Has(q.Owner, q.Sandbox)
+	if err == nil && !has {
+		err = fault.Errorf(fault.Invalid, fault.Hint{}, "there is no record of a sandbox %q", q.Sandbox)
+	}
+	return err
 }
 
 // Prune removes what is older than keep, and records above a number, but no request that is open.

@@ -98,7 +98,7 @@ const (
 // What a caller tells apart.
 var (
 	ErrTooManyRequests = errors.New("too many requests")
-	ErrNoRequest       = errors.New("no such request")
+	ErrNoRequest       = fault.Errorf(fault.NotFound, fault.Hint{}, "no such request")
 	// ErrDecided means that another one was first.
 	ErrDecided = errors.New("decided already")
 )

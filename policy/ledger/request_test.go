@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
-	"pixels/policy"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"pixels/policy"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"

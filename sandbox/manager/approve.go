@@ -66,6 +66,28 @@ func (m *Manager) Requests(owner string, limit int, states ...ledger.RequestStat
 // Request returns one; ledger.ErrNoRequest.
 func (m *Manager) Request(id string) (ledger.Request, error) { return m.gate.store.Request(id) }
 
+// RequestOf returns one of an owner, or of who shares what is theirs; ledger.ErrNoRequest.
+func (m *Manager) RequestOf(owner, id string) (ledger.Request, error) {
+	r, err := m.gate.store.Request(id)
+	if err == nil && !m.gate.policy.Now().Shares(r.Owner, owner) {
+		return ledger.Request{}, fmt.Errorf("%w: %s", ledger.ErrNoRequest, sandbox.Quote(id))
+	}
+	return r, err
+}
+
+// RecordsOf returns what is on record about an owner. One of a sandbox that never was is refused: nothing found would say that nothing
+// was done.
+func (m *Manager) RecordsOf(owner string, q ledger.Query) ([]ledger.Record, error) {
+	q.Owner = owner
+	if owner == "" {
+		return nil, fault.Errorf(sandbox.ErrInvalid, fault.Hint{}, "nobody's records are asked for")
+	}
+	if err := m.gate.store.Known(q); err != nil {
+		return nil, err
+	}
+	return m.gate.store.Records(q)
+}
+
 // Present says that a human looks at requests, until leave is called: connections are held for their answer. name is one
 // that nobody else has; patience is how long that is believed of a process that died.
 func (h *Human) Present(ctx context.Context, name string, patience time.Duration) (leave func(), err error) {

@@ -259,10 +259,7 @@ func (m *Manager) WaitRequest(ctx context.Context, caller Caller, id string, wai
 	if _, err := c.vet(ctx, policy.Call{Verb: policy.VerbWait, Owner: c.Owner}); err != nil {
 		return ledger.Request{}, err
 	}
-	r, err := c.gate.store.Request(id)
-	if err == nil && !c.set.Shares(r.Owner, c.Owner) {
-		err = fmt.Errorf("%w: %s", ledger.ErrNoRequest, sandbox.Quote(id))
-	}
+	r, err := c.RequestOf(c.Owner, id)
 	if err != nil {
 		return ledger.Request{}, err
 	}

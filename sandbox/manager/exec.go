@@ -30,6 +30,7 @@ type ExecRequest struct {
 	Shell   string
 	Cwd     string
 	Env     map[string]string
+	Unkept  map[string]string // more of it: what no list of processes, no record and no key must show
 	User    string
 	Stdin   string
 	Timeout time.Duration // 0 means DefaultTimeout, and the longest that may be for a run
@@ -61,6 +62,9 @@ func (r ExecRequest) check(most time.Duration) error {
 	case r.Timeout < 0 || r.Timeout > most:
 		return fault.About(sandbox.ErrInvalid, fmt.Sprintf("timeout %s", r.Timeout), "is invalid: give up to %s", most)
 	}
+	if err := sandbox.CheckEnv(r.Unkept); err != nil {
+		return err
+	}
 	return sandbox.CheckEnv(r.Env)
 }
 
@@ -88,11 +92,9 @@ func (c *call) command(r ExecRequest) sandbox.Command {
 		out.Env[CallVariable] = c.Caller.Call
 	}
 	maps.Copy(out.Env, r.Env)
-	for name, value := range c.defaults.SessionEnv {
-		if _, given := r.Env[name]; !given {
-			out.Unkept[name] = value
-		}
-	}
+	maps.Copy(out.Unkept, c.defaults.SessionEnv)
+	maps.Copy(out.Unkept, r.Unkept)
+	maps.DeleteFunc(out.Unkept, func(name, _ string) bool { _, given := r.Env[name]; return given })
 	if r.Stdin != "" {
 		out.Stdin = strings.NewReader(r.Stdin)
 	}

@@ -40,23 +40,33 @@ func (m *Manager) Stream(ctx context.Context, caller Caller, r ExecRequest, s St
 	return c.stream(ctx, r, command, s)
 }
 
-// Console joins streams with a shell in a sandbox: with the session of a name, which is begun where there is none, or with one of its
-// own where the name is empty. It returns the exit code: sandbox.ExitDetached when the session goes on, and none but 0 when it came to its
-// own end.
-func (m *Manager) Console(ctx context.Context, caller Caller, name, session, user string, s Streams) (int, error) {
+// ConsoleRequest asks for a shell in a sandbox.
+type ConsoleRequest struct {
+	Name    string
+	Session string            // which is begun where there is none; empty for a shell that ends with its terminal
+	User    string            // empty means sandbox.DefaultUser
+	Unkept  map[string]string // as in ExecRequest
+}
+
+// Console joins streams with a shell in a sandbox. It returns the exit code: sandbox.ExitDetached when the session goes on, and none but
+// 0 when it came to its own end.
+func (m *Manager) Console(ctx context.Context, caller Caller, r ConsoleRequest, s Streams) (int, error) {
 	c := m.begin(caller)
-	if session != "" {
-		if err := sandbox.CheckSession(session); err != nil {
+	if r.Session != "" {
+		if err := sandbox.CheckSession(r.Session); err != nil {
 			return 0, err
 		}
 	}
 	if s.Terminal == nil {
 		return 0, fault.Errorf(sandbox.ErrInvalid, fault.Hint{}, "a console without a terminal is invalid")
 	}
-	r := ExecRequest{Name: name, User: user, Timeout: min(c.rules(c.Owner).MaxExec(), MaxRunTimeout)}
-	command := c.command(r)
-	command.Console = &sandbox.Console{Session: session}
-	got, err := c.stream(ctx, r, command, s)
+	if err := sandbox.CheckEnv(r.Unkept); err != nil {
+		return 0, err
+	}
+	e := ExecRequest{Name: r.Name, User: r.User, Unkept: r.Unkept, Timeout: min(c.rules(c.Owner).MaxExec(), MaxRunTimeout)}
+	command := c.command(e)
+	command.Console = &sandbox.Console{Session: r.Session}
+	got, err := c.stream(ctx, e, command, s)
 	return got.ExitCode, err
 }
 

@@ -58,6 +58,19 @@ func (m *Memory) life(id string) (life, error) {
 	return life{b, b.ctx, b.files}, nil
 }
 
+// pipe passes on what comes from r until the end that it returns is closed. The shell would make a pipe itself, and leave it open.
+func pipe(r io.Reader) (*os.File, error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		_, _ = io.Copy(write, r) // a command may end without reading it
+		_ = write.Close()
+	}()
+	return read, nil
+}
+
 // exec runs a command to its end.
 func (b life) exec(ctx context.Context, c sandbox.Command) (int, error) {
 	user := c.User
@@ -97,9 +110,14 @@ func (b life) exec(ctx context.Context, c sandbox.Command) (int, error) {
 		fmt.Fprintln(orDiscard(c.Stderr), err)
 		return 2, nil
 	}
-	stdin := c.Stdin
-	if stdin == nil {
-		stdin = bytes.NewReader(nil)
+	stdin := io.Reader(bytes.NewReader(nil))
+	if c.Stdin != nil {
+		read, err := pipe(c.Stdin)
+		if err != nil {
+			return 0, err
+		}
+		defer read.Close()
+		stdin = read
 	}
 	runner, err := interp.New(
 		interp.StdIO(stdin, orDiscard(c.Stdout), orDiscard(c.Stderr)), interp.Env(expand.ListEnviron(pairs...)),

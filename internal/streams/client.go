@@ -1,0 +1,279 @@
+package streams
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"pixels/internal/fault"
+	"pixels/sandbox"
+	"pixels/sandbox/manager"
+)
+
+// Client asks a server. Each call has a connection of its own.
+type Client struct {
+	dial  func(ctx context.Context) (net.Conn, error)
+	woken func(name string)
+	http  http.Client
+}
+
+// NewClient returns a client whose connections dial makes. woken hears of sandboxes that were started for a call; it may be nil.
+func NewClient(dial func(ctx context.Context) (net.Conn, error), woken func(name string)) *Client {
+	connect := func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }
+	return &Client{dial, woken, http.Client{Transport: &http.Transport{DialContext: connect, DisableKeepAlives: true}}}
+}
+
+// host stands in requests whose connection is a dialled one already.
+const host = "http://pixels"
+
+// ask makes a request and reads its answer.
+func (c *Client) ask(ctx context.Context, method, path string, query url.Values, body, out any) error {
+	b, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	r, err := http.NewRequestWithContext(ctx, method, host+path+"?"+query.Encode(), bytes.NewReader(b))
+	if err != nil {
+		return err
+	}
+	response, err := c.http.Do(r)
+	if err != nil {
+		return c.lost(ctx, err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return errOld
+	}
+	var a answer
+	if err := json.NewDecoder(response.Body).Decode(&a); err != nil {
+		return c.lost(ctx, err)
+	}
+	c.tellWoken(a.Woken)
+	if a.Failed != nil {
+		return a.Failed.error(ctx)
+	}
+	return json.Unmarshal(a.Result, out)
+}
+
+// errOld means that the server knows no such request.
+var errOld = errors.New("the service of this machine is of another version than this program: `setup --service` brings it up to date")
+
+// lost is why there is no answer.
+func (c *Client) lost(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var e *url.Error
+	if errors.As(err, &e) {
+		err = e.Err
+	}
+	return fmt.Errorf("the connection to the service broke off: %w", err)
+}
+
+func (c *Client) tellWoken(name string) {
+	if name != "" && c.woken != nil {
+		c.woken(name)
+	}
+}
+
+// error is what failed, as it was on the server.
+func (f *failure) error(ctx context.Context) error {
+	switch {
+	case f.Cancelled && ctx.Err() != nil:
+		return ctx.Err()
+	case f.Kind != "":
+		return fault.Errorf(f.Kind, fault.Hint{}, "%s", f.Text)
+	}
+	return errors.New(f.Text)
+}
+
+// StartRun starts a command in the background and returns the ID of its run.
+func (c *Client) StartRun(ctx context.Context, r manager.ExecRequest) (id string, err error) {
+	return id, c.ask(ctx, http.MethodPost, runsPath, nil, orderOf(r), &id)
+}
+
+// Runs returns the runs of a sandbox, the oldest first.
+func (c *Client) Runs(ctx context.Context, name string) (runs []sandbox.Run, err error) {
+	return runs, c.ask(ctx, http.MethodGet, runsPath, url.Values{"name": {name}}, nil, &runs)
+}
+
+// RunOutput returns a part of the outputs of a run.
+func (c *Client) RunOutput(ctx context.Context, id string, q sandbox.RunQuery) (run sandbox.Run, err error) {
+	number := func(n int64) []string { return []string{strconv.FormatInt(n, 10)} }
+	query := url.Values{"id": {id}, "stdout": number(q.Stdout), "stderr": number(q.Stderr), "limit": number(q.Limit), "wait": number(q.Wait.Milliseconds())}
+	return run, c.ask(ctx, http.MethodGet, outputPath, query, nil, &run)
+}
+
+// Sessions returns the console sessions of a user in a sandbox.
+func (c *Client) Sessions(ctx context.Context, name, user string) (sessions []sandbox.Session, err error) {
+	return sessions, c.ask(ctx, http.MethodGet, sessionsPath, url.Values{"name": {name}, "user": {user}}, nil, &sessions)
+}
+
+// Stream runs a command to its end; as manager.Manager.Stream.
+func (c *Client) Stream(ctx context.Context, r manager.ExecRequest, s manager.Streams) (manager.StreamResult, error) {
+	return c.run(ctx, orderOf(r), s)
+}
+
+// Console joins streams with a shell in a sandbox; as manager.Manager.Console.
+func (c *Client) Console(ctx context.Context, r manager.ConsoleRequest, s manager.Streams) (int, error) {
+	got, err := c.run(ctx, order{Name: r.Name, User: r.User, Unkept: r.Unkept, Console: &sandbox.Console{Session: r.Session}}, s)
+	return got.ExitCode, err
+}
+
+// endTime bounds how long the server may take to end a command that is given up.
+const endTime = time.Minute
+
+func (c *Client) run(ctx context.Context, o order, s manager.Streams) (manager.StreamResult, error) {
+	dialer := websocket.Dialer{
+		NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) }, ReadBufferSize: piece + 64, WriteBufferSize: piece + 64,
+	}
+	conn, response, err := dialer.DialContext(ctx, strings.Replace(host, "http", "ws", 1)+execPath, nil)
+	switch {
+	case errors.Is(err, websocket.ErrBadHandshake) && response != nil:
+		return manager.StreamResult{}, errOld
+	case err != nil:
+		return manager.StreamResult{}, c.lost(ctx, err)
+	}
+	defer conn.Close()
+	o.Input = s.In != nil
+	if s.Terminal != nil {
+		o.Terminal = &terminal{s.Terminal.Type, s.Terminal.Size}
+	}
+	e := &end{conn: conn, free: window}
+	e.more = sync.NewCond(&e.mu)
+	defer e.close()
+	if err := e.say(o); err != nil {
+		return manager.StreamResult{}, c.lost(ctx, err)
+	}
+	defer context.AfterFunc(ctx, func() {
+		_ = e.say(said{Cancel: true}) // a connection that is gone has ended it
+		_ = conn.SetReadDeadline(time.Now().Add(endTime))
+	})()
+	if s.In != nil {
+		go e.feed(s.In)
+	}
+	if s.Terminal != nil && s.Terminal.Resized != nil {
+		over := make(chan struct{})
+		defer close(over)
+		go e.follow(s.Terminal.Resized, over)
+	}
+	for {
+		t, err := e.hear(s)
+		switch {
+		case err != nil:
+			return manager.StreamResult{}, c.lost(ctx, err)
+		case t.Failed != nil:
+			return manager.StreamResult{}, t.Failed.error(ctx)
+		case t.Ended != nil:
+			return *t.Ended, nil
+		}
+		c.tellWoken(t.Woken)
+	}
+}
+
+// end is the client's end of a connection.
+type end struct {
+	conn *websocket.Conn
+
+	mu   sync.Mutex // of writing, and of what follows
+	more *sync.Cond
+	free int // bytes of input that may be sent
+	over bool
+}
+
+func (e *end) say(v any) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.conn.WriteJSON(v)
+}
+
+// hear passes on output until the server tells something else.
+func (e *end) hear(s manager.Streams) (t told, err error) {
+	for {
+		kind, r, err := e.conn.NextReader()
+		if err != nil {
+			return t, err
+		}
+		if kind == websocket.TextMessage {
+			if err := json.NewDecoder(r).Decode(&t); err != nil {
+				return t, err
+			}
+			e.mu.Lock()
+			e.free += t.Taken
+			e.more.Broadcast()
+			e.mu.Unlock()
+			return t, nil
+		}
+		var which [1]byte
+		if _, err := io.ReadFull(r, which[:]); err != nil {
+			return t, err
+		}
+		to := s.Out
+		if which[0] == stderr {
+			to = s.Err
+		}
+		if _, err := io.Copy(to, r); err != nil {
+			return t, err
+		}
+	}
+}
+
+// feed sends input as fast as the command takes it.
+func (e *end) feed(from io.Reader) {
+	b := make([]byte, piece)
+	for {
+		n, err := from.Read(b)
+		e.mu.Lock()
+		for e.free < n && !e.over {
+			e.more.Wait()
+		}
+		if e.over {
+			e.mu.Unlock()
+			return
+		}
+		e.free -= n
+		var failed error
+		if n > 0 {
+			failed = e.conn.WriteMessage(websocket.BinaryMessage, b[:n])
+		}
+		if err != nil && failed == nil {
+			failed = e.conn.WriteJSON(said{End: true})
+			err = errors.Join(err, failed)
+		}
+		e.mu.Unlock()
+		if err != nil || failed != nil {
+			return
+		}
+	}
+}
+
+func (e *end) follow(resized <-chan sandbox.TerminalSize, over <-chan struct{}) {
+	for {
+		select {
+		case size := <-resized:
+			_ = e.say(said{Size: &size}) // a connection that is gone is noticed where it is read
+		case <-over:
+			return
+		}
+	}
+}
+
+// close has what feeds it end.
+func (e *end) close() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.over = true
+	e.more.Broadcast()
+}

@@ -1,0 +1,71 @@
+package streams
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+
+	"pixels/internal/fault"
+	"pixels/internal/view"
+	"pixels/policy/ledger"
+	"pixels/sandbox/manager"
+)
+
+const (
+	requestsPath = "/v1/requests"
+	recordsPath  = "/v1/records"
+)
+
+// maxListed is how many requests are answered at once.
+const maxListed = 1000
+
+// handleLedger answers an owner what they asked for, and what is on record about them.
+func (s *Server) handleLedger() {
+	s.handle("GET "+requestsPath, func(_ context.Context, c manager.Caller, r *http.Request) (any, error) {
+		states := []ledger.RequestState{ledger.RequestOpen, ledger.RequestGranting}
+		if r.FormValue("all") != "" {
+			states = nil
+		}
+		out := []view.Question{}
+		list, err := s.manager.Requests(c.Owner, maxListed, states...)
+		for _, r := range list {
+			out = append(out, view.QuestionOf(s.manager, r))
+		}
+		return out, err
+	})
+	s.handle("GET "+requestsPath+"/{id}", func(_ context.Context, c manager.Caller, r *http.Request) (any, error) {
+		one, err := s.manager.RequestOf(c.Owner, r.PathValue("id"))
+		return view.QuestionOf(s.manager, one), err
+	})
+	s.handle("GET "+recordsPath, func(_ context.Context, c manager.Caller, r *http.Request) (any, error) {
+		var q ledger.Query
+		if err := json.Unmarshal([]byte(r.FormValue("query")), &q); err != nil {
+			return nil, fault.Errorf(fault.Invalid, fault.Hint{}, "the query can't be read: %v", err)
+		}
+		return s.manager.RecordsOf(c.Owner, q)
+	})
+}
+
+// Requests returns the requests of who calls: the open ones, or all.
+func (c *Client) Requests(ctx context.Context, all bool) (list []view.Question, err error) {
+	query := url.Values{}
+	if all {
+		query.Set("all", "1")
+	}
+	return list, c.ask(ctx, http.MethodGet, requestsPath, query, nil, &list)
+}
+
+// Request returns one.
+func (c *Client) Request(ctx context.Context, id string) (q view.Question, err error) {
+	return q, c.ask(ctx, http.MethodGet, requestsPath+"/"+url.PathEscape(id), nil, nil, &q)
+}
+
+// Records returns what is on record about who calls.
+func (c *Client) Records(ctx context.Context, q ledger.Query) (list []ledger.Record, err error) {
+	b, err := json.Marshal(q)
+	if err != nil {
+		return nil, err
+	}
+	return list, c.ask(ctx, http.MethodGet, recordsPath, url.Values{"query": {string(b)}}, nil, &list)
+}
