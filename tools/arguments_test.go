@@ -87,7 +87,7 @@ func TestWhatIsIgnoredIsNamed(t *testing.T) {
 func parametersOf(t *testing.T, tool Tool) *parameters {
 	t.Helper()
 	input := &jsonschema.Schema{}
-	if err := json.Unmarshal(tool.Input, input); err != nil {
+	if err := json.Unmarshal(tool.Schemas().Input, input); err != nil {
 		t.Fatal(err)
 	}
 	return newParameters(input)

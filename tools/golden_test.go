@@ -48,7 +48,7 @@ func TestToolsAreAsPromised(t *testing.T) {
 			Idempotent  bool            `json:"idempotent"`
 			Input       json.RawMessage `json:"input"`
 			Output      json.RawMessage `json:"output"`
-		}{tool.Name, tool.Title, tool.Description, tool.ReadOnly, tool.Destructive, tool.Idempotent, tool.Input, tool.Output}
+		}{tool.Name, tool.Title, tool.Description, tool.ReadOnly, tool.Destructive, tool.Idempotent, tool.Schemas().Input, tool.Schemas().Output}
 		var b bytes.Buffer
 		e := json.NewEncoder(&b)
 		e.SetEscapeHTML(false)
@@ -85,11 +85,11 @@ func TestTheREADMEListsTheTools(t *testing.T) {
 	table := "| tool | what it does | arguments (? optional) |\n| --- | --- | --- |\n"
 	for _, tool := range All() {
 		var s jsonschema.Schema
-		if err := json.Unmarshal(tool.Input, &s); err != nil {
+		if err := json.Unmarshal(tool.Schemas().Input, &s); err != nil {
 			t.Fatal(err)
 		}
 		var arguments []string
-		for _, name := range tool.Arguments {
+		for _, name := range tool.Schemas().Arguments {
 			if !slices.Contains(s.Required, name) {
 				name += "?"
 			}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/google/jsonschema-go/jsonschema"
@@ -31,9 +32,14 @@ type Tool struct {
 	Wakes                    bool        // wakes a sandbox that sleeps; the output then says so
 	Long                     bool        // may outlast a call, and then goes on as an operation; the output has a field for its ID
 
+	Schemas func() Schemas // made when they are asked for first: a command line makes one call, if any
+	Call    func(ctx context.Context, s Session, arguments json.RawMessage) Result
+}
+
+// Schemas are what a tool takes and what it answers.
+type Schemas struct {
 	Input, Output json.RawMessage // JSON Schemas
 	Arguments     []string        // of the input, as they are declared
-	Call          func(ctx context.Context, s Session, arguments json.RawMessage) Result
 }
 
 // Session is on whose behalf a tool is called.
@@ -94,20 +100,23 @@ func Call(ctx context.Context, s Session, name string, arguments json.RawMessage
 // define completes a tool by its handler, whose types give the schemas. It panics on types that have none.
 func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in In) (Out, Result, error)) Tool {
 	t.Name = string(t.Verb)
-	input, output := schema[In](), schema[Out]()
-	extensible(output)
-	if t.Long {
-		// Its answer may be the operation alone.
-		output.Required = nil
-		output.Properties["operation"] = &jsonschema.Schema{Type: "string", Description: "still under way, and all that the answer has: give it to wait"}
-	}
-	output.Properties["ignored"] = &jsonschema.Schema{Type: "array", Items: &jsonschema.Schema{Type: "string"}}
-	output.Properties["next"] = &jsonschema.Schema{Type: "string"}
-	if t.Wakes {
-		output.Properties["woken"] = &jsonschema.Schema{Type: "boolean"}
-	}
-	t.Input, t.Output, t.Arguments = encode(input), encode(output), input.PropertyOrder
-	known := newParameters(input)
+	input := sync.OnceValue(schema[In])
+	known := sync.OnceValue(func() *parameters { return newParameters(input()) })
+	t.Schemas = sync.OnceValue(func() Schemas {
+		output := schema[Out]()
+		extensible(output)
+		if t.Long {
+			// Its answer may be the operation alone.
+			output.Required = nil
+			output.Properties["operation"] = &jsonschema.Schema{Type: "string", Description: "still under way, and all that the answer has: give it to wait"}
+		}
+		output.Properties["ignored"] = &jsonschema.Schema{Type: "array", Items: &jsonschema.Schema{Type: "string"}}
+		output.Properties["next"] = &jsonschema.Schema{Type: "string"}
+		if t.Wakes {
+			output.Properties["woken"] = &jsonschema.Schema{Type: "boolean"}
+		}
+		return Schemas{encode(input()), encode(output), input().PropertyOrder}
+	})
 	call := func(ctx context.Context, s Session, arguments json.RawMessage) Result {
 		var in In
 		if err := json.Unmarshal(arguments, &in); err != nil {
@@ -131,7 +140,7 @@ func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in 
 		return Result{Structured: map[string]string{"operation": id}, Text: "it is still under way, as the operation " + id, Next: waitCall(id)}
 	}
 	t.Call = func(ctx context.Context, s Session, arguments json.RawMessage) Result {
-		arguments, ignored, err := known.read(arguments)
+		arguments, ignored, err := known().read(arguments)
 		if err != nil {
 			return failure(s.Audience, fault.Errorf(fault.Invalid, fault.Hint{}, "%v", err))
 		}

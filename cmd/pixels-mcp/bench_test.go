@@ -55,9 +55,41 @@ func TestBenchmarkCommands(t *testing.T) {
 	}
 	measure("incus exec true", 0, func() time.Duration { return run("incus", "exec", instance, "true") })
 	measure("pixels exec true, without the service", 150*time.Millisecond, func() time.Duration { return pixels("exec", "bench", "true") })
+	measureServed(t, program, owner, measure, run)
 	for made := 1; made < 100; made += min(33, 100-made) {
 		pixels("clone", "-q", "bench:ready", "-n", fmt.Sprint(min(33, 100-made)))
 	}
 	measure("incus list, of 100", 0, func() time.Duration { return run("incus", "list") })
 	measure("pixels list, of 100", 150*time.Millisecond, func() time.Duration { return pixels("list") })
+}
+
+// measureServed measures a command through a service: a server of its own, whose socket is another user's.
+func measureServed(t *testing.T, program, sandbox string, measure func(string, time.Duration, func() time.Duration), run func(string, ...string) time.Duration) {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "socket")
+	server := exec.Command(program, "serve", "--socket", socket)
+	input, err := server.StdinPipe()
+	if err == nil {
+		err = server.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = server.Process.Signal(os.Interrupt)
+		_ = input.Close()
+		_ = server.Wait() // it was interrupted
+	}()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if err := os.Chown(socket, 65534, -1); err == nil {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	served := func(args ...string) time.Duration { return run(program, append([]string{"--service", socket}, args...)...) }
+	served("create", sandbox, "--egress", "none", "--memory", "128MiB", "--ttl", "1h")
+	defer served("destroy", "--force", sandbox)
+	measure("pixels exec true, with the service", 60*time.Millisecond, func() time.Duration { return served("exec", sandbox, "true") })
+	measure("pixels list, with the service", 60*time.Millisecond, func() time.Duration { return served("list") })
 }

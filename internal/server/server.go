@@ -51,8 +51,9 @@ func New(version string, base tools.Session, log zerolog.Logger) *Server {
 
 // describe puts a tool into the SDK's terms. Hints are all explicit: an unset one reads as destructive.
 func describe(t tools.Tool) mcp.Tool {
+	schemas := t.Schemas()
 	return mcp.Tool{
-		Name: t.Name, Title: t.Title, Description: t.Description, RawInputSchema: t.Input, RawOutputSchema: t.Output,
+		Name: t.Name, Title: t.Title, Description: t.Description, RawInputSchema: schemas.Input, RawOutputSchema: schemas.Output,
 		Annotations: mcp.ToolAnnotation{
 			ReadOnlyHint: &t.ReadOnly, DestructiveHint: &t.Destructive, IdempotentHint: &t.Idempotent,
 			OpenWorldHint: new(bool),
