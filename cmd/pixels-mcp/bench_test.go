@@ -87,7 +87,9 @@ func measureServed(t *testing.T, program, sandbox string, measure func(string, t
 			t.Fatal(err)
 		}
 	}
-	served := func(args ...string) time.Duration { return run(program, append([]string{"--service", socket}, args...)...) }
+	served := func(args ...string) time.Duration {
+		return run(program, append([]string{"--service", socket}, args...)...)
+	}
 	served("create", sandbox, "--egress", "none", "--memory", "128MiB", "--ttl", "1h")
 	defer served("destroy", "--force", sandbox)
 	measure("pixels exec true, with the service", 60*time.Millisecond, func() time.Duration { return served("exec", sandbox, "true") })

@@ -33,7 +33,9 @@ func TestEachJSONDocument(t *testing.T) {
 			t.Errorf("%s: more than one document: %s", typed, out)
 		}
 		if v != nil { // the IDs are others each time
-			typed = strings.Join(slices.DeleteFunc(strings.Fields(typed), func(w string) bool { return strings.Contains(w, ".") && w != "other.example.com" || strings.HasPrefix(w, "req-") }), " ")
+			typed = strings.Join(slices.DeleteFunc(strings.Fields(typed), func(w string) bool {
+				return strings.Contains(w, ".") && w != "other.example.com" || strings.HasPrefix(w, "req-")
+			}), " ")
 		}
 		fmt.Fprintf(&said, "%s (%d)\n", typed, code)
 		for _, path := range shape("", v) {
