@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"pixels/internal/fault"
 	"pixels/internal/program"
 	"pixels/internal/view"
 	"pixels/policy"
@@ -116,8 +117,11 @@ func (v *verbs) sayWhyEnded(ctx context.Context, name, session string, code int,
 	if what := v.whatBecame(context.WithoutCancel(ctx), name); what != "" {
 		return fmt.Errorf("the console ended: sandbox %q %s", name, what)
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		err = fmt.Errorf("the session %s was ended", session)
+	case session != "" && errors.Is(err, fault.Unavailable):
+		return fmt.Errorf("the console ended, and the session %s of %s goes on: %w", session, name, err)
 	}
 	return fmt.Errorf("the console ended: %w", err)
 }

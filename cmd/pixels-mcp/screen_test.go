@@ -16,6 +16,7 @@ type terminalOf struct {
 	socket string
 	pane   string
 	env    []string
+	wait   time.Duration // for what it is to show
 }
 
 // newTerminal is a terminal with a shell, whose prompt is "$ ", and pixels on its path, as the typist has it.
@@ -24,7 +25,7 @@ func newTerminal(p *typist, columns, rows int) *terminalOf {
 	if _, err := exec.LookPath("tmux"); err != nil {
 		p.t.Fatal("tmux is missing: scripts/test-tools.sh installs it")
 	}
-	w := &terminalOf{t: p.t, socket: fmt.Sprintf("pixels-test-%s", p.owner), pane: "0",
+	w := &terminalOf{t: p.t, socket: fmt.Sprintf("pixels-test-%s", p.owner), pane: "0", wait: 30 * time.Second,
 		env: append(append(os.Environ(), p.env...), "PS1=$ ", "PIXELS_OWNER="+p.owner, "PATH="+filepath.Dir(p.program)+":"+os.Getenv("PATH"))}
 	c := w.tmux("-f", "/dev/null", "new-session", "-d", "-x", fmt.Sprint(columns), "-y", fmt.Sprint(rows), "bash", "--norc", "--noprofile")
 	if out, err := c.CombinedOutput(); err != nil {
@@ -84,9 +85,16 @@ func (w *terminalOf) ends(text string) string {
 	})
 }
 
+// within is the terminal, of which one waits longer.
+func (w *terminalOf) within(wait time.Duration) *terminalOf {
+	patient := *w
+	patient.wait = wait
+	return &patient
+}
+
 func (w *terminalOf) until(what string, is func(screen string) bool) string {
 	w.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(w.wait); ; time.Sleep(50 * time.Millisecond) {
 		screen := w.screen()
 		if is(screen) {
 			return screen

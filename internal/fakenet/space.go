@@ -4,6 +4,7 @@ package fakenet
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -45,6 +46,9 @@ func NewSpace(t testing.TB) *Space {
 	s.Up("lo")
 	return s
 }
+
+// Path is a file that stands for the namespace while its test runs, as nsenter(1) takes it.
+func (s *Space) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(s.handle)) }
 
 // Do runs f in the namespace, and waits for it. What it opens stays there.
 func (s *Space) Do(f func()) {
