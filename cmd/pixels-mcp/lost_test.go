@@ -151,7 +151,7 @@ func TestAConsoleWhoseConnectionIsLost(t *testing.T) {
 	inside("table ip lost { chain out { type filter hook output priority 0; ip protocol tcp drop; }\n}\n")
 	begun := time.Now()
 	w.types("echo more") // which is not heard
-	w.within(2*time.Minute).shows("the console ended, and the session console of far goes on: ")
+	w.within(2 * time.Minute).shows("the console ended, and the session console of far goes on: ")
 	t.Logf("a console without a connection ended after %s", time.Since(begun))
 	if _ = command.Wait(); command.ProcessState.ExitCode() != 125 {
 		t.Errorf("a command without a connection ended with %s: %s", command.ProcessState, said.String())
