@@ -239,7 +239,7 @@ func (c *cache) readAll(ctx context.Context, into map[string]*known) error {
 	for _, inst := range list {
 		into[inst.Name] = &known{Instance: inst}
 	}
-	return err
+	return orTooOld(ctx, c.server, err)
 }
 
 // readSome reads instances anew. A sandbox's latest instance is the last of its line to go, so that when it is gone, what

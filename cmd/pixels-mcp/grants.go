@@ -3,8 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -58,26 +58,28 @@ func (a *cli) networkGrants() *cobra.Command {
 }
 
 func (a *cli) showGrants(list []manager.Standing, given []manager.Allowance) error {
-	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	if len(list) == 0 {
-		fmt.Fprintln(w, "nothing is granted")
-	} else {
-		fmt.Fprintln(w, "RULE\tSANDBOXES\tSCOPE\tUNTIL\tUSED\tLAST\tBY")
-	}
+	var rows [][]string
 	for _, g := range list {
 		until := "ever"
 		if !g.Until.IsZero() {
 			until = view.Moment(g.Until)
 		}
-		fmt.Fprintf(w, "%s\t%s/%s\t%s\t%s\t%d\t%s\t%s\n", g.Rule, g.Owner, plain.Some(g.Names, view.SomeNames), g.Scope, until, g.Uses, when(g.Last), g.From)
+		rows = append(rows, []string{g.Rule.String(), g.Owner + "/" + plain.Some(g.Names, view.SomeNames), until, string(g.Scope), strconv.Itoa(g.Uses), when(g.Last), g.From})
 	}
-	if len(given) > 0 {
-		fmt.Fprintln(w, "\nBY THE POLICY\tOWNER\tSCOPE\tFOR\tGIVEN\tLAST\t")
+	if len(rows) == 0 {
+		fmt.Fprintln(a.out, "nothing is granted")
+	} else if err := a.printIDs([]string{"RULE", "SANDBOXES", "UNTIL", "SCOPE", "USED", "LAST", "BY"}, rows); err != nil {
+		return err
 	}
+	if len(given) == 0 {
+		return nil
+	}
+	fmt.Fprintln(a.out)
+	rows = nil
 	for _, p := range given {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t\n", p.Rule, p.Owner, p.Scope, p.For, p.Given, when(p.Last))
+		rows = append(rows, []string{p.Rule.String(), p.Owner, string(p.Scope), p.For, strconv.Itoa(p.Given), when(p.Last)})
 	}
-	return w.Flush()
+	return a.printIDs([]string{"BY THE POLICY", "OWNER", "SCOPE", "FOR", "GIVEN", "LAST"}, rows)
 }
 
 func when(t time.Time) string {

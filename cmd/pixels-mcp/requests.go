@@ -5,8 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -60,12 +60,11 @@ func (a *cli) requestsList() *cobra.Command {
 				fmt.Fprintln(a.out, "nothing is asked")
 				return nil
 			}
-			w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "ID\tSTATE\tSANDBOX\tDOMAIN\tFOR\tASKED\tTIMES\tWHY")
+			var rows [][]string
 			for _, q := range list {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s ago\t%d\t%s\n", q.Name(), q.State, view.WhoAsks(q.Request), q.Subject, q.Lasting(), view.Ago(q.At), q.Count, view.Why(q.Request))
+				rows = append(rows, []string{q.Name(), q.Subject, string(q.State), view.WhoAsks(q.Request), q.Lasting(), view.Ago(q.At) + " ago", strconv.Itoa(q.Count), view.Why(q.Request)})
 			}
-			if err := w.Flush(); err != nil {
+			if err := a.printIDs([]string{"ID", "DOMAIN", "STATE", "SANDBOX", "FOR", "ASKED", "TIMES", "WHY"}, rows); err != nil {
 				return err
 			}
 			if !all {
@@ -170,7 +169,6 @@ func (a *cli) showLooked(ctx context.Context, m *manager.Human, r ledger.Request
 }
 
 func (a *cli) showRequest(q view.Question, looks []manager.Look) error {
-	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	lines := [][2]string{
 		{"request", q.Name() + ", " + string(q.State)}, {"to reach", q.Subject}, {"asked by", fmt.Sprintf("%s of %s", strings.Join(q.Names(), ", "), q.Owner)},
 		{"why", view.Why(q.Request)}, {"process", q.Process}, {"asked", fmt.Sprintf("%s, %d times, last %s", view.Moment(q.At), q.Count, view.Moment(q.Last))},
@@ -186,12 +184,8 @@ func (a *cli) showRequest(q view.Question, looks []manager.Look) error {
 	for _, l := range looks {
 		lines = append(lines, looked(l)...)
 	}
-	for _, l := range lines {
-		if l[1] != "" {
-			fmt.Fprintf(w, "%s:\t%s\n", l[0], l[1])
-		}
-	}
-	return w.Flush()
+	a.printFields(lines)
+	return nil
 }
 
 // How often watch looks for requests, and for how long others may take its word that a human is there.

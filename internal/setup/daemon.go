@@ -33,6 +33,9 @@ func (j *job) daemons(ctx context.Context) error {
 	start := time.Now()
 	if p, err := incus.OpenProvisioner(ctx, j.Options.Incus); err == nil {
 		s, err := p.Server(ctx)
+		if err == nil {
+			err = incus.CheckVersion(s.Version)
+		}
 		if err != nil {
 			return err
 		}

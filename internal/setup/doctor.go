@@ -184,8 +184,8 @@ func (j *job) checkServer(ctx context.Context) *incus.Provisioner {
 		j.fail("", "incus: %v", err)
 		return nil
 	}
-	if major, _, _ := strings.Cut(s.Version, "."); len(major) < 1 || len(major) == 1 && major < "6" {
-		j.fail("install Incus 6.0 or newer", "incus: %s is too old", s.Version)
+	if err := incus.CheckVersion(s.Version); err != nil {
+		j.fail("", "incus: %v", err)
 		return p
 	}
 	j.good("incus: %s answers, and this user may use it", s.Version)

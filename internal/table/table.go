@@ -13,7 +13,8 @@ import (
 type Table struct {
 	Head  []string
 	Rows  [][]string
-	Width int // columns of the terminal; 0 means that nothing is cut or left out
+	Width int  // columns of the terminal; 0 means that nothing is cut or left out
+	Whole bool // the first column is never cut: who types what is in it needs all of it
 
 	// Style adds colour to a cell that was cut and padded already. It may be nil.
 	Style func(column int, cell, padded string) string
@@ -74,7 +75,7 @@ func (t Table) fit() []int {
 		}
 		widths = widths[:last]
 	}
-	if extra := over(); extra > 0 {
+	if extra := over(); extra > 0 && !t.Whole {
 		widths[0] = max(1, widths[0]-extra)
 	}
 	return widths

@@ -46,6 +46,13 @@ func TestWhatMattersMostStaysLongest(t *testing.T) {
 	}
 }
 
+func TestWhatIsTypedIsNeverCut(t *testing.T) {
+	var out strings.Builder
+	if err := (Table{Head: []string{"ID", "STATE"}, Rows: [][]string{{"req-k3xisscy6f", "open"}}, Width: 6, Whole: true}).Write(&out); err != nil || out.String() != "ID\nreq-k3xisscy6f\n" {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+}
+
 func TestStylesChangeNoWidth(t *testing.T) {
 	var plain, styled strings.Builder
 	table := Table{Head: []string{"NAME", "STATE"}, Rows: [][]string{{"a", "running"}, {"longer", "stopped"}}}
