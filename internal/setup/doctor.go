@@ -232,7 +232,7 @@ func (j *job) checkNetwork(ctx context.Context, p *incus.Provisioner) {
 		j.fail(setUp, "network: %s was never finished", name)
 		return
 	case n.Type != "bridge":
-		j.fail("name another network in the configuration", "network: %s is a %s, no managed bridge", name, n.Type)
+		j.fail("name a bridge of Incus in the configuration (defaults.network), or take that out for one of set-up's own", "network: %s is a %s, no managed bridge", name, n.Type)
 		return
 	case !n.NAT:
 		j.warn("incus network set "+name+" ipv4.nat=true", "network: %s (%s) has no NAT; sandboxes may not get out", name, n.Address)

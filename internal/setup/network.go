@@ -30,7 +30,7 @@ func (j *job) network(ctx context.Context, p *incus.Provisioner) error {
 	if have != nil {
 		switch {
 		case have.Type != "bridge":
-			return fmt.Errorf("%q is there already and is a %s, no managed bridge: name another network in the configuration (network) and run set-up again", have.Name, have.Type)
+			return fmt.Errorf("%q is there already and is a %s, no managed bridge: name a bridge of Incus in the configuration (defaults.network), or take that out for one of set-up's own, and run set-up again", have.Name, have.Type)
 		case !have.Managed:
 			j.had(start, "bridge %s (%s, not made by pixels and used as it is)", have.Name, have.Address)
 		default:

@@ -2,13 +2,16 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/lxc/incus/v6/shared/api"
+	"github.com/vishvananda/netlink"
 )
 
 // Each command says of an Incus that is too old that it is so, where that says of all that it doesn't know that it is not found.
@@ -45,4 +48,28 @@ func TestAnOldIncus(t *testing.T) {
 	if out, _, code := p.types("doctor"); code != exitFailed || !strings.Contains(out, says) {
 		t.Errorf("doctor: exit code %d: %s", code, out)
 	}
+}
+
+// In a file of the first release defaults.network may name a bridge of the host's own, which the gateway can't sit on.
+func TestANetworkThatIsNoBridgeOfIncus(t *testing.T) {
+	t.Parallel()
+	p := newTypist(t, "bridge")
+	bridge := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
+	bridge.Name = fmt.Sprintf("pxbr%d", os.Getpid())
+	if err := netlink.LinkAdd(bridge); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := netlink.LinkDel(bridge); err != nil {
+			t.Error(err)
+		}
+	})
+	p.env = []string{"PIXELS_DEFAULTS_NETWORK=" + bridge.Name}
+	const mends = "name a bridge of Incus in the configuration (defaults.network)"
+	p.fails(exitFailed, mends, "setup", "--systemd=false")
+	if out, _, code := p.types("doctor"); code != exitFailed || !strings.Contains(out, mends) {
+		t.Errorf("doctor: exit code %d: %s", code, out)
+	}
+	p.fails(exitFailed, "there is no gateway", "create", "box", "--egress", "allowlist")
+	p.does("create", "box", "--egress", "none")
 }
