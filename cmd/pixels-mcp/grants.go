@@ -68,7 +68,7 @@ func (a *cli) showGrants(list []manager.Standing, given []manager.Allowance) err
 	}
 	if len(rows) == 0 {
 		fmt.Fprintln(a.out, "nothing is granted")
-	} else if err := a.printIDs([]string{"RULE", "SANDBOXES", "UNTIL", "SCOPE", "USED", "LAST", "BY"}, rows); err != nil {
+	} else if err := a.printTable([]string{"RULE", "SANDBOXES", "UNTIL", "SCOPE", "USED", "LAST", "BY"}, rows); err != nil {
 		return err
 	}
 	if len(given) == 0 {
@@ -79,7 +79,7 @@ func (a *cli) showGrants(list []manager.Standing, given []manager.Allowance) err
 	for _, p := range given {
 		rows = append(rows, []string{p.Rule.String(), p.Owner, string(p.Scope), p.For, strconv.Itoa(p.Given), when(p.Last)})
 	}
-	return a.printIDs([]string{"BY THE POLICY", "OWNER", "SCOPE", "FOR", "GIVEN", "LAST"}, rows)
+	return a.printTable([]string{"BY THE POLICY", "OWNER", "SCOPE", "FOR", "GIVEN", "LAST"}, rows)
 }
 
 func when(t time.Time) string {

@@ -64,21 +64,12 @@ var paint = map[string]string{"running": "32", "error": "31", "failed": "31", "l
 
 // printTable prints rows under a head, as wide as the terminal is at most.
 func (a *cli) printTable(head []string, rows [][]string) error {
-	return a.print(table.Table{Head: head, Rows: rows})
-}
-
-// printIDs prints a table whose first column people type.
-func (a *cli) printIDs(head []string, rows [][]string) error {
-	return a.print(table.Table{Head: head, Rows: rows, Whole: true})
-}
-
-func (a *cli) print(t table.Table) error {
-	for _, row := range t.Rows {
+	for _, row := range rows {
 		for i, cell := range row {
 			row[i] = plain.Line(cell, 500)
 		}
 	}
-	t.Width = a.width()
+	t := table.Table{Head: head, Rows: rows, Width: a.width()}
 	if a.colours() {
 		t.Style = func(_ int, cell, padded string) string {
 			if code := paint[cell]; code != "" {

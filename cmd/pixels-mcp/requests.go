@@ -64,7 +64,7 @@ func (a *cli) requestsList() *cobra.Command {
 			for _, q := range list {
 				rows = append(rows, []string{q.Name(), q.Subject, string(q.State), view.WhoAsks(q.Request), q.Lasting(), view.Ago(q.At) + " ago", strconv.Itoa(q.Count), view.Why(q.Request)})
 			}
-			if err := a.printIDs([]string{"ID", "DOMAIN", "STATE", "SANDBOX", "FOR", "ASKED", "TIMES", "WHY"}, rows); err != nil {
+			if err := a.printTable([]string{"ID", "DOMAIN", "STATE", "SANDBOX", "FOR", "ASKED", "TIMES", "WHY"}, rows); err != nil {
 				return err
 			}
 			if !all {

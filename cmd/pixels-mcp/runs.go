@@ -97,7 +97,7 @@ func (v *verbs) printRuns(name string, runs []runInfo, s shown) error {
 		}
 		rows = append(rows, []string{r.Operation, string(r.State), code, view.Past(r.Started), r.Command})
 	}
-	return v.printIDs([]string{"OPERATION", "STATE", "EXIT", "STARTED", "COMMAND"}, rows)
+	return v.printTable([]string{"OPERATION", "STATE", "EXIT", "STARTED", "COMMAND"}, rows)
 }
 
 // logLimit is how much of each output is asked for at once, in bytes.

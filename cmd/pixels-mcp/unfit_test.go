@@ -73,3 +73,28 @@ func TestANetworkThatIsNoBridgeOfIncus(t *testing.T) {
 	p.fails(exitFailed, "there is no gateway", "create", "box", "--egress", "allowlist")
 	p.does("create", "box", "--egress", "none")
 }
+
+// On a terminal of 20 columns tables are cut to it, and what people are to type stands there in whole.
+func TestANarrowTerminal(t *testing.T) {
+	t.Parallel()
+	p := newTypist(t, "narrow")
+	p.does("create", "box", "--egress", "allowlist")
+	p.does("checkpoint", "create", "box", "--label", "a-label-of-some-length")
+	p.does("network", "allow", "box", "a-name-of-some-length.example.com")
+	id := strings.TrimSpace(p.does("exec", "-d", "box", "true"))
+	w := newTerminal(p, 20, 60)
+	for _, c := range []struct{ typed, whole string }{
+		{"pixels list", "box"}, {"pixels checkpoint list box", "a-label-of-some-length"}, {"pixels logs --list box", id},
+		{"pixels network grants box", "a-name-of-some-length.example.com"}, {"pixels network show box", "a-name-of-some-length.example.com"},
+		{"pixels requests list", "nothing is asked"}, {"pixels status box", "allowlist"}, {"pixels audit --limit 3", "box"},
+	} {
+		w.clear()
+		w.types(c.typed)
+		screen := w.until(c.whole+" and a prompt", func(screen string) bool {
+			return strings.Contains(screen, c.whole) && strings.HasSuffix(strings.TrimSpace(screen), "$")
+		})
+		if strings.Contains(screen, "panic") {
+			t.Errorf("%s:\n%s", c.typed, screen)
+		}
+	}
+}

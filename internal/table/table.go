@@ -9,12 +9,12 @@ import (
 	"github.com/mattn/go-runewidth"
 )
 
-// Table is rows under a head. The columns stand in the order of their importance: what does not fit is left out from the right.
+// Table is rows under a head. The columns stand in the order of their importance: what does not fit is left out from the right. The first
+// one is never cut: people type what is in it.
 type Table struct {
 	Head  []string
 	Rows  [][]string
 	Width int  // columns of the terminal; 0 means that nothing is cut or left out
-	Whole bool // the first column is never cut: who types what is in it needs all of it
 
 	// Style adds colour to a cell that was cut and padded already. It may be nil.
 	Style func(column int, cell, padded string) string
@@ -74,9 +74,6 @@ func (t Table) fit() []int {
 			break
 		}
 		widths = widths[:last]
-	}
-	if extra := over(); extra > 0 && !t.Whole {
-		widths[0] = max(1, widths[0]-extra)
 	}
 	return widths
 }
