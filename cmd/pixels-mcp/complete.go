@@ -13,6 +13,7 @@ import (
 	"pixels/internal/place"
 	"pixels/policy/ledger"
 	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 // completeWithin bounds how long a completion may take: what isn't found by then is not offered.
@@ -55,95 +56,108 @@ func completeFlag(cmd *cobra.Command, flag string, place func(cmd *cobra.Command
 	})
 }
 
-// quick has a look at the backend, which changes and records nothing. Where that can't be had in time there is nothing.
-func (a *cli) quick(cmd *cobra.Command, look func(ctx context.Context, b *incus.Backend) []string) []string {
-	if a.load(cmd) != nil || a.notBesideService() != nil {
+// glance has a look at the sandboxes that there are, by the service where there is one. It changes and records nothing. What can't be had in
+// time is not there.
+func (a *cli) glance(cmd *cobra.Command, of string) []manager.Glimpse {
+	if a.load(cmd) != nil {
+		return nil
+	}
+	served, err := a.served()
+	if err != nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), completeWithin)
 	defer cancel()
-	found := make(chan []string, 1)
+	found := make(chan []manager.Glimpse, 1)
 	go func() {
-		b, err := incus.OpenBackend(a.config.IncusConfig())
-		if err == nil {
-			found <- look(ctx, b)
+		var all []manager.Glimpse // without them there is nothing to offer
+		if served != nil {
+			all, _ = served.Glance(ctx, of)
+		} else if b, err := incus.OpenBackend(a.config.IncusConfig()); err == nil {
+			all, _ = manager.Glance(ctx, b, a.owner, of)
 		}
+		found <- all
 	}()
 	select {
-	case words := <-found:
-		return words
+	case all := <-found:
+		return all
 	case <-ctx.Done():
 		return nil
 	}
 }
 
-func (a *cli) boxes(cmd *cobra.Command, is func(sandbox.Sandbox) bool) []string {
-	return a.quick(cmd, func(ctx context.Context, b *incus.Backend) (names []string) {
-		all, _ := b.List(ctx, a.owner) // without them there is nothing to offer
-		for _, s := range all {
-			if is(s) {
-				names = append(names, s.Name)
-			}
+func namesOf(all []manager.Glimpse) (names []string) {
+	for _, g := range all {
+		names = append(names, g.Name)
+	}
+	return names
+}
+
+func sourcesOf(all []manager.Glimpse) (sources []string) {
+	for _, g := range all {
+		for _, label := range g.Checkpoints {
+			sources = append(sources, g.Name+":"+label)
 		}
-		return names
-	})
+	}
+	return sources
 }
 
 // someBox offers sandboxes.
-func (a *cli) someBox(cmd *cobra.Command, _ []string) []string {
-	return a.boxes(cmd, func(sandbox.Sandbox) bool { return true })
-}
+func (a *cli) someBox(cmd *cobra.Command, _ []string) []string { return namesOf(a.glance(cmd, "")) }
 
 // boxIn offers sandboxes in one of some states.
 func (a *cli) boxIn(states ...sandbox.State) func(*cobra.Command, []string) []string {
 	return func(cmd *cobra.Command, _ []string) []string {
-		return a.boxes(cmd, func(s sandbox.Sandbox) bool { return slices.Contains(states, s.State) })
+		return namesOf(slices.DeleteFunc(a.glance(cmd, ""), func(g manager.Glimpse) bool { return !slices.Contains(states, g.State) }))
 	}
+}
+
+// before is the sandbox that stands before what is typed.
+func (a *cli) before(cmd *cobra.Command, words []string) (g manager.Glimpse) {
+	for _, g := range a.glance(cmd, words[0]) {
+		if g.Name == words[0] {
+			return g
+		}
+	}
+	return g
 }
 
 // checkpointsOf offers the labels of the sandbox that stands before.
 func (a *cli) checkpointsOf(cmd *cobra.Command, before []string) []string {
-	return a.quick(cmd, func(ctx context.Context, b *incus.Backend) (labels []string) {
-		s, err := b.Get(ctx, a.owner, before[0])
-		if err != nil {
-			return nil
-		}
-		all, _ := b.Checkpoints(ctx, s.ID)
-		for _, c := range all {
-			labels = append(labels, c.Label)
-		}
-		return labels
-	})
+	return a.before(cmd, before).Checkpoints
 }
 
 // someCheckpoint offers all checkpoints, as NAME:LABEL.
 func (a *cli) someCheckpoint(cmd *cobra.Command, _ []string) []string {
-	return a.quick(cmd, func(ctx context.Context, b *incus.Backend) (sources []string) {
-		all, _ := b.List(ctx, a.owner)
-		for _, s := range all {
-			have, _ := b.Checkpoints(ctx, s.ID)
-			for _, c := range have {
-				sources = append(sources, s.Name+":"+c.Label)
-			}
-		}
-		return sources
-	})
+	return sourcesOf(a.glance(cmd, "*"))
 }
 
 // someSource offers what a sandbox can be made of: checkpoints, and sandboxes as they are.
-func (a *cli) someSource(cmd *cobra.Command, before []string) []string {
-	return append(a.someCheckpoint(cmd, before), a.someBox(cmd, before)...)
+func (a *cli) someSource(cmd *cobra.Command, _ []string) []string {
+	all := a.glance(cmd, "*")
+	return append(sourcesOf(all), namesOf(all)...)
 }
 
 // someRequest offers requests that are open.
-func (a *cli) someRequest(cmd *cobra.Command, _ []string) []string {
+func (a *cli) someRequest(cmd *cobra.Command, _ []string) (ids []string) {
 	path, err := place.Database()
-	if err != nil || a.notBesideService() != nil {
+	if err != nil || a.load(cmd) != nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), completeWithin)
 	defer cancel()
-	ids, _ := ledger.OpenRequests(ctx, path) // without them there is nothing to offer
+	served, err := a.served()
+	if err != nil {
+		return nil
+	}
+	if served == nil {
+		ids, _ = ledger.OpenRequests(ctx, path) // without them there is nothing to offer
+		return ids
+	}
+	all, _ := served.Requests(ctx, false)
+	for _, q := range all {
+		ids = append(ids, q.ID)
+	}
 	return ids
 }
 
@@ -157,18 +171,7 @@ func (a *cli) someMode(*cobra.Command, []string) (modes []string) {
 
 // someDomain offers what the sandbox that stands before was allowed.
 func (a *cli) someDomain(cmd *cobra.Command, before []string) []string {
-	return a.quick(cmd, func(ctx context.Context, b *incus.Backend) (domains []string) {
-		s, err := b.Get(ctx, a.owner, before[0])
-		if err != nil {
-			return nil
-		}
-		for _, g := range egress.Lasting(s.Rules) {
-			if !g.Deny {
-				domains = append(domains, g.Rule.String())
-			}
-		}
-		return domains
-	})
+	return a.before(cmd, before).Domains
 }
 
 // nothing is offered where anything may stand.

@@ -121,6 +121,11 @@ func (c *Client) Sessions(ctx context.Context, name, user string) (sessions []sa
 	return sessions, c.ask(ctx, http.MethodGet, sessionsPath, url.Values{"name": {name}, "user": {user}}, nil, &sessions)
 }
 
+// Glance has a look at what who calls has, which is on no record; as manager.Glance.
+func (c *Client) Glance(ctx context.Context, of string) (all []manager.Glimpse, err error) {
+	return all, c.ask(ctx, http.MethodGet, glancePath, url.Values{"of": {of}}, nil, &all)
+}
+
 // Stream runs a command to its end; as manager.Manager.Stream.
 func (c *Client) Stream(ctx context.Context, r manager.ExecRequest, s manager.Streams) (manager.StreamResult, error) {
 	return c.run(ctx, orderOf(r), s)

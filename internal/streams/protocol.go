@@ -21,6 +21,7 @@ const (
 	runsPath     = "/v1/runs"
 	outputPath   = "/v1/runs/output"
 	sessionsPath = "/v1/sessions"
+	glancePath   = "/v1/glance"
 )
 
 // order asks for a command or a console.

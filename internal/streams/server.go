@@ -48,6 +48,9 @@ func New(m *manager.Manager, caller func(*http.Request) manager.Caller, log zero
 	s.handle("GET "+sessionsPath, func(ctx context.Context, c manager.Caller, r *http.Request) (any, error) {
 		return s.manager.Sessions(ctx, c, r.FormValue("name"), r.FormValue("user"))
 	})
+	s.handle("GET "+glancePath, func(ctx context.Context, c manager.Caller, r *http.Request) (any, error) {
+		return s.manager.Glance(ctx, c.Owner, r.FormValue("of"))
+	})
 	s.handleLedger()
 	return s
 }

@@ -14,7 +14,7 @@ import (
 type Table struct {
 	Head  []string
 	Rows  [][]string
-	Width int  // columns of the terminal; 0 means that nothing is cut or left out
+	Width int // columns of the terminal; 0 means that nothing is cut or left out
 
 	// Style adds colour to a cell that was cut and padded already. It may be nil.
 	Style func(column int, cell, padded string) string
