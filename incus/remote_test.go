@@ -173,7 +173,7 @@ func TestRemoteIncus(t *testing.T) {
 	}
 	t.Cleanup(b.Close)
 	t.Run("suite", func(t *testing.T) { // ends when its stories have
-		sandboxtest.Run(t, sandboxtest.Subject{Backend: b, Image: b.config.Image, Owner: "test-remote"})
+		sandboxtest.Run(t, sandboxtest.Subject{Backend: b, Image: b.config.Image, Owner: "test-remote", Reached: true})
 	})
 	live(t, b)
 	if _, err := OpenProvisioner(t.Context(), c); err != nil {

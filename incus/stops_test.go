@@ -372,6 +372,10 @@ func TestALateChangeUndoesNothing(t *testing.T) {
 	}
 	l.background.Wait()
 	l.cache.touch(made.ID)
+	soon(t, "a late change is undone", func() bool {
+		now, err := l.Egress(t.Context(), made.ID)
+		return err == nil && now.Enforced
+	})
 	now, err := l.Get(t.Context(), made.Owner, "box")
 	if err != nil {
 		t.Fatal(err)

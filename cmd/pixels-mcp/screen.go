@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/muesli/cancelreader"
@@ -24,6 +25,7 @@ type screen struct {
 	resized chan sandbox.TerminalSize
 	stop    context.CancelFunc
 	cli     *cli
+	keeper  *keeper
 }
 
 // openScreen puts the terminal into raw mode, until close.
@@ -37,14 +39,17 @@ func (a *cli) openScreen() (*screen, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the terminal: %w", err)
 	}
+	as, _ := settings(in) // without them there is no keeper
 	before, err := term.MakeRaw(int(in.Fd()))
 	if err != nil {
 		_ = keys.Close()
 		return nil, fmt.Errorf("put the terminal into raw mode: %w", err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &screen{in: in, out: out, keys: keys, before: before, resized: make(chan sandbox.TerminalSize), stop: stop, cli: a}
+	s := &screen{in: in, out: out, keys: keys, before: before, resized: make(chan sandbox.TerminalSize), stop: stop, cli: a, keeper: keep(in, as)}
 	a.rawMode = true
+	// Shells put a terminal back themselves after a program that a signal ended, which is how a crash ends then; see keeper for the rest.
+	debug.SetTraceback("crash")
 	go s.follow(ctx)
 	return s, nil
 }
@@ -90,9 +95,11 @@ func (s *screen) close(cutOff bool) {
 	s.stop()
 	s.keys.Cancel()
 	s.cli.rawMode = false
+	debug.SetTraceback("single")
 	if cutOff {
 		fmt.Fprint(s.out, modesOff)
 	}
+	defer s.keeper.dismiss()
 	if err := term.Restore(int(s.in.Fd()), s.before); err != nil {
 		fmt.Fprintf(os.Stderr, "%s: the terminal could not be put back as it was, `reset` may: %v\n", program.Name, err)
 	}

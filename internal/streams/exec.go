@@ -17,8 +17,11 @@ import (
 	"pixels/sandbox/manager"
 )
 
-// orderTime bounds how long a client may take to say what it wants.
-const orderTime = 10 * time.Second
+// Bounds of how long a client may take to say what it wants, and to go when it was told how that ended.
+const (
+	orderTime  = 10 * time.Second
+	lingerTime = 5 * time.Second
+)
 
 var upgrader = websocket.Upgrader{ReadBufferSize: piece + 64, WriteBufferSize: piece + 64}
 
@@ -32,7 +35,7 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	c, begun := s.caller(r), time.Now()
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	p := &peer{conn: conn, cancel: cancel}
+	p := &peer{conn: conn, cancel: cancel, gone: make(chan struct{})}
 	o, err := p.order()
 	var got manager.StreamResult
 	if err == nil {
@@ -45,6 +48,14 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request) {
 	}
 	p.tell(last)
 	_ = conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(time.Second))
+	if !p.listening {
+		return
+	}
+	// TCP drops what a client hasn't read yet when the connection is closed before all that it sent was read.
+	select {
+	case <-p.gone:
+	case <-time.After(lingerTime):
+	}
 }
 
 func (s *Server) run(ctx context.Context, c manager.Caller, o order, p *peer) (manager.StreamResult, error) {
@@ -58,6 +69,7 @@ func (s *Server) run(ctx context.Context, c manager.Caller, o order, p *peer) (m
 		defer p.input.close(io.ErrClosedPipe)
 		streams.In = p.input
 	}
+	p.listening = true
 	go p.listen(resized)
 	if o.Console != nil {
 		code, err := s.manager.Console(ctx, c, manager.ConsoleRequest{Name: o.Name, Session: o.Console.Session, User: o.User, Unkept: o.Unkept}, streams)
@@ -72,7 +84,9 @@ type peer struct {
 	cancel context.CancelFunc
 	input  *input // nil without one
 
-	writing sync.Mutex
+	listening bool
+	gone      chan struct{} // closed when a client that is listened to has gone
+	writing   sync.Mutex
 }
 
 func (p *peer) order() (o order, err error) {
@@ -87,6 +101,7 @@ func (p *peer) order() (o order, err error) {
 
 // listen takes what the client says until it has gone, which ends the command.
 func (p *peer) listen(resized chan sandbox.TerminalSize) {
+	defer close(p.gone)
 	defer p.cancel()
 	err := p.hear(resized)
 	if p.input != nil {
