@@ -130,11 +130,22 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := Connect(ctx, conn, conn)
+	c, err := Connect(ctx, quiet{conn}, conn)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open a session with the service: %w", err), conn.Close())
 	}
 	return c, nil
+}
+
+// quiet is a connection whose closing is an end: the SDK's client logs what else ends it, to stderr.
+type quiet struct{ net.Conn }
+
+func (q quiet) Read(b []byte) (int, error) {
+	n, err := q.Conn.Read(b)
+	if errors.Is(err, net.ErrClosed) {
+		err = io.EOF
+	}
+	return n, err
 }
 
 // Bridge joins stdin and stdout to the service's socket, until either ends. It decides and keeps nothing.

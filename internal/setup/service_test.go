@@ -193,7 +193,7 @@ func playVerbs(t *testing.T, pixels func(args ...string) (said string, code int)
 		{0, "Destroyed work", "destroy --force work work-1 work-2 two uno asks"},
 	} {
 		said, code := pixels(strings.Fields(c.typed)...)
-		if code != c.code || !strings.Contains(said, c.says) {
+		if code != c.code || !strings.Contains(said, c.says) || strings.Contains(said, "ERROR") {
 			t.Errorf("%s: exit code %d, want %d, and %q in:\n%s", c.typed, code, c.code, c.says, said)
 		}
 	}
