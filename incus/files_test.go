@@ -105,7 +105,8 @@ func TestALargeFileDoesNotEnterMemory(t *testing.T) {
 	_ = back.Close()
 	cancel()
 	<-watched
-	if most > 200<<20 {
+	// The tests beside it have some of that, and garbage that a busy machine leaves.
+	if most > size*3/4 {
 		t.Errorf("up to %d MiB of memory were taken", most>>20)
 	}
 	if _, err := m.ReadFile(t.Context(), manager.Agent(made.Owner), manager.ReadRequest{Name: made.Name, Path: "large"}); err == nil || !strings.Contains(view.Error(err, view.Agent), "exec") {

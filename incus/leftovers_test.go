@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"pixels/internal/testenv/incushttps"
+
 	client "github.com/lxc/incus/v6/client"
 	"github.com/lxc/incus/v6/shared/api"
 	"github.com/vishvananda/netlink"
@@ -55,8 +57,8 @@ func clearLeftovers(ctx context.Context, server *daemon) error {
 	if err != nil {
 		return err
 	}
-	if abandoned(whole.Config[answersFor]) {
-		if err := answerNoMore(server, whole.Writable(), etag); err != nil {
+	if abandoned(whole.Config[incushttps.For]) {
+		if err := incushttps.Close(server.with(context.Background()), whole.Writable(), etag); err != nil {
 			return err
 		}
 	}
@@ -210,7 +212,7 @@ func TestWhatAKilledRunLeftIsCleared(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	trust(t, server, "pixels-test-"+gone)
+	incushttps.Trust(t, server.with(context.Background()), "pixels-test-"+gone)
 	if err := clearLeftovers(t.Context(), server); err != nil {
 		t.Fatal(err)
 	}

@@ -2,11 +2,8 @@ package incus
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,100 +12,23 @@ import (
 	"github.com/lxc/incus/v6/shared/api"
 	localtls "github.com/lxc/incus/v6/shared/tls"
 
+	"pixels/internal/testenv/incushttps"
 	"pixels/sandbox"
 	"pixels/sandbox/sandboxtest"
 )
 
-// answersFor is the key of Incus with the test for which it answers on a port.
-const answersFor = "user.pixels-test"
-
 // testName is what a test calls what is its own in all of Incus.
 func testName() string { return fmt.Sprintf("pixels-test-%d", os.Getpid()) }
-
-// answerNoMore ends what overHTTPS began.
-func answerNoMore(server *daemon, put api.ServerPut, etag string) error {
-	put.Config["core.https_address"], put.Config[answersFor] = "", "" // Incus keeps a user key that is only left out
-	return server.with(context.Background()).UpdateServer(put, etag)
-}
 
 // overHTTPS makes the Incus of this machine answer on a port of the loopback, trust a certificate of the test, and have a
 // project for it. It returns how to reach all that. What was there before is there again afterwards.
 func overHTTPS(t *testing.T) Config {
 	t.Helper()
 	local := realBackend(t).server
-	server, etag, err := local.with(context.Background()).GetServer()
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := server.Config["core.https_address"]
-	if address == "" {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		address = l.Addr().String()
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-		put := server.Writable()
-		put.Config["core.https_address"], put.Config[answersFor] = address, testName()
-		if err := local.with(context.Background()).UpdateServer(put, etag); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			server, etag, err := local.with(context.Background()).GetServer()
-			if err == nil {
-				err = answerNoMore(local, server.Writable(), etag)
-			}
-			if err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	_, port, err := net.SplitHostPort(address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, key, fingerprint := trust(t, local, testName())
-	t.Cleanup(func() {
-		if err := local.with(context.Background()).DeleteCertificate(fingerprint); err != nil {
-			t.Error(err)
-		}
-	})
-	c := Config{Remote: "https://127.0.0.1:" + port, Project: testName()}
-	dir := t.TempDir()
-	for _, f := range []struct {
-		path    *string
-		name    string
-		content []byte
-	}{{&c.ClientCert, "client.crt", cert}, {&c.ClientKey, "client.key", key}, {&c.ServerCert, "server.crt", []byte(server.Environment.Certificate)}} {
-		*f.path = filepath.Join(dir, f.name)
-		if err := os.WriteFile(*f.path, f.content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	a := incushttps.Open(t, local.with(context.Background()), testName())
+	c := Config{Remote: "https://" + a.Address, Project: testName(), ClientCert: a.ClientCert, ClientKey: a.ClientKey, ServerCert: a.ServerCert}
 	createProject(t, local, c.Project)
 	return c
-}
-
-// trust makes a client's certificate that Incus trusts, and returns it, its key and its fingerprint.
-func trust(t *testing.T, server *daemon, name string) (cert, key []byte, fingerprint string) {
-	t.Helper()
-	cert, key, err := localtls.GenerateMemCert(true, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if fingerprint, err = localtls.CertFingerprintStr(string(cert)); err != nil {
-		t.Fatal(err)
-	}
-	block, _ := pem.Decode(cert)
-	err = server.with(context.Background()).CreateCertificate(api.CertificatesPost{
-		CertificatePut: api.CertificatePut{Name: name, Type: api.CertificateTypeClient, Certificate: base64.StdEncoding.EncodeToString(block.Bytes)},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert, key, fingerprint
 }
 
 // createProject makes a project, which is gone afterwards. Its images and networks are those of the default project, its

@@ -85,6 +85,9 @@ func (a *cli) approvalCommand() *cobra.Command {
 }
 
 func (a *cli) withApprover(do func(*approver.Approver) error) error {
+	if err := a.notBesideService(); err != nil {
+		return err
+	}
 	store, err := app.OpenLedger(a.warn)
 	if err != nil {
 		return err

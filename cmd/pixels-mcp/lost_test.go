@@ -2,79 +2,34 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	localtls "github.com/lxc/incus/v6/shared/tls"
+	client "github.com/lxc/incus/v6/client"
 
 	"pixels/internal/fakenet"
+	"pixels/internal/testenv/incushttps"
 )
 
 // overHTTPS has the Incus of this machine answer by HTTPS for the test, and returns where, with the settings by which the command line
 // reaches it at another address.
 func overHTTPS(t *testing.T, at string) (address string, env []string) {
 	t.Helper()
-	incus := func(args ...string) string {
-		t.Helper()
-		out, err := exec.Command("incus", args...).CombinedOutput()
-		if err != nil {
-			t.Fatalf("incus %v: %v\n%s", args, err, out)
-		}
-		return strings.TrimSpace(string(out))
-	}
-	if address = incus("config", "get", "core.https_address"); address == "" {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		address = l.Addr().String()
-		_ = l.Close()
-		incus("config", "set", "core.https_address", address)
-		t.Cleanup(func() {
-			if out, err := exec.Command("incus", "config", "unset", "core.https_address").CombinedOutput(); err != nil {
-				t.Errorf("%v\n%s", err, out)
-			}
-		})
-	}
-	var server struct {
-		Environment struct{ Certificate string }
-	}
-	if err := json.Unmarshal([]byte(incus("query", "/1.0")), &server); err != nil {
-		t.Fatal(err)
-	}
-	cert, key, err := localtls.GenerateMemCert(true, false)
+	local, err := client.ConnectIncusUnix("", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	fingerprint, err := localtls.CertFingerprintStr(string(cert))
-	if err != nil {
-		t.Fatal(err)
+	a := incushttps.Open(t, local, fmt.Sprintf("pixels-test-%d", os.Getpid()))
+	return a.Address, []string{
+		"PIXELS_INCUS_REMOTE=https://" + at, "PIXELS_INCUS_CLIENT_CERT=" + a.ClientCert, "PIXELS_INCUS_CLIENT_KEY=" + a.ClientKey, "PIXELS_INCUS_SERVER_CERT=" + a.ServerCert,
 	}
-	dir := t.TempDir()
-	env = []string{"PIXELS_INCUS_REMOTE=https://" + at}
-	for name, content := range map[string][]byte{"client_cert": cert, "client_key": key, "server_cert": []byte(server.Environment.Certificate)} {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		env = append(env, "PIXELS_INCUS_"+strings.ToUpper(name)+"="+path)
-	}
-	incus("config", "trust", "add-certificate", filepath.Join(dir, "client_cert"), "--name", fmt.Sprintf("pixels-test-%d", os.Getpid()))
-	t.Cleanup(func() {
-		if out, err := exec.Command("incus", "config", "trust", "remove", fingerprint).CombinedOutput(); err != nil {
-			t.Errorf("%v\n%s", err, out)
-		}
-	})
-	return address, env
 }
 
 // forward passes on each connection to another address, until the test ends.

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,50 +11,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"pixels/egress"
-	"pixels/internal/app"
-	"pixels/internal/fault"
 	"pixels/internal/program"
 	"pixels/internal/units"
 	"pixels/internal/view"
 	"pixels/policy"
-	"pixels/policy/ledger"
 	"pixels/sandbox/manager"
 )
-
-// notBesideService refuses what the service of this machine alone can do: it has the policy and the records.
-func (a *cli) notBesideService() error {
-	if a.direct || !serviceOf(a.servicePath) {
-		return nil
-	}
-	return fmt.Errorf("this machine has a service, which keeps requests and records: use its page, or run this as `sudo -u pixels -H "+program.Name+" ...` (see `ls -l %s`)", a.servicePath)
-}
-
-// warn says something on stderr.
-func (a *cli) warn(err error) { fmt.Fprintf(a.err, program.Name+": %v\n", err) }
-
-// withApp calls do with what a process works with.
-func (a *cli) withApp(do func(*app.App) error) error {
-	opened, err := app.Open(a.config, a.policyPath(), func(err error) {
-		if notice := manager.Notice(""); errors.As(err, &notice) {
-			a.warnOnce(notice)
-		} else {
-			a.warn(err)
-		}
-	})
-	if err != nil {
-		return err
-	}
-	defer opened.Close()
-	return do(opened)
-}
-
-// withHuman calls do with the human at the terminal.
-func (a *cli) withHuman(do func(*manager.Human) error) error {
-	if err := a.notBesideService(); err != nil {
-		return err
-	}
-	return a.withApp(func(opened *app.App) error { return do(opened.Door.Human("cli")) })
-}
 
 func (a *cli) networkCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -65,80 +26,107 @@ func (a *cli) networkCommand() *cobra.Command {
 			"no longer allowed is cut.",
 		Args: knownCommand, RunE: help,
 	}
-	var reason, ttl string
-	yes := false
-	// ask are the calls that a user of a service makes in place of a human's; nil where there are none.
-	change := func(use, short, example string, args cobra.PositionalArgs, ask func(name string, rest []string) (policy.Verb, map[string]any), do func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error)) *cobra.Command {
-		asJSON := false
-		c := &cobra.Command{
-			Use: use, Short: short, Example: example, Args: args,
-			RunE: func(cmd *cobra.Command, args []string) error {
-				served, err := a.served()
-				if err != nil {
-					return err
-				}
-				if served != nil && ask != nil {
-					verb, arguments := ask(args[0], args[1:])
-					return a.withVerbs(cmd, func(ctx context.Context, v *verbs) error {
-						return v.askForNetwork(ctx, args[0], verb, arguments, asJSON)
-					})
-				}
-				return a.withHuman(func(m *manager.Human) error {
-					change, err := do(cmd.Context(), m, args[0], args[1:])
-					if err != nil {
-						return err
-					}
-					if asJSON {
-						return a.printJSON(view.EgressOf(change, view.Terminal))
-					}
-					if len(change.Missing) > 0 {
-						fmt.Fprintf(a.out, "not allowed before: %s\n", texts(change.Missing))
-					}
-					fmt.Fprintln(a.out, view.EgressText(args[0], change, view.Terminal))
-					return nil
-				})
-			},
+	cmd.AddCommand(complete(a.networkShow(), false, a.someBox), a.networkGrants(), complete(a.networkCheck(), false, a.someBox, nothing),
+		complete(a.networkSet(), false, a.someBox, a.someMode), complete(a.networkAllow(), true, a.someBox, nothing),
+		complete(a.networkDeny(), true, a.someBox, a.someDomain), complete(a.networkRevoke(), true, a.someBox, a.someDomain))
+	return cmd
+}
+
+// change is a command about what a sandbox may reach, or shows it. It takes the name of the sandbox and what follows.
+type change struct {
+	cobra.Command // with its texts and its arguments
+
+	human func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error)
+	// owner is the call of who is no human for the service of this machine; nil where there is none.
+	owner func(name string, rest []string) (policy.Verb, map[string]any)
+}
+
+func (a *cli) networkChange(c change) *cobra.Command {
+	asJSON := false
+	cmd := &c.Command
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		name, rest := args[0], args[1:]
+		served, err := a.served()
+		if err != nil {
+			return err
 		}
-		c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-		return c
+		if served != nil && c.owner != nil {
+			verb, arguments := c.owner(name, rest)
+			return a.withVerbs(cmd, func(ctx context.Context, v *verbs) error { return v.askForNetwork(ctx, name, verb, arguments, asJSON) })
+		}
+		return a.withHuman(func(m *manager.Human) error {
+			change, err := c.human(cmd.Context(), m, name, rest)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return a.printJSON(view.EgressOf(change, view.Terminal))
+			}
+			if len(change.Missing) > 0 {
+				fmt.Fprintf(a.out, "not allowed before: %s\n", texts(change.Missing))
+			}
+			fmt.Fprintln(a.out, view.EgressText(name, change, view.Terminal))
+			return nil
+		})
 	}
-	show := change("show NAME", "Show mode, rules, what was denied lately, and whether all that is enforced", "", exactly(1, "the name of a sandbox"),
-		func(name string, _ []string) (policy.Verb, map[string]any) {
-			return policy.VerbEgress, map[string]any{"name": name}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func (a *cli) networkShow() *cobra.Command {
+	return a.networkChange(change{
+		Command: cobra.Command{
+			Use: "show NAME", Short: "Show mode, rules, what was denied lately, and whether all that is enforced",
+			Args: exactly(1, "the name of a sandbox"),
 		},
-		func(ctx context.Context, m *manager.Human, name string, _ []string) (manager.EgressChange, error) {
+		human: func(ctx context.Context, m *manager.Human, name string, _ []string) (manager.EgressChange, error) {
 			e, err := m.Egress(ctx, m.As(a.owner), name)
 			return manager.EgressChange{Network: e}, err
-		})
-	set := change("set NAME MODE", "Set the mode: "+modes(), "  "+program.Name+" network set work allowlist", exactly(2, "the name of a sandbox and a mode"),
-		func(name string, rest []string) (policy.Verb, map[string]any) {
-			return policy.VerbEgress, map[string]any{"name": name, "mode": rest[0]}
 		},
-		func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error) {
-			if egress.Mode(rest[0]) == egress.Unrestricted && !yes {
+		owner: func(name string, _ []string) (policy.Verb, map[string]any) {
+			return policy.VerbEgress, map[string]any{"name": name}
+		},
+	})
+}
+
+func (a *cli) networkSet() *cobra.Command {
+	yes := false
+	cmd := a.networkChange(change{
+		Command: cobra.Command{
+			Use: "set NAME MODE", Short: "Set the mode: " + modes(), Example: "  " + program.Name + " network set work allowlist",
+			Args: exactly(2, "the name of a sandbox and a mode"),
+		},
+		human: func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error) {
+			mode := egress.Mode(rest[0])
+			if mode == egress.Unrestricted && !yes {
 				if err := a.mayLift(ctx, m, name); err != nil {
 					return manager.EgressChange{}, err
 				}
 			}
-			if egress.Mode(rest[0]) != egress.None {
+			if mode != egress.None {
 				var err error
 				if m, err = a.proven(m); err != nil {
 					return manager.EgressChange{}, err
 				}
 			}
-			return m.SetEgress(ctx, m.As(a.owner), name, egress.Mode(rest[0]))
-		})
-	set.Flags().BoolVar(&yes, "yes", false, "lift denials without asking")
-	allow := change("allow NAME DOMAIN...", "Allow domains (example.com, *.example.com, example.com:8443) or addresses (10.1.2.0/24:5432)",
-		"  "+program.Name+" network allow work api.example.com '*.example.org'", nameAndDomains,
-		func(name string, rest []string) (policy.Verb, map[string]any) {
-			arguments := map[string]any{"name": name, "domains": rest, "reason": cmp.Or(reason, "asked for at the command line")}
-			if ttl != "" {
-				arguments["ttl"] = ttl
-			}
-			return policy.VerbAllowDomain, arguments
+			return m.SetEgress(ctx, m.As(a.owner), name, mode)
 		},
-		func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error) {
+		owner: func(name string, rest []string) (policy.Verb, map[string]any) {
+			return policy.VerbEgress, map[string]any{"name": name, "mode": rest[0]}
+		},
+	})
+	cmd.Flags().BoolVar(&yes, "yes", false, "lift denials without asking")
+	return cmd
+}
+
+func (a *cli) networkAllow() *cobra.Command {
+	var reason, ttl string
+	cmd := a.networkChange(change{
+		Command: cobra.Command{
+			Use: "allow NAME DOMAIN...", Short: "Allow domains (example.com, *.example.com, example.com:8443) or addresses (10.1.2.0/24:5432)",
+			Example: "  " + program.Name + " network allow work api.example.com '*.example.org'", Args: nameAndDomains,
+		},
+		human: func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error) {
 			lasting := time.Duration(0)
 			if ttl != "" {
 				var err error
@@ -159,65 +147,45 @@ func (a *cli) networkCommand() *cobra.Command {
 			}
 			got, err := m.Allow(ctx, m.As(a.owner), manager.AllowRequest{Name: name, Domains: rest, Reason: reason, TTL: lasting, Addresses: true})
 			return got.EgressChange, err
-		})
-	allow.Flags().StringVar(&reason, "reason", "", "what for; kept with the rule")
-	allow.Flags().StringVar(&ttl, "ttl", "", "for how long, as 30m, 2h or 7d (default as long as the policy lets a grant last)")
-	deny := change("deny NAME DOMAIN...", "Deny domains or addresses, and cut connections there", "  "+program.Name+" network deny work api.example.com", nameAndDomains,
-		func(name string, rest []string) (policy.Verb, map[string]any) {
-			return policy.VerbDenyDomain, map[string]any{"name": name, "domains": rest}
 		},
-		func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error) {
-			return m.Deny(ctx, m.As(a.owner), name, rest)
-		})
-	revoke := change("revoke NAME DOMAIN...", "Take back grants for domains, and cut connections there; what else allows them stays", "  "+program.Name+" network revoke work api.example.com", nameAndDomains,
-		nil,
-		func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error) {
-			return m.RevokeRules(ctx, a.owner, name, rest)
-		})
-	cmd.AddCommand(complete(show, false, a.someBox), a.networkGrants(), complete(a.networkCheck(), false, a.someBox, nothing), complete(set, false, a.someBox, a.someMode),
-		complete(allow, true, a.someBox, nothing), complete(deny, true, a.someBox, a.someDomain), complete(revoke, true, a.someBox, a.someDomain))
+		owner: func(name string, rest []string) (policy.Verb, map[string]any) {
+			arguments := map[string]any{"name": name, "domains": rest, "reason": cmp.Or(reason, "asked for at the command line")}
+			if ttl != "" {
+				arguments["ttl"] = ttl
+			}
+			return policy.VerbAllowDomain, arguments
+		},
+	})
+	cmd.Flags().StringVar(&reason, "reason", "", "what for; kept with the rule")
+	cmd.Flags().StringVar(&ttl, "ttl", "", "for how long, as 30m, 2h or 7d (default as long as the policy lets a grant last)")
 	return cmd
 }
 
-// askForNetwork makes a call about what a sandbox may reach as an owner, and shows that then. What a human must decide is asked for.
-func (v *verbs) askForNetwork(ctx context.Context, name string, verb policy.Verb, arguments map[string]any, asJSON bool) error {
-	var done struct {
-		Requests  []view.Request `json:"requests"`
-		Unchanged []string       `json:"unchanged"`
-	}
-	if verb != policy.VerbEgress {
-		if err := v.call(ctx, verb, arguments, &done); err != nil {
-			return err
-		}
-		arguments = map[string]any{"name": name}
-	}
-	service, err := v.service()
-	if err != nil {
-		return err
-	}
-	var now view.Egress
-	text, err := service.CallForPeople(ctx, string(policy.VerbEgress), arguments, &now)
-	switch {
-	case err != nil:
-		return err
-	case asJSON:
-		err = v.printJSON(now)
-	default:
-		if len(done.Unchanged) > 0 {
-			fmt.Fprintf(v.out, "not allowed before: %s\n", strings.Join(done.Unchanged, ", "))
-		}
-		_, err = fmt.Fprintln(v.out, text)
-	}
-	var open []string
-	for _, r := range done.Requests {
-		switch {
-		case !r.State.Ended():
-			open = append(open, r.ID)
-		case r.State != ledger.RequestGranted:
-			err = errors.Join(err, fault.Errorf(fault.Denied, fault.Hint{}, "%s is %s %s", r.Domain, r.State, r.Answer))
-		}
-	}
-	return cmp.Or(err, v.asked(open))
+func (a *cli) networkDeny() *cobra.Command {
+	return a.networkChange(change{
+		Command: cobra.Command{
+			Use: "deny NAME DOMAIN...", Short: "Deny domains or addresses, and cut connections there",
+			Example: "  " + program.Name + " network deny work api.example.com", Args: nameAndDomains,
+		},
+		human: func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error) {
+			return m.Deny(ctx, m.As(a.owner), name, rest)
+		},
+		owner: func(name string, rest []string) (policy.Verb, map[string]any) {
+			return policy.VerbDenyDomain, map[string]any{"name": name, "domains": rest}
+		},
+	})
+}
+
+func (a *cli) networkRevoke() *cobra.Command {
+	return a.networkChange(change{
+		Command: cobra.Command{
+			Use: "revoke NAME DOMAIN...", Short: "Take back grants for domains, and cut connections there; what else allows them stays",
+			Example: "  " + program.Name + " network revoke work api.example.com", Args: nameAndDomains,
+		},
+		human: func(ctx context.Context, m *manager.Human, name string, rest []string) (manager.EgressChange, error) {
+			return m.RevokeRules(ctx, a.owner, name, rest)
+		},
+	})
 }
 
 func nameAndDomains(cmd *cobra.Command, args []string) error {

@@ -74,6 +74,9 @@ func (a *cli) verdict(ctx context.Context, owner string, args []string, asJSON b
 	if len(args) != 2 || !ownerRule.MatchString(owner) {
 		return usageError{errors.New("`" + program.Name + " policy check --as OWNER` wants the name of a tool and its arguments as JSON, as create_sandbox '{\"cpu\": 2}'")}
 	}
+	if err := a.notBesideService(); err != nil {
+		return err
+	}
 	var v policy.Verdict
 	err := a.withApp(func(opened *app.App) (err error) {
 		caller := manager.Agent(owner)

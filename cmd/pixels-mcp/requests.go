@@ -67,7 +67,7 @@ func (a *cli) requestsList() *cobra.Command {
 			if err := a.printTable([]string{"ID", "DOMAIN", "STATE", "SANDBOX", "FOR", "ASKED", "TIMES", "WHY"}, rows); err != nil {
 				return err
 			}
-			if !all {
+			if mine, _ := a.served(); !all && mine == nil { // those who use a service do not decide
 				fmt.Fprintln(a.out, "answer with `"+program.Name+" requests approve ID` or `deny ID`; an ID names all that its line shows")
 			}
 			return nil

@@ -30,6 +30,9 @@ func (a *cli) webCommand() *cobra.Command {
 			"It is for this machine; to reach it from another one, put a server with TLS before it and name it with --name.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := a.notBesideService(); err != nil {
+				return err
+			}
 			secret, err := webToken()
 			if err != nil {
 				return err

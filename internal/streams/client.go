@@ -38,33 +38,39 @@ func NewClient(dial func(ctx context.Context) (net.Conn, error), woken func(name
 // host stands in requests whose connection is a dialled one already.
 const host = "http://pixels"
 
+// get asks for something.
+func get[T any](ctx context.Context, c *Client, path string, query url.Values) (T, error) {
+	return ask[T](ctx, c, http.MethodGet, path+"?"+query.Encode(), nil)
+}
+
 // ask makes a request and reads its answer.
-func (c *Client) ask(ctx context.Context, method, path string, query url.Values, body, out any) error {
+func ask[T any](ctx context.Context, c *Client, method, path string, body any) (out T, err error) {
 	b, err := json.Marshal(body)
 	if err != nil {
-		return err
+		return out, err
 	}
-	r, err := http.NewRequestWithContext(ctx, method, host+path+"?"+query.Encode(), bytes.NewReader(b))
+	r, err := http.NewRequestWithContext(ctx, method, host+path, bytes.NewReader(b))
 	if err != nil {
-		return err
+		return out, err
 	}
 	response, err := c.http.Do(r)
 	if err != nil {
-		return c.lost(ctx, err)
+		return out, c.lost(ctx, err)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return errOld
+		return out, errOld
 	}
 	var a answer
 	if err := json.NewDecoder(response.Body).Decode(&a); err != nil {
-		return c.lost(ctx, err)
+		return out, c.lost(ctx, err)
 	}
 	c.tellWoken(a.Woken)
 	if a.Failed != nil {
-		return a.Failed.error(ctx)
+		return out, a.Failed.error(ctx)
 	}
-	return json.Unmarshal(a.Result, out)
+	err = json.Unmarshal(a.Result, &out)
+	return out, err
 }
 
 // errOld means that the server knows no such request.
@@ -101,29 +107,29 @@ func (f *failure) error(ctx context.Context) error {
 
 // StartRun starts a command in the background and returns the ID of its run.
 func (c *Client) StartRun(ctx context.Context, r manager.ExecRequest) (id string, err error) {
-	return id, c.ask(ctx, http.MethodPost, runsPath, nil, orderOf(r), &id)
+	return ask[string](ctx, c, http.MethodPost, runsPath, orderOf(r))
 }
 
 // Runs returns the runs of a sandbox, the oldest first.
-func (c *Client) Runs(ctx context.Context, name string) (runs []sandbox.Run, err error) {
-	return runs, c.ask(ctx, http.MethodGet, runsPath, url.Values{"name": {name}}, nil, &runs)
+func (c *Client) Runs(ctx context.Context, name string) ([]sandbox.Run, error) {
+	return get[[]sandbox.Run](ctx, c, runsPath, url.Values{"name": {name}})
 }
 
 // RunOutput returns a part of the outputs of a run.
-func (c *Client) RunOutput(ctx context.Context, id string, q sandbox.RunQuery) (run sandbox.Run, err error) {
+func (c *Client) RunOutput(ctx context.Context, id string, q sandbox.RunQuery) (sandbox.Run, error) {
 	number := func(n int64) []string { return []string{strconv.FormatInt(n, 10)} }
 	query := url.Values{"id": {id}, "stdout": number(q.Stdout), "stderr": number(q.Stderr), "limit": number(q.Limit), "wait": number(q.Wait.Milliseconds())}
-	return run, c.ask(ctx, http.MethodGet, outputPath, query, nil, &run)
+	return get[sandbox.Run](ctx, c, outputPath, query)
 }
 
 // Sessions returns the console sessions of a user in a sandbox.
-func (c *Client) Sessions(ctx context.Context, name, user string) (sessions []sandbox.Session, err error) {
-	return sessions, c.ask(ctx, http.MethodGet, sessionsPath, url.Values{"name": {name}, "user": {user}}, nil, &sessions)
+func (c *Client) Sessions(ctx context.Context, name, user string) ([]sandbox.Session, error) {
+	return get[[]sandbox.Session](ctx, c, sessionsPath, url.Values{"name": {name}, "user": {user}})
 }
 
 // Glance has a look at what who calls has, which is on no record; as manager.Glance.
-func (c *Client) Glance(ctx context.Context, of string) (all []manager.Glimpse, err error) {
-	return all, c.ask(ctx, http.MethodGet, glancePath, url.Values{"of": {of}}, nil, &all)
+func (c *Client) Glance(ctx context.Context, of string) ([]manager.Glimpse, error) {
+	return get[[]manager.Glimpse](ctx, c, glancePath, url.Values{"of": {of}})
 }
 
 // Stream runs a command to its end; as manager.Manager.Stream.
@@ -163,8 +169,8 @@ func (c *Client) run(ctx context.Context, o order, s manager.Streams) (manager.S
 		return manager.StreamResult{}, c.lost(ctx, err)
 	}
 	defer context.AfterFunc(ctx, func() {
-		_ = e.say(said{Cancel: true}) // a connection that is gone has ended it
 		_ = conn.SetReadDeadline(time.Now().Add(endTime))
+		_ = e.say(said{Cancel: true}) // a connection that is gone has ended it
 	})()
 	if s.In != nil {
 		go e.feed(s.In)
@@ -176,7 +182,10 @@ func (c *Client) run(ctx context.Context, o order, s manager.Streams) (manager.S
 	}
 	for {
 		t, err := e.hear(s)
+		var full unwritten
 		switch {
+		case errors.As(err, &full):
+			return manager.StreamResult{}, fmt.Errorf("its output can't be written: %w", full.error)
 		case err != nil:
 			return manager.StreamResult{}, c.lost(ctx, err)
 		case t.Failed != nil:
@@ -229,10 +238,23 @@ func (e *end) hear(s manager.Streams) (t told, err error) {
 		if which[0] == stderr {
 			to = s.Err
 		}
-		if _, err := io.Copy(to, r); err != nil {
+		if _, err := io.Copy(checked{to}, r); err != nil {
 			return t, err
 		}
 	}
+}
+
+// unwritten is an error of what takes the output, not of the connection.
+type unwritten struct{ error }
+
+type checked struct{ io.Writer }
+
+func (c checked) Write(b []byte) (int, error) {
+	n, err := c.Writer.Write(b)
+	if err != nil {
+		err = unwritten{err}
+	}
+	return n, err
 }
 
 // feed sends input as fast as the command takes it.

@@ -14,6 +14,28 @@ import (
 	"pixels/sandbox/manager"
 )
 
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, errors.New("no space left") }
+
+// An output that can't be written is not taken for a connection that broke off; and the command ends.
+func TestAnOutputThatCantBeWritten(t *testing.T) {
+	m, as := open(t)
+	if _, err := m.Create(t.Context(), manager.Agent("me"), manager.CreateRequest{Name: "box"}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := as("me").Stream(t.Context(), manager.ExecRequest{Name: "box", Shell: "echo hi; sleep 100"}, manager.Streams{Out: full{}, Err: full{}})
+	if err == nil || err.Error() != "its output can't be written: no space left" {
+		t.Error(err)
+	}
+	if _, err := as("").Runs(t.Context(), "box"); err == nil {
+		t.Error("nobody is answered")
+	}
+	if _, err := as("").Stream(t.Context(), manager.ExecRequest{Name: "box", Shell: "true"}, manager.Streams{}); err == nil {
+		t.Error("nobody runs a command")
+	}
+}
+
 type endless struct{}
 
 func (endless) Read(b []byte) (int, error) { return len(b), nil }

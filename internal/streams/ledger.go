@@ -48,24 +48,24 @@ func (s *Server) handleLedger() {
 }
 
 // Requests returns the requests of who calls: the open ones, or all.
-func (c *Client) Requests(ctx context.Context, all bool) (list []view.Question, err error) {
+func (c *Client) Requests(ctx context.Context, all bool) ([]view.Question, error) {
 	query := url.Values{}
 	if all {
 		query.Set("all", "1")
 	}
-	return list, c.ask(ctx, http.MethodGet, requestsPath, query, nil, &list)
+	return get[[]view.Question](ctx, c, requestsPath, query)
 }
 
 // Request returns one.
-func (c *Client) Request(ctx context.Context, id string) (q view.Question, err error) {
-	return q, c.ask(ctx, http.MethodGet, requestsPath+"/"+url.PathEscape(id), nil, nil, &q)
+func (c *Client) Request(ctx context.Context, id string) (view.Question, error) {
+	return get[view.Question](ctx, c, requestsPath+"/"+url.PathEscape(id), nil)
 }
 
 // Records returns what is on record about who calls.
-func (c *Client) Records(ctx context.Context, q ledger.Query) (list []ledger.Record, err error) {
+func (c *Client) Records(ctx context.Context, q ledger.Query) ([]ledger.Record, error) {
 	b, err := json.Marshal(q)
 	if err != nil {
 		return nil, err
 	}
-	return list, c.ask(ctx, http.MethodGet, recordsPath, url.Values{"query": {string(b)}}, nil, &list)
+	return get[[]ledger.Record](ctx, c, recordsPath, url.Values{"query": {string(b)}})
 }

@@ -62,7 +62,12 @@ type answer struct {
 	Failed *failure        `json:"failed,omitempty"`
 }
 
+// ServeHTTP implements http.Handler. Nobody, whose name is empty, is answered nothing.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.caller(r).Owner == "" {
+		http.Error(w, "it is not known who asks", http.StatusUnauthorized)
+		return
+	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxOrder)
 	s.mux.ServeHTTP(w, r)
 }
