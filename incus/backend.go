@@ -54,6 +54,7 @@ type Backend struct {
 	others sync.Map           // of names of other networks to their *wires
 	end    context.CancelFunc // stops feeding the cache
 	stale  time.Duration      // staleAfter, but in tests
+	late   time.Duration      // lookAgainAfter, but in tests
 	now    func() time.Time   // time.Now, but in tests
 
 	waking     singleflight.Group // of sandboxes that sleep, by ID
@@ -88,7 +89,7 @@ func OpenBackend(c Config) (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Backend{server: server, config: c, cache: &cache{server: server}, wires: newWires(server, c), stale: staleAfter, now: time.Now, mending: semaphore.NewWeighted(1)}
+	b := &Backend{server: server, config: c, cache: &cache{server: server}, wires: newWires(server, c), stale: staleAfter, late: lookAgainAfter, now: time.Now, mending: semaphore.NewWeighted(1)}
 	b.wires.lost = func() { b.later(b.mendSoon) }
 	b.working, b.stopWork = context.WithCancel(context.Background())
 	var following context.Context

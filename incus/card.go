@@ -253,7 +253,7 @@ func (b *Backend) lookAgain(ctx context.Context, id string, edit editor) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(lookAgainAfter):
+		case <-time.After(b.late):
 		}
 		now, _, err := b.server.with(ctx).GetInstance(id)
 		if err == nil && number(now.Config, revisionKey) < number(inst.Config, revisionKey) {

@@ -98,3 +98,21 @@ func TestANarrowTerminal(t *testing.T) {
 		}
 	}
 }
+
+// An output that can't be written is told as such, and is no fault of the sandbox's pool.
+func TestAnOutputThatCantBeWritten(t *testing.T) {
+	t.Parallel()
+	p := newTypist(t, "full")
+	p.does("create", "box", "--egress", "none")
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	var said strings.Builder
+	c := p.command(t.Context(), "exec", "box", "echo hi")
+	c.Stdout, c.Stderr = full, &said
+	if _ = c.Run(); c.ProcessState.ExitCode() != exitExec || !strings.Contains(said.String(), "its output can't be written: write /dev/stdout: no space left on device") || strings.Contains(said.String(), "pool") {
+		t.Errorf("%s: %s", c.ProcessState, said.String())
+	}
+}

@@ -1,9 +1,12 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"pixels/internal/fault"
@@ -83,12 +86,16 @@ func (c *call) stream(ctx context.Context, r ExecRequest, command sandbox.Comman
 	inTime, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
 	start := time.Now()
-	command.Stdin, command.Stdout, command.Stderr, command.Terminal = s.In, s.Out, s.Err, s.Terminal
+	outputs := outlets{}
+	command.Stdin, command.Stdout, command.Stderr, command.Terminal = s.In, outputs.to(s.Out), outputs.to(s.Err), s.Terminal
 	record := ledger.Record{Kind: ledger.Executed, Owner: c.Owner, Sandbox: box.Name, Lineage: box.Lineage, Tool: string(policy.VerbExec), Target: r.text()}
 	if command.Console != nil {
 		record.Target = "console " + command.Console.Session
 	}
 	code, err := b.Exec(inTime, box.ID, command)
+	if failed := outputs.error(); err != nil && failed != nil && ctx.Err() == nil {
+		err = failed // of the caller's, not of the sandbox
+	}
 	out := StreamResult{ExitCode: code, TimedOut: ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)}
 	if out.TimedOut {
 		out.ExitCode, err = 124, nil
@@ -103,6 +110,41 @@ func (c *call) stream(ctx context.Context, r ExecRequest, command sandbox.Comman
 	c.record(record)
 	out.Denied = b.denials(ctx, box.ID, start)
 	return out, nil
+}
+
+// outlets are where the outputs of a command go. Their first error is kept.
+type outlets struct {
+	mu    sync.Mutex
+	first error
+}
+
+func (o *outlets) error() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.first
+}
+
+// to is w, of whose errors is taken note; nil stays nil.
+func (o *outlets) to(w io.Writer) io.Writer {
+	if w == nil {
+		return nil
+	}
+	return outlet{o, w}
+}
+
+type outlet struct {
+	of *outlets
+	io.Writer
+}
+
+func (o outlet) Write(b []byte) (int, error) {
+	n, err := o.Writer.Write(b)
+	if err != nil {
+		o.of.mu.Lock()
+		defer o.of.mu.Unlock()
+		o.of.first = cmp.Or(o.of.first, fmt.Errorf("its output can't be written: %w", err))
+	}
+	return n, err
 }
 
 // Sessions returns the console sessions of a user in a sandbox, by name; user may be empty.
