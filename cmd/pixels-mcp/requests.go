@@ -87,19 +87,12 @@ func (a *cli) questions(cmd *cobra.Command, all bool) (list []view.Question, err
 	if served != nil {
 		return served.Requests(cmd.Context(), all)
 	}
-	states := []ledger.RequestState{ledger.RequestOpen, ledger.RequestGranting}
-	if all {
-		states = nil
-	}
-	list = []view.Question{}
-	return list, a.withRequests(cmd, func(m *manager.Human, owner string) error {
+	err = a.withRequests(cmd, func(m *manager.Human, owner string) (err error) {
 		a.sayWhere()
-		requests, err := m.Requests(owner, 1000, states...)
-		for _, r := range requests {
-			list = append(list, view.QuestionOf(m.Manager, r))
-		}
+		list, err = view.Questions(m.Manager, owner, all)
 		return err
 	})
+	return list, err
 }
 
 // looked are the lines about an open request that its sandboxes, and its name, tell.

@@ -13,37 +13,20 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// protocol is what a connection speaks.
-type protocol int
-
-const (
-	speaksMCP protocol = iota
-	speaksHTTP
-)
-
-// sniffed is a connection of which the first bytes were looked at.
-type sniffed struct {
-	net.Conn
-	read *bufio.Reader
-}
-
-func (s sniffed) Read(b []byte) (int, error) { return s.read.Read(b) }
-
-// sniff waits for the first byte of a connection. A message of MCP is an object of JSON; a request of HTTP begins with the name of its
-// method, in capital letters.
-func sniff(conn net.Conn) (sniffed, protocol) {
-	s := sniffed{conn, bufio.NewReader(conn)}
-	first, err := s.read.Peek(1)
-	if err == nil && first[0] >= 'A' && first[0] <= 'Z' {
-		return s, speaksHTTP
-	}
-	return s, speaksMCP // which hears of the error itself
-}
-
-// userConn is a connection of a user.
+// userConn is a connection of a user, of which the first bytes were looked at.
 type userConn struct {
-	sniffed
+	net.Conn
+	read  *bufio.Reader
 	owner string
+}
+
+func (c userConn) Read(b []byte) (int, error) { return c.read.Read(b) }
+
+// speaksHTTP waits for the first byte of a connection. A message of MCP is an object of JSON; a request of HTTP begins with the name of its
+// method, in capital letters. Who reads next hears of an error.
+func (c userConn) speaksHTTP() bool {
+	first, err := c.read.Peek(1)
+	return err == nil && first[0] >= 'A' && first[0] <= 'Z'
 }
 
 // httpSide serves the connections that speak HTTP.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -52,15 +53,16 @@ func ServeSocket(ctx context.Context, path, version string, base tools.Session, 
 				return
 			}
 			stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })
-			first, speaks := sniff(conn)
+			client := userConn{conn, bufio.NewReader(conn), owner}
+			isHTTP := client.speaksHTTP()
 			stop()
-			if speaks == speaksHTTP {
-				web.serve(userConn{first, owner})
+			if isHTTP {
+				web.serve(client)
 				return
 			}
 			defer conn.Close()
 			log.Info().Str("owner", owner).Msg("session begins")
-			if err := New(version, base, log).Serve(WithOwner(ctx, owner), first, conn); err != nil && ctx.Err() == nil {
+			if err := New(version, base, log).Serve(WithOwner(ctx, owner), client, conn); err != nil && ctx.Err() == nil {
 				log.Warn().Str("owner", owner).Err(err).Msg("session")
 			}
 		})

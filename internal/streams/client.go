@@ -2,6 +2,7 @@ package streams
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -158,6 +159,8 @@ func (c *Client) run(ctx context.Context, o order, s manager.Streams) (manager.S
 		return manager.StreamResult{}, c.lost(ctx, err)
 	}
 	defer conn.Close()
+	outputs := manager.Outputs{}
+	s.Out, s.Err = outputs.To(s.Out), outputs.To(s.Err)
 	o.Input = s.In != nil
 	if s.Terminal != nil {
 		o.Terminal = &terminal{s.Terminal.Type, s.Terminal.Size}
@@ -182,12 +185,9 @@ func (c *Client) run(ctx context.Context, o order, s manager.Streams) (manager.S
 	}
 	for {
 		t, err := e.hear(s)
-		var full unwritten
 		switch {
-		case errors.As(err, &full):
-			return manager.StreamResult{}, fmt.Errorf("its output can't be written: %w", full.error)
 		case err != nil:
-			return manager.StreamResult{}, c.lost(ctx, err)
+			return manager.StreamResult{}, cmp.Or(outputs.Err(), c.lost(ctx, err))
 		case t.Failed != nil:
 			return manager.StreamResult{}, t.Failed.error(ctx)
 		case t.Ended != nil:
@@ -238,23 +238,13 @@ func (e *end) hear(s manager.Streams) (t told, err error) {
 		if which[0] == stderr {
 			to = s.Err
 		}
-		if _, err := io.Copy(checked{to}, r); err != nil {
+		if to == nil {
+			to = io.Discard
+		}
+		if _, err := io.Copy(to, r); err != nil {
 			return t, err
 		}
 	}
-}
-
-// unwritten is an error of what takes the output, not of the connection.
-type unwritten struct{ error }
-
-type checked struct{ io.Writer }
-
-func (c checked) Write(b []byte) (int, error) {
-	n, err := c.Writer.Write(b)
-	if err != nil {
-		err = unwritten{err}
-	}
-	return n, err
 }
 
 // feed sends input as fast as the command takes it.

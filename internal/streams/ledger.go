@@ -17,22 +17,10 @@ const (
 	recordsPath  = "/v1/records"
 )
 
-// maxListed is how many requests are answered at once.
-const maxListed = 1000
-
 // handleLedger answers an owner what they asked for, and what is on record about them.
 func (s *Server) handleLedger() {
 	s.handle("GET "+requestsPath, func(_ context.Context, c manager.Caller, r *http.Request) (any, error) {
-		states := []ledger.RequestState{ledger.RequestOpen, ledger.RequestGranting}
-		if r.FormValue("all") != "" {
-			states = nil
-		}
-		out := []view.Question{}
-		list, err := s.manager.Requests(c.Owner, maxListed, states...)
-		for _, r := range list {
-			out = append(out, view.QuestionOf(s.manager, r))
-		}
-		return out, err
+		return view.Questions(s.manager, c.Owner, r.FormValue("all") != "")
 	})
 	s.handle("GET "+requestsPath+"/{id}", func(_ context.Context, c manager.Caller, r *http.Request) (any, error) {
 		one, err := s.manager.RequestOf(c.Owner, r.PathValue("id"))

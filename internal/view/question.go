@@ -26,6 +26,23 @@ func QuestionOf(m *manager.Manager, r ledger.Request) Question {
 	return Question{r, m.Handle(r), units.Duration(usual)}
 }
 
+// mostQuestions is how many are shown at once.
+const mostQuestions = 1000
+
+// Questions are the requests of an owner, of all when it is empty, the oldest first: those that are open, or all.
+func Questions(m *manager.Manager, owner string, all bool) ([]Question, error) {
+	states := []ledger.RequestState{ledger.RequestOpen, ledger.RequestGranting}
+	if all {
+		states = nil
+	}
+	list, err := m.Requests(owner, mostQuestions, states...)
+	out := []Question{}
+	for _, r := range list {
+		out = append(out, QuestionOf(m, r))
+	}
+	return out, err
+}
+
 // Name is what answers it as it is shown; its ID where it is answered.
 func (q Question) Name() string {
 	if q.Handle == "" {

@@ -68,8 +68,13 @@ func (m *Manager) Request(id string) (ledger.Request, error) { return m.gate.sto
 
 // RequestOf returns one of an owner, or of who shares what is theirs; ledger.ErrNoRequest.
 func (m *Manager) RequestOf(owner, id string) (ledger.Request, error) {
-	r, err := m.gate.store.Request(id)
-	if err == nil && !m.gate.policy.Now().Shares(r.Owner, owner) {
+	return m.begin(Agent(owner)).request(id)
+}
+
+// request is RequestOf of who calls.
+func (c *call) request(id string) (ledger.Request, error) {
+	r, err := c.gate.store.Request(id)
+	if err == nil && !c.set.Shares(r.Owner, c.Owner) {
 		return ledger.Request{}, fmt.Errorf("%w: %s", ledger.ErrNoRequest, sandbox.Quote(id))
 	}
 	return r, err

@@ -259,7 +259,7 @@ func (m *Manager) WaitRequest(ctx context.Context, caller Caller, id string, wai
 	if _, err := c.vet(ctx, policy.Call{Verb: policy.VerbWait, Owner: c.Owner}); err != nil {
 		return ledger.Request{}, err
 	}
-	r, err := c.RequestOf(c.Owner, id)
+	r, err := c.request(id)
 	if err != nil {
 		return ledger.Request{}, err
 	}

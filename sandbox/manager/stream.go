@@ -86,14 +86,14 @@ func (c *call) stream(ctx context.Context, r ExecRequest, command sandbox.Comman
 	inTime, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
 	start := time.Now()
-	outputs := outlets{}
-	command.Stdin, command.Stdout, command.Stderr, command.Terminal = s.In, outputs.to(s.Out), outputs.to(s.Err), s.Terminal
+	outputs := Outputs{}
+	command.Stdin, command.Stdout, command.Stderr, command.Terminal = s.In, outputs.To(s.Out), outputs.To(s.Err), s.Terminal
 	record := ledger.Record{Kind: ledger.Executed, Owner: c.Owner, Sandbox: box.Name, Lineage: box.Lineage, Tool: string(policy.VerbExec), Target: r.text()}
 	if command.Console != nil {
 		record.Target = "console " + command.Console.Session
 	}
 	code, err := b.Exec(inTime, box.ID, command)
-	if failed := outputs.error(); err != nil && failed != nil && ctx.Err() == nil {
+	if failed := outputs.Err(); err != nil && failed != nil && ctx.Err() == nil {
 		err = failed // of the caller's, not of the sandbox
 	}
 	out := StreamResult{ExitCode: code, TimedOut: ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded)}
@@ -112,32 +112,33 @@ func (c *call) stream(ctx context.Context, r ExecRequest, command sandbox.Comman
 	return out, nil
 }
 
-// outlets are where the outputs of a command go. Their first error is kept.
-type outlets struct {
+// Outputs are where the outputs of a command go. The first error of theirs is kept, so that it is not taken for one of what they come from.
+type Outputs struct {
 	mu    sync.Mutex
 	first error
 }
 
-func (o *outlets) error() error {
+// Err is that error; nil without one.
+func (o *Outputs) Err() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.first
 }
 
-// to is w, of whose errors is taken note; nil stays nil.
-func (o *outlets) to(w io.Writer) io.Writer {
+// To is w, of whose errors is taken note; nil stays nil.
+func (o *Outputs) To(w io.Writer) io.Writer {
 	if w == nil {
 		return nil
 	}
-	return outlet{o, w}
+	return output{o, w}
 }
 
-type outlet struct {
-	of *outlets
+type output struct {
+	of *Outputs
 	io.Writer
 }
 
-func (o outlet) Write(b []byte) (int, error) {
+func (o output) Write(b []byte) (int, error) {
 	n, err := o.Writer.Write(b)
 	if err != nil {
 		o.of.mu.Lock()
