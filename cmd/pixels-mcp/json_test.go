@@ -39,7 +39,9 @@ func TestEachJSONDocument(t *testing.T) {
 		}
 		fmt.Fprintf(&said, "%s (%d)\n", typed, code)
 		for _, path := range shape("", v) {
-			fmt.Fprintf(&said, "  %s\n", path)
+			if path != ".missing" { // what this machine does not promise just now, which tests beside this one change
+				fmt.Fprintf(&said, "  %s\n", path)
+			}
 		}
 		return v
 	}
