@@ -18,6 +18,7 @@ import (
 
 	"pixels/egress"
 	"pixels/internal/fault"
+	"pixels/internal/owner"
 	"pixels/sandbox"
 )
 
@@ -114,6 +115,23 @@ func (b *Backend) List(ctx context.Context, owner string) ([]sandbox.Sandbox, er
 		}
 	}
 	slices.SortFunc(out, func(a, b sandbox.Sandbox) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+// Tree implements sandbox.Backend.
+func (b *Backend) Tree(ctx context.Context, top string) (out []sandbox.Sandbox, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	all, err := b.cache.instances(ctx)
+	if err != nil {
+		return nil, b.failed(err, "list sandboxes")
+	}
+	for _, k := range all {
+		if whose := k.Config[ownerKey]; whose != "" && owner.Under(whose, top) && shown(k.Instance, all) {
+			out = append(out, describe(&k.Instance))
+		}
+	}
 	return out, nil
 }
 

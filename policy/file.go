@@ -115,7 +115,7 @@ type (
 	mode     struct{ egress.Mode }
 	domain   struct{ egress.Rule }
 	allowed  struct { // a domain, or a table
-		Domain domain   `toml:"domain"`
+		Domain Domain   `toml:"domain"`
 		Scope  grantee  `toml:"scope"`
 		For    duration `toml:"for"`
 	}
@@ -157,7 +157,14 @@ func (m *mode) UnmarshalText(b []byte) error {
 	return m.Check()
 }
 
-func (d *domain) UnmarshalText(b []byte) (err error) {
+// Domain is a rule that reads and writes itself as text.
+type Domain struct{ egress.Rule }
+
+// MarshalText implements encoding.TextMarshaler.
+func (d Domain) MarshalText() ([]byte, error) { return []byte(d.Rule.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Domain) UnmarshalText(b []byte) (err error) {
 	d.Rule, err = egress.ParseRule(string(b))
 	return err
 }

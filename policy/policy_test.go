@@ -36,7 +36,7 @@ func domains(t testing.TB, list ...string) (out []egress.Rule) {
 	return out
 }
 
-func have(u Usage) func() (Usage, error) { return func() (Usage, error) { return u, nil } }
+func have(u Usage) func(string) (Usage, error) { return func(string) (Usage, error) { return u, nil } }
 
 func TestVerdicts(t *testing.T) {
 	const text = `
@@ -137,7 +137,7 @@ func TestOnlyWhatMustBeAskedIsAsked(t *testing.T) {
 
 func TestWhatCantBeCountedIsNotAllowed(t *testing.T) {
 	broken := errors.New("no backend")
-	v, err := parse(t, "").Vet(Call{Verb: VerbCreateSandbox, Needs: Needs{Sandboxes: 1}, Usage: func() (Usage, error) { return Usage{}, broken }})
+	v, err := parse(t, "").Vet(Call{Verb: VerbCreateSandbox, Needs: Needs{Sandboxes: 1}, Usage: func(string) (Usage, error) { return Usage{}, broken }})
 	if !errors.Is(err, broken) || v.Decision == Allow {
 		t.Fatalf("%+v, %v", v, err)
 	}

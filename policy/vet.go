@@ -12,6 +12,7 @@ import (
 
 	"pixels/egress"
 	"pixels/internal/fault"
+	"pixels/internal/owner"
 	"pixels/internal/units"
 )
 
@@ -24,9 +25,11 @@ type Call struct {
 	// Human tells that a human asks by a channel of their own: what would be put to a human is then decided already.
 	Human bool
 	Needs
+	// Caps bound the call beside the policy; nil where it comes by no token.
+	Caps *Caps
 
-	// Usage counts what the owner has; it is called when a quota needs it.
-	Usage func() (Usage, error)
+	// Usage counts what an owner has, together with those below; it is called when a quota needs it.
+	Usage func(top string) (Usage, error)
 }
 
 // Usage is what an owner has.
@@ -64,9 +67,9 @@ type Set struct {
 	owners   map[string]*Rules
 }
 
-// For returns the rules of an owner.
-func (s *Set) For(owner string) *Rules {
-	if r := s.owners[owner]; r != nil {
+// For returns the rules of an owner: those of the root of their tree.
+func (s *Set) For(name string) *Rules {
+	if r := s.owners[owner.Root(name)]; r != nil {
 		return r
 	}
 	return &s.rules
@@ -165,6 +168,11 @@ func (s *Set) Vet(c Call) (Verdict, error) {
 			return v.verdict, nil
 		}
 	}
+	for caps := c.Caps; caps != nil; caps = caps.Parent {
+		if got, err := caps.vet(c); err != nil || got.Decision == Deny {
+			return got, err
+		}
+	}
 	if v.verdict.Decision == "" {
 		v.verdict.Decision = Allow
 	}
@@ -186,7 +194,7 @@ func (v *vetting) deny(key, reason string, args ...any) {
 // key names a key where it stands in the file.
 func (v *vetting) key(key string) string {
 	if v.r.own[key] {
-		return "owners." + v.c.Owner + "." + key
+		return "owners." + owner.Root(v.c.Owner) + "." + key
 	}
 	return key
 }
@@ -276,7 +284,7 @@ func (v *vetting) quota() error {
 	if c.Sandboxes == 0 && c.Checkpoints == 0 && c.CPU == 0 && c.Memory == 0 && c.Disk == 0 {
 		return nil
 	}
-	have, err := c.Usage()
+	have, err := c.Usage(owner.Root(c.Owner))
 	if err != nil {
 		return err
 	}

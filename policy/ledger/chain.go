@@ -32,6 +32,7 @@ func link(before []byte, r Record) []byte {
 }
 
 type querier interface {
+	Query(text string, args ...any) (*sql.Rows, error)
 	QueryRow(text string, args ...any) *sql.Row
 }
 

@@ -91,6 +91,18 @@ ALTER TABLE requests ADD COLUMN kind TEXT NOT NULL DEFAULT 'domain';
 DROP INDEX requests_open;
 CREATE UNIQUE INDEX requests_open ON requests (owner, lineage, kind, subject) WHERE state IN ('open', 'granting');
 `),
+	run(`
+CREATE TABLE tokens (
+	name    TEXT PRIMARY KEY, -- the owner as whom its holder calls; below that of its parent
+	hash    BLOB NOT NULL,    -- SHA-256
+	caps    TEXT NOT NULL,    -- policy.Limits, as JSON
+	at      INTEGER NOT NULL,
+	expires INTEGER NOT NULL DEFAULT 0, -- 0 is never
+	revoked INTEGER NOT NULL DEFAULT 0,
+	used    INTEGER NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX tokens_hash ON tokens (hash);
+`),
 }
 
 // migrate brings a database to the version that this program knows. It writes nothing to one that is there already, and

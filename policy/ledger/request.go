@@ -150,7 +150,7 @@ func (s *Store) tx(do func(*sql.Tx) error) error {
 	return s.with(func(db *sql.DB) error {
 		tx, err := db.Begin()
 		if err != nil {
-			return fmt.Errorf("requests: %w", err)
+			return fmt.Errorf("write to the ledger: %w", err)
 		}
 		defer func() { _ = tx.Rollback() }() // no effect once it is committed
 		if err := do(tx); err != nil {
@@ -193,12 +193,18 @@ func scan(row interface{ Scan(...any) error }) (r Request, err error) {
 		ms int64
 		at *time.Time
 	}{{at, &r.At}, {last, &r.Last}, {expires, &r.Expires}, {decided, &r.DecidedAt}, {until, &r.Until}} {
-		if t.ms != 0 {
-			*t.at = time.UnixMilli(t.ms).UTC()
-		}
+		*t.at = moment(t.ms)
 	}
 	if err == nil {
 		err = r.readAskers(askers)
 	}
 	return r, err
+}
+
+// moment is a time of the file; 0 is none.
+func moment(ms int64) (at time.Time) {
+	if ms != 0 {
+		at = time.UnixMilli(ms).UTC()
+	}
+	return at
 }

@@ -8,9 +8,10 @@ import (
 // Caller is who makes a call, and by which way it came. A human's is made by Human.As alone.
 type Caller struct {
 	Owner   string
-	Channel string // by which it came, for the record
-	Call    string // its ID, by which its records are found together, and the commands that it runs
-	Trial   bool   // it ends with its verdict, as an error of the type Trial
+	Channel string       // by which it came, for the record
+	Call    string       // its ID, by which its records are found together, and the commands that it runs
+	Caps    *policy.Caps // bound it; nil where it came by no token
+	Trial   bool         // it ends with its verdict, as an error of the type Trial
 
 	// Woken hears of a sandbox that was woken for the call; may be nil.
 	Woken func(name string)

@@ -30,7 +30,7 @@ func TestOnlyTheDoorLetsHumansIn(t *testing.T) {
 			open = append(open, f.Name)
 		}
 	}
-	if !slices.Equal(open, []string{"Owner", "Channel", "Call", "Trial", "Woken"}) {
+	if !slices.Equal(open, []string{"Owner", "Channel", "Call", "Caps", "Trial", "Woken"}) {
 		t.Errorf("anybody may set %v", open)
 	}
 

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
 	"sync"
 
 	"pixels/egress"
 	"pixels/internal/fault"
+	"pixels/internal/owner"
 	"pixels/policy"
 	"pixels/policy/approver"
 	"pixels/policy/ledger"
@@ -19,6 +19,7 @@ import (
 // reader is what of a Backend serves to see what a call is about, before it is vetted: what the caller itself has.
 type reader interface {
 	List(ctx context.Context, owner string) ([]sandbox.Sandbox, error)
+	Tree(ctx context.Context, top string) ([]sandbox.Sandbox, error)
 	Relatives(ctx context.Context, owner, lineage string) ([]sandbox.Sandbox, error)
 	Get(ctx context.Context, owner, name string) (sandbox.Sandbox, error)
 	Checkpoints(ctx context.Context, id string) ([]sandbox.Checkpoint, error)
@@ -73,7 +74,7 @@ func widens(c policy.Call) bool { return len(c.Domains) > 0 || c.Mode != "" && c
 // through here, but for what servers do by themselves. What it takes of the owner's quota is set aside until the permit's
 // done, which the caller of such a call must see to.
 func (c *call) vet(ctx context.Context, ask policy.Call) (*permit, error) {
-	ask.Human = c.human
+	ask.Human, ask.Caps = c.human, c.Caps
 	g := c.gate
 	if c.human && !c.Trial && !c.proven && widens(ask) && c.set.Approval() != policy.Terminal {
 		return nil, fmt.Errorf("%w: the policy asks for a %s of who approves", approver.ErrProof, c.set.Approval())
@@ -83,7 +84,7 @@ func (c *call) vet(ctx context.Context, ask policy.Call) (*permit, error) {
 		g.taking.Lock()
 		defer g.taking.Unlock()
 	}
-	ask.Usage = func() (policy.Usage, error) { return c.usage(ctx, ask) }
+	ask.Usage = func(top string) (policy.Usage, error) { return c.usage(ctx, top, ask) }
 	v, err := c.set.Vet(ask)
 	if !c.Trial {
 		c.record(decision(ask, v, err))
@@ -138,23 +139,25 @@ func (m *Manager) Permit(ctx context.Context, caller Caller, verb policy.Verb) e
 	return err
 }
 
-// usage counts what the owner of a call has, with what calls under way have set aside.
-func (c *call) usage(ctx context.Context, ask policy.Call) (u policy.Usage, err error) {
-	making := map[string]bool{}
+// usage counts what an owner has, together with those below, and with what calls under way have set aside.
+func (c *call) usage(ctx context.Context, top string, ask policy.Call) (u policy.Usage, err error) {
+	making := map[[2]string]bool{}
 	c.gate.mu.Lock()
 	for _, r := range c.gate.reserved {
-		if r.owner == ask.Owner {
+		if owner.Under(r.owner, top) {
 			add(&u, r.takes)
-			maps.Copy(making, r.names)
+			for name := range r.names {
+				making[[2]string{r.owner, name}] = true
+			}
 		}
 	}
 	c.gate.mu.Unlock()
-	list, err := c.read.List(ctx, ask.Owner)
+	list, err := c.read.Tree(ctx, top)
 	if err != nil {
 		return u, err
 	}
 	for _, s := range list {
-		if !making[s.Name] {
+		if !making[[2]string{s.Owner, s.Name}] {
 			add(&u, policy.Usage{Sandboxes: 1, CPU: s.Limits.CPU, Memory: s.Limits.Memory, Disk: s.Limits.Disk})
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"pixels/egress"
 	"pixels/internal/fault"
+	"pixels/internal/owner"
 	"pixels/sandbox"
 )
 
@@ -69,6 +70,19 @@ func (m *Memory) List(ctx context.Context, owner string) ([]sandbox.Sandbox, err
 		}
 	}
 	slices.SortFunc(out, func(a, b sandbox.Sandbox) int { return strings.Compare(a.Name, b.Name) })
+	return out, ctx.Err()
+}
+
+// Tree implements sandbox.Backend.
+func (m *Memory) Tree(ctx context.Context, top string) ([]sandbox.Sandbox, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []sandbox.Sandbox
+	for _, b := range m.boxes {
+		if owner.Under(b.Owner, top) {
+			out = append(out, b.Sandbox)
+		}
+	}
 	return out, ctx.Err()
 }
 
