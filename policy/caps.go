@@ -154,3 +154,42 @@ func (c *Caps) vet(call Call) (Verdict, error) {
 	}
 	return Verdict{Decision: Allow}, nil
 }
+
+// ParseModes reads egress modes; nil stays nil.
+func ParseModes(list *[]string) (*[]egress.Mode, error) {
+	return parsed(list, func(text string) (egress.Mode, error) {
+		m := egress.Mode(text)
+		return m, m.Check()
+	})
+}
+
+// ParseDomains reads domains that a token may ask for; nil stays nil.
+func ParseDomains(list *[]string) (*[]Domain, error) {
+	return parsed(list, func(text string) (d Domain, err error) {
+		d.Rule, err = egress.ParseRule(text)
+		return d, err
+	})
+}
+
+// ParseTools reads the names of tools; nil stays nil.
+func ParseTools(list *[]string) (*[]Verb, error) {
+	return parsed(list, func(text string) (Verb, error) {
+		v := Verb(text)
+		return v, v.Check()
+	})
+}
+
+func parsed[T any](list *[]string, parse func(string) (T, error)) (*[]T, error) {
+	if list == nil {
+		return nil, nil
+	}
+	out := []T{}
+	for _, text := range *list {
+		one, err := parse(text)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, one)
+	}
+	return &out, nil
+}

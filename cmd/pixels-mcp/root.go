@@ -84,7 +84,7 @@ func newRoot(a *cli) *cobra.Command {
 			complete(a.execCommand(), false, a.someBox), complete(a.consoleCommand(), false, a.someBox), complete(a.sessionsCommand(), false, a.someBox),
 			complete(a.logsCommand(), false, a.someBox), complete(a.waitCommand(), true, a.someRequest), a.checkpointCommand(),
 		},
-		"decide": {a.networkCommand(), a.requestsCommand(), a.policyCommand(), a.approvalCommand(), a.webCommand(), a.auditCommand()},
+		"decide": {a.networkCommand(), a.requestsCommand(), a.policyCommand(), a.approvalCommand(), a.webCommand(), a.tokenCommand(), a.auditCommand()},
 		"host":   {a.setupCommand(), a.doctorCommand(), a.cleanCommand(), a.configCommand(), a.serveCommand(), a.demoCommand(), a.manCommand(), versionCommand()},
 	} {
 		for _, c := range commands {
@@ -100,7 +100,7 @@ func newRoot(a *cli) *cobra.Command {
 	return root
 }
 
-var ownerRule = regexp.MustCompile(`^[A-Za-z0-9._@-]{1,64}$`)
+var ownerRule = regexp.MustCompile(`^[A-Za-z0-9._@-]{1,64}(/[a-z0-9-]{1,31})*$`)
 
 // load reads the configuration and settles who the owner is.
 func (a *cli) load(cmd *cobra.Command) error {

@@ -188,7 +188,7 @@ func one(q querier, where string, args ...any) (Token, error) {
 }
 
 func list(q querier, where string, args ...any) (out []Token, err error) {
-	rows, err := q.Query("SELECT name, caps, at, expires, revoked, used FROM tokens WHERE "+where+" ORDER BY name", args...)
+	rows, err := q.Query("SELECT name, caps, at, expires, revoked, used FROM tokens WHERE "+where+" ORDER BY replace(name, '/', char(1))", args...)
 	if err != nil {
 		return nil, err
 	}

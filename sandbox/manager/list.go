@@ -33,7 +33,7 @@ type ListPage struct {
 	Next      string            // not empty when there are more
 }
 
-// List returns the sandboxes of an owner that match a request, by name, and as OWNER/NAME those that others share.
+// List returns the sandboxes of an owner that match a request, by name, and as OWNER/NAME those that others share, or who stand below.
 func (m *Manager) List(ctx context.Context, caller Caller, r ListRequest) (ListPage, error) {
 	c := m.begin(caller)
 	limit := r.Limit
@@ -60,9 +60,14 @@ func (m *Manager) List(ctx context.Context, caller Caller, r ListRequest) (ListP
 	if err != nil {
 		return ListPage{}, err
 	}
-	all, err := b.List(ctx, c.Owner)
+	all, err := b.Tree(ctx, c.Owner)
 	if err != nil {
 		return ListPage{}, err
+	}
+	for i, s := range all {
+		if s.Owner != c.Owner {
+			all[i].Name = s.Owner + "/" + s.Name
+		}
 	}
 	for _, other := range c.set.Sharing(c.Owner) {
 		theirs, err := b.List(ctx, other)

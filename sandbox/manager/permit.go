@@ -15,6 +15,7 @@ import (
 type actions interface {
 	sandbox.FilesBackend
 	List(ctx context.Context, owner string) ([]sandbox.Sandbox, error)
+	Tree(ctx context.Context, top string) ([]sandbox.Sandbox, error)
 	Relatives(ctx context.Context, owner, lineage string) ([]sandbox.Sandbox, error)
 	Get(ctx context.Context, owner, name string) (sandbox.Sandbox, error)
 	Destroy(ctx context.Context, id string) error
