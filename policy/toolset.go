@@ -47,3 +47,6 @@ func Both(a, b *[]Verb) *[]Verb {
 	out := slices.DeleteFunc(slices.Clone(*a), func(v Verb) bool { return !slices.Contains(*b, v) })
 	return &out
 }
+
+// Offers tells whether agents may call a tool at all.
+func (r *Rules) Offers(v Verb) bool { return !slices.Contains(r.Tools.Off, call{v}) }

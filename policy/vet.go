@@ -203,7 +203,7 @@ func (v *vetting) tool() error {
 	switch {
 	case !slices.Contains(Verbs, v.c.Verb):
 		v.deny("", "there is no call %q", v.c.Verb)
-	case slices.Contains(v.r.Tools.Off, call{v.c.Verb}) && !v.c.Human:
+	case !v.r.Offers(v.c.Verb) && !v.c.Human:
 		v.deny("tools.off", "%s is switched off here; do without it, or ask a human to change the policy", v.c.Verb)
 	}
 	return nil

@@ -20,7 +20,6 @@ import (
 	"pixels/internal/server"
 	"pixels/internal/streams"
 	"pixels/internal/web"
-	"pixels/policy/ledger"
 	"pixels/sandbox/manager"
 	"pixels/tools"
 )
@@ -73,10 +72,7 @@ func (a *cli) serveCommand() *cobra.Command {
 			}
 			if socket != "" {
 				caller := func(r *http.Request) manager.Caller {
-					owner, _ := server.Owner(r.Context()) // each connection to the socket has one
-					c := manager.Agent(owner)
-					c.Channel, c.Call = channel, ledger.NewCall()
-					return c
+					return server.Caller(r.Context(), manager.Caller{Channel: channel}) // each connection to the socket has an owner
 				}
 				return server.ServeSocket(cmd.Context(), socket, buildVersion(), session, streams.New(opened.Manager, caller, log), log)
 			}

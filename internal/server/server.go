@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	stdlog "log"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 
 	"pixels/internal/fault"
 	"pixels/internal/view"
+	"pixels/policy"
 	"pixels/policy/ledger"
 	"pixels/sandbox/manager"
 	"pixels/tools"
@@ -39,7 +41,11 @@ type Server struct {
 // New returns a server. base is what the sessions of all requests have in common; whose a request is, its context may say
 // otherwise: see WithOwner.
 func New(version string, base tools.Session, log zerolog.Logger) *Server {
-	s := &Server{log: log, mcp: mcpserver.NewMCPServer("pixels", version,
+	hooks := &mcpserver.Hooks{}
+	hooks.AddAfterListTools(func(ctx context.Context, _ any, _ *mcp.ListToolsRequest, result *mcp.ListToolsResult) {
+		result.Tools = offered(base.Manager, Caller(ctx, base.Caller), result.Tools)
+	})
+	s := &Server{log: log, mcp: mcpserver.NewMCPServer("pixels", version, mcpserver.WithHooks(hooks),
 		mcpserver.WithToolCapabilities(false), mcpserver.WithRecovery(), mcpserver.WithInstructions(instructions),
 		mcpserver.WithTitle("Pixels"),
 	)}
@@ -47,6 +53,14 @@ func New(version string, base tools.Session, log zerolog.Logger) *Server {
 		s.mcp.AddTool(describe(t), s.handler(t, base))
 	}
 	return s
+}
+
+// offered are the tools that a caller may call, in the order in which they are used, where the SDK's is that of the alphabet.
+func offered(m *manager.Manager, c manager.Caller, all []mcp.Tool) []mcp.Tool {
+	place := func(t mcp.Tool) int { return slices.Index(policy.Verbs, policy.Verb(t.Name)) }
+	out := slices.DeleteFunc(slices.Clone(all), func(t mcp.Tool) bool { return !m.Offers(c, policy.Verb(t.Name)) })
+	slices.SortFunc(out, func(a, b mcp.Tool) int { return place(a) - place(b) })
+	return out
 }
 
 // describe puts a tool into the SDK's terms. Hints are all explicit: an unset one reads as destructive.
@@ -71,7 +85,9 @@ func (s *Server) handler(t tools.Tool, base tools.Session) mcpserver.ToolHandler
 		}
 		questions := newQuestions(ctx, &s.dialogs, request)
 		session := base
-		session.Caller = caller(ctx, base.Caller)
+		ctx, done := whileItLasts(ctx)
+		defer done()
+		session.Caller = Caller(ctx, base.Caller)
 		session.Progress, session.Human = progress(ctx, request), questions.human()
 		if people(request) {
 			session.Audience, session.Caller.Channel = view.Member, "cli"
@@ -119,26 +135,38 @@ func people(request mcp.CallToolRequest) bool {
 	return asked
 }
 
-type ownerKey struct{}
+type callerKey struct{}
 
 // WithOwner makes the requests of a context an owner's.
 func WithOwner(ctx context.Context, owner string) context.Context {
-	return context.WithValue(ctx, ownerKey{}, owner)
+	return context.WithValue(ctx, callerKey{}, manager.Caller{Owner: owner})
 }
 
-// Owner is whose the requests of a context are, if that is told.
-func Owner(ctx context.Context) (owner string, ok bool) {
-	owner, ok = ctx.Value(ownerKey{}).(string)
-	return owner, ok
-}
-
-// caller is who makes a request, with an ID for it.
-func caller(ctx context.Context, base manager.Caller) manager.Caller {
-	if owner, ok := Owner(ctx); ok {
-		base.Owner = owner
+// Caller is who makes a request, with an ID for it: base, unless the context says whose it is, and by which token.
+func Caller(ctx context.Context, base manager.Caller) manager.Caller {
+	if who, ok := ctx.Value(callerKey{}).(manager.Caller); ok {
+		base.Owner, base.Caps = who.Owner, who.Caps
 	}
 	base.Call = ledger.NewCall()
 	return base
+}
+
+// whileItLasts is the context of a call, which ends with the token by which it came, and with its session.
+func whileItLasts(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stops := []func(){cancel}
+	session, _ := ctx.Value(lastsKey{}).(context.Context)
+	for _, over := range []context.Context{identityOf(ctx).over, session} {
+		if over != nil {
+			stop := context.AfterFunc(over, cancel)
+			stops = append(stops, func() { stop() })
+		}
+	}
+	return ctx, func() {
+		for _, stop := range stops {
+			stop()
+		}
+	}
 }
 
 // progress is how to tell the client how a call goes; nil when it did not ask.

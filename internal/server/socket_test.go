@@ -35,10 +35,7 @@ func serveSocket(t *testing.T) (path string, stop func()) {
 		Operations: tools.NewOperations(ctx),
 		Caller:     manager.Agent("nobody"),
 	}
-	handler := streams.New(session.Manager, func(r *http.Request) manager.Caller {
-		owner, _ := Owner(r.Context())
-		return manager.Agent(owner)
-	}, zerolog.Nop())
+	handler := streams.New(session.Manager, func(r *http.Request) manager.Caller { return Caller(r.Context(), manager.Agent("")) }, zerolog.Nop())
 	served := make(chan error, 1)
 	go func() { served <- ServeSocket(ctx, path, "test", session, handler, zerolog.Nop()) }()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {

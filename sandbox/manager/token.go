@@ -159,3 +159,12 @@ func (m *Manager) CapsOf(name string) (*policy.Caps, error) { return m.gate.stor
 func (m *Manager) Authenticate(secret string) (*policy.Caps, error) {
 	return m.gate.store.Authenticate(secret)
 }
+
+// Changes returns what gives a channel that is closed at the next change of the ledger, as the end of a token is one. done must be
+// called at the end.
+func (m *Manager) Changes() (next func() <-chan struct{}, done func()) { return m.gate.store.Changes() }
+
+// Offers tells whether a caller may call a tool at all.
+func (m *Manager) Offers(c Caller, v policy.Verb) bool {
+	return c.Caps.Offers(v) && m.gate.policy.Now().For(c.Owner).Offers(v)
+}

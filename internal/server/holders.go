@@ -1,0 +1,110 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"sync"
+	"time"
+
+	"pixels/policy"
+	"pixels/policy/ledger"
+)
+
+// Tokens tell whose a secret is.
+type Tokens interface {
+	// Authenticate returns the caps of a token, whose Holder is the owner as whom its calls are made; ledger.ErrToken.
+	Authenticate(secret string) (*policy.Caps, error)
+	// Changes returns what gives a channel that is closed when tokens may have ended. done must be called at the end.
+	Changes() (next func() <-chan struct{}, done func())
+}
+
+// lookEvery is how often it is looked whether tokens that are in use have expired.
+const lookEvery = 2 * time.Second
+
+// lookApart is the least time between two looks: what is written to the ledger is mostly something else.
+const lookApart = 50 * time.Millisecond
+
+// key stands for a token. A name does not: it may be another token's later.
+type key [sha256.Size]byte
+
+// holders are who calls by tokens at the moment. What they do ends with their token.
+type holders struct {
+	tokens Tokens
+
+	mu    sync.Mutex
+	lives map[key]*life
+}
+
+// life is a token in use.
+type life struct {
+	secret string
+	uses   int
+	over   context.Context
+	end    context.CancelFunc
+}
+
+func newHolders(t Tokens) *holders { return &holders{tokens: t, lives: map[key]*life{}} }
+
+// begin begins a use of a token. over ends with the token; done must be called at the end of the use.
+func (h *holders) begin(secret string) (caps *policy.Caps, k key, over context.Context, done func(), err error) {
+	k = keyOf(secret)
+	h.mu.Lock()
+	l := h.lives[k]
+	if l == nil {
+		l = &life{secret: secret}
+		l.over, l.end = context.WithCancel(context.Background())
+		h.lives[k] = l
+	}
+	l.uses++
+	h.mu.Unlock()
+	done = sync.OnceFunc(func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if l.uses--; l.uses == 0 {
+			l.end()
+			delete(h.lives, k)
+		}
+	})
+	// Looked up once it is known to be in use: else it could end between the two.
+	if caps, err = h.tokens.Authenticate(secret); err != nil {
+		done()
+		return nil, k, nil, nil, err
+	}
+	return caps, k, l.over, done, nil
+}
+
+// watch ends what is done by tokens that end, until ctx ends.
+func (h *holders) watch(ctx context.Context) {
+	next, done := h.tokens.Changes()
+	defer done()
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		changed := next()
+		h.look()
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-tick.C:
+		}
+		time.Sleep(lookApart)
+	}
+}
+
+func (h *holders) look() {
+	h.mu.Lock()
+	var all []*life
+	for _, l := range h.lives {
+		all = append(all, l)
+	}
+	h.mu.Unlock()
+	for _, l := range all {
+		if _, err := h.tokens.Authenticate(l.secret); errors.Is(err, ledger.ErrToken) {
+			l.end()
+		}
+	}
+}
+
+func keyOf(secret string) key { return sha256.Sum256([]byte(secret)) }

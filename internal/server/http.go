@@ -1,0 +1,251 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	stdlog "log"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/mark3labs/mcp-go/mcp"
+	mcpserver "github.com/mark3labs/mcp-go/server"
+	"github.com/rs/zerolog"
+
+	"pixels/tools"
+)
+
+// The paths of the HTTP interface. Those of streams are below streamsPath.
+const (
+	mcpPath     = "/mcp"
+	ssePath     = "/sse"
+	messagePath = "/message"
+	healthPath  = "/healthz"
+	streamsPath = "/v1/"
+)
+
+// Times of the HTTP interface.
+const (
+	heartbeat    = 25 * time.Second // on streams on which nothing is sent
+	sessionIdle  = 30 * time.Minute // without use, then a session ends
+	headerTime   = 10 * time.Second
+	connIdleTime = 2 * time.Minute
+	closeTime    = 20 * time.Second // for calls that undo what they began
+)
+
+// HTTPConfig is what an HTTP server needs.
+type HTTPConfig struct {
+	Version string
+	Base    tools.Session
+	Tokens  Tokens
+	Names   []string     // of the server beside its addresses, in lower case
+	Streams http.Handler // of the command line; may be nil
+	Log     zerolog.Logger
+
+	sessionIdle time.Duration // other than sessionIdle in tests
+}
+
+// HTTP serves clients that call by HTTP with a token: MCP as streamable HTTP, with sessions and without, MCP as HTTP with SSE for old
+// clients, and the streams of the command line.
+type HTTP struct {
+	config   HTTPConfig
+	holders  *holders
+	sessions *sessions
+	stream   *mcpserver.StreamableHTTPServer
+	sse      *mcpserver.SSEServer
+	mux      *http.ServeMux
+	routes   []route
+	working  sync.RWMutex // read by each request
+	end      context.CancelFunc
+}
+
+// route is one path, and whether it wants a token.
+type route struct {
+	pattern string
+	token   bool
+}
+
+// NewHTTP returns a server, which must be closed.
+func NewHTTP(c HTTPConfig) *HTTP {
+	ctx, end := context.WithCancel(context.Background())
+	h := &HTTP{config: c, holders: newHolders(c.Tokens), sessions: newSessions(ctx), mux: http.NewServeMux(), end: end}
+	if h.config.sessionIdle == 0 {
+		h.config.sessionIdle = sessionIdle
+	}
+	shared := New(c.Version, c.Base, c.Log)
+	h.stream = mcpserver.NewStreamableHTTPServer(shared.mcp,
+		mcpserver.WithSessionIdManagerResolver(h.sessions), mcpserver.WithEventStore(newEvents()),
+		mcpserver.WithHeartbeatInterval(heartbeat), mcpserver.WithSessionIdleTTL(h.config.sessionIdle),
+		mcpserver.WithHTTPContextFunc(outlasting), mcpserver.WithDisableLocalhostProtection(true), // the guard has its own
+		mcpserver.WithStreamableHTTPLogger(slog.New(slog.NewTextHandler(debugLog{c.Log}, nil))),
+	)
+	h.sse = mcpserver.NewSSEServer(shared.mcp,
+		mcpserver.WithSSEEndpoint(ssePath), mcpserver.WithMessageEndpoint(messagePath), mcpserver.WithUseFullURLForMessageEndpoint(false),
+		mcpserver.WithKeepAliveInterval(heartbeat), mcpserver.WithSSEDisableLocalhostProtection(true),
+		mcpserver.WithSessionIDGenerator(func(_ context.Context, r *http.Request) (string, error) { return r.Header.Get(sseSession), nil }),
+	)
+	h.handle(mcpPath, true, http.HandlerFunc(h.serveMCP))
+	h.handle(ssePath, true, http.HandlerFunc(h.serveSSE))
+	h.handle(messagePath, true, http.HandlerFunc(h.serveMessage))
+	h.handle(healthPath, false, http.HandlerFunc(h.health))
+	if c.Streams != nil {
+		h.handle(streamsPath, true, c.Streams)
+	}
+	go h.holders.watch(ctx)
+	return h
+}
+
+// debugLog takes what the SDK logs, which is mostly of clients that went away.
+type debugLog struct{ zerolog.Logger }
+
+func (l debugLog) Write(b []byte) (int, error) {
+	l.Debug().Msg(string(b))
+	return len(b), nil
+}
+
+func (h *HTTP) handle(pattern string, token bool, next http.Handler) {
+	h.routes = append(h.routes, route{pattern, token})
+	h.mux.Handle(pattern, h.guard(token, next))
+}
+
+// ServeHTTP implements http.Handler.
+func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !h.working.TryRLock() {
+		http.Error(w, "the server is ending", http.StatusServiceUnavailable)
+		return
+	}
+	defer h.working.RUnlock()
+	h.mux.ServeHTTP(w, r)
+}
+
+// Serve answers on a listener until ctx ends, and returns when every call has come to its end.
+func (h *HTTP) Serve(ctx context.Context, listener net.Listener) error {
+	s := &http.Server{
+		Handler: h, ReadHeaderTimeout: headerTime, IdleTimeout: connIdleTime, MaxHeaderBytes: 64 << 10, ErrorLog: stdlog.New(debugLog{h.config.Log}, "", 0),
+		BaseContext: func(net.Listener) context.Context { return ctx },
+	}
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
+	defer stop()
+	err := s.Serve(listener)
+	if errors.Is(err, http.ErrServerClosed) || ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
+}
+
+// Close ends all sessions and waits for the calls that are under way, which undo what they began.
+func (h *HTTP) Close() {
+	h.end()
+	ctx, cancel := context.WithTimeout(context.Background(), closeTime)
+	defer cancel()
+	_ = h.stream.Shutdown(ctx)
+	h.sse.CloseSessions()
+	ended := make(chan struct{})
+	go func() {
+		h.working.Lock() // never given back: nothing is served any more
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
+}
+
+// health says that the server runs, and nothing more.
+func (h *HTTP) health(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "GET it", http.StatusMethodNotAllowed)
+		return
+	}
+	_, _ = io.WriteString(w, "ok\n")
+}
+
+// serveMCP is streamable HTTP. A session, where the request has one, is that of who began it.
+func (h *HTTP) serveMCP(w http.ResponseWriter, r *http.Request) {
+	who := identityOf(r.Context())
+	modern := mcp.IsModernProtocol(r.Header.Get(mcp.HeaderProtocolVersion))
+	switch id := r.Header.Get(mcpserver.HeaderKeySessionID); {
+	case r.Method != http.MethodPost && r.Method != http.MethodGet && r.Method != http.MethodDelete:
+		w.Header().Set("Allow", "GET, POST, DELETE")
+		http.Error(w, "MCP is spoken here by POST, GET and DELETE", http.StatusMethodNotAllowed)
+		return
+	case modern:
+	case id != "":
+		one := h.sessions.find(who.key, id)
+		if one == nil {
+			http.Error(w, "there is no such session: begin a new one", http.StatusNotFound)
+			return
+		}
+		r = r.WithContext(context.WithValue(r.Context(), lastsKey{}, one.over))
+	case r.Method != http.MethodPost:
+		http.Error(w, "the header Mcp-Session-Id is missing", http.StatusBadRequest)
+		return
+	case h.sessions.full(who.key):
+		http.Error(w, "this token has too many sessions open: end some", http.StatusTooManyRequests)
+		return
+	}
+	if modern && r.Method == http.MethodPost && cancels(r) {
+		// Without sessions the SDK tells requests apart by their IDs alone: one client would cancel another's. A client cancels by closing
+		// the connection.
+		w.WriteHeader(http.StatusAccepted)
+		return
+	}
+	h.stream.ServeHTTP(w, r)
+}
+
+// cancels tells whether a request's body is a notification that something is cancelled.
+func cancels(r *http.Request) bool {
+	var message struct{ Method string }
+	body, err := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return err == nil && json.Unmarshal(body, &message) == nil && message.Method == string(mcp.MethodNotificationCancelled)
+}
+
+// lastsKey is of what a call lasts as long as, beside its request.
+type lastsKey struct{}
+
+// outlasting lets a call of a session go on when its connection breaks: a client that cancels it says so, and one that comes back has its
+// answer (see events).
+func outlasting(ctx context.Context, _ *http.Request) context.Context {
+	if _, in := ctx.Value(lastsKey{}).(context.Context); in {
+		return context.WithoutCancel(ctx)
+	}
+	return ctx
+}
+
+// sseSession hands the ID of a new session to the SDK. What a client says by that name is overwritten.
+const sseSession = "X-Pixels-Sse-Session"
+
+// serveSSE is the stream of a session of the old transport, which lasts as long as that.
+func (h *HTTP) serveSSE(w http.ResponseWriter, r *http.Request) {
+	who := identityOf(r.Context())
+	if h.sessions.full(who.key) {
+		http.Error(w, "this token has too many sessions open: end some", http.StatusTooManyRequests)
+		return
+	}
+	id := h.sessions.begin(who.key)
+	defer h.sessions.end(id)
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(h.sessions.find(who.key, id).over, cancel)()
+	r = r.WithContext(ctx)
+	r.Header.Set(sseSession, id)
+	h.sse.SSEHandler().ServeHTTP(w, r)
+}
+
+// serveMessage takes the messages of such a session.
+func (h *HTTP) serveMessage(w http.ResponseWriter, r *http.Request) {
+	one := h.sessions.find(identityOf(r.Context()).key, r.URL.Query().Get("sessionId"))
+	if one == nil {
+		http.Error(w, "there is no such session: begin a new one", http.StatusNotFound)
+		return
+	}
+	h.sse.MessageHandler().ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), lastsKey{}, one.over)))
+}
