@@ -193,7 +193,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		"of nothing near":  {[]string{"network", "frobnicate"}, 2, "network --help"},
 		"version by flag":  {[]string{"--version"}, 0, "pixels-mcp"},
 		"a later command":  {[]string{"base", "build", "dev"}, 2, "is not there yet"},
-		"its server":       {[]string{"mcp", "--listen-addr", "x"}, 2, "pixels-mcp serve"},
+		"its server":       {[]string{"mcp", "--listen-addr", "x"}, 2, "give one with a port"},
 		"unknown flag":     {[]string{"serve", "--htpt"}, 2, "--help"},
 		"extra argument":   {[]string{"serve", "now"}, 2, "no arguments"},
 		"missing file":     {[]string{"--config", "/absent.toml", "config"}, 1, "/absent.toml"},

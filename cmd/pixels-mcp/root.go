@@ -85,7 +85,7 @@ func newRoot(a *cli) *cobra.Command {
 			complete(a.logsCommand(), false, a.someBox), complete(a.waitCommand(), true, a.someRequest), a.checkpointCommand(),
 		},
 		"decide": {a.networkCommand(), a.requestsCommand(), a.policyCommand(), a.approvalCommand(), a.webCommand(), a.tokenCommand(), a.auditCommand()},
-		"host":   {a.setupCommand(), a.doctorCommand(), a.cleanCommand(), a.configCommand(), a.serveCommand(), a.demoCommand(), a.manCommand(), versionCommand()},
+		"host":   {a.setupCommand(), a.doctorCommand(), a.cleanCommand(), a.configCommand(), a.serveCommand(), a.mcpCommand(), a.demoCommand(), a.manCommand(), versionCommand()},
 	} {
 		for _, c := range commands {
 			c.GroupID = group
@@ -95,8 +95,7 @@ func newRoot(a *cli) *cobra.Command {
 	root.SetHelpCommandGroupID("host")
 	root.SetCompletionCommandGroupID("host")
 	root.AddCommand(gatewayCommand(),
-		later("base", fmt.Sprintf("`%s create NAME`, what you install and `%s checkpoint create NAME` make one by hand", program.Name, program.Name)),
-		later("mcp", fmt.Sprintf("clients start `%s serve`, which speaks MCP on stdin and stdout", program.Server)))
+		later("base", fmt.Sprintf("`%s create NAME`, what you install and `%s checkpoint create NAME` make one by hand", program.Name, program.Name)))
 	return root
 }
 

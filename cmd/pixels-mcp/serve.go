@@ -14,77 +14,131 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"pixels/internal/app"
 	"pixels/internal/program"
 	"pixels/internal/server"
 	"pixels/internal/streams"
 	"pixels/internal/web"
+	"pixels/policy"
 	"pixels/sandbox/manager"
 	"pixels/tools"
 )
 
+// serving says how the tools are served.
+type serving struct {
+	socket, page, bridge string
+	http                 overHTTP
+	offered              offered
+}
+
 func (a *cli) serveCommand() *cobra.Command {
-	var socket, page, bridge string
+	var s serving
 	cmd := &cobra.Command{
 		Use:   "serve",
-		Short: "Serve the MCP tools on stdin and stdout",
+		Short: "Serve the MCP tools, on stdin and stdout or by HTTP",
 		Long: "serve answers an MCP client on stdin and stdout until stdin ends; it logs to stderr. A client starts it: it\n" +
 			"is what to name as the command in the client's configuration. Incus need not run yet when it starts.\n" +
-			"Where `" + program.Name + " setup --service` has installed a service, it passes on to that what it hears, and does nothing itself.",
-		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if bridge == "" && socket == "" && !a.direct && serviceOf(server.Socket) {
-				bridge = server.Socket
-			}
-			if bridge != "" {
-				return server.Bridge(cmd.Context(), bridge, a.in, a.raw)
-			}
-			// A client that closes its end must not kill a call that still has to undo what it began.
-			signal.Ignore(syscall.SIGPIPE)
-			log := logger(a.err)
-			for _, note := range a.config.Notes {
-				log.Warn().Msg(note)
-			}
-			opened, err := app.Open(a.config, a.policyPath(), func(err error) { log.Error().Err(err).Msg("policy") })
-			if err != nil {
-				return err
-			}
-			defer opened.Close()
-			log.Info().Msg(a.where())
-			defer inBackground(cmd.Context(), func(context.Context) {
-				for _, text := range a.elsewhere() {
-					log.Warn().Msg(text)
-				}
-			})()
-			defer opened.KeepUp(cmd.Context(), log)()
-			operating, endOperations := context.WithCancel(cmd.Context())
-			operations := tools.NewOperations(operating)
-			defer operations.Wait()
-			defer endOperations()
-			session := tools.Session{Manager: opened.Manager, Operations: operations, Caller: manager.Agent(a.owner)}
-			if page != "" {
-				stop, err := a.servePage(cmd.Context(), page, opened.Door.Human("web"), log)
-				if err != nil {
-					return err
-				}
-				defer stop()
-			}
-			if socket != "" {
-				caller := func(r *http.Request) manager.Caller {
-					return server.Caller(r.Context(), manager.Caller{Channel: channel}) // each connection to the socket has an owner
-				}
-				return server.ServeSocket(cmd.Context(), socket, buildVersion(), session, streams.New(opened.Manager, caller, log), log)
-			}
-			return server.New(buildVersion(), session, log).Serve(cmd.Context(), a.in, a.raw)
-		},
+			"Where `" + program.Name + " setup --service` has installed a service, it passes on to that what it hears, and does nothing itself.\n\n" +
+			"With --http it serves clients by HTTP instead, each with a token that `" + program.Name + " token create` makes: MCP at /mcp, and at /sse\n" +
+			"for old clients.",
+		Example: "  " + program.Name + " serve\n  " + program.Name + " serve --http 127.0.0.1:8765",
+		Args:    noArguments,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), s) },
 	}
-	cmd.Flags().StringVar(&socket, "socket", "", "serve on a Unix socket at `path`, each connection for the user at its other end")
-	cmd.Flags().StringVar(&page, "web", "", "serve the page, too, on an `address` such as 127.0.0.1:7467")
-	cmd.Flags().StringVar(&bridge, "bridge", "", "pass on to the service on a Unix socket at `path` (default that of this machine's service, where there is one)")
-	cmd.Flags().Bool("stdio", true, "serve on stdin and stdout, as without --socket")
-	_ = cmd.Flags().MarkHidden("stdio") // clients that pass it by habit are right
+	f := cmd.Flags()
+	f.StringVar(&s.socket, "socket", "", "serve on a Unix socket at `path`, each connection for the user at its other end")
+	f.StringVar(&s.page, "web", "", "serve the page, too, on an `address` such as 127.0.0.1:7467")
+	f.StringVar(&s.bridge, "bridge", "", "pass on to the service on a Unix socket at `path` (default that of this machine's service, where there is one)")
+	f.StringVar(&s.http.address, "http", "", "serve by HTTP on an `address` such as 127.0.0.1:8765, or unix:PATH")
+	s.http.flags(cmd)
+	s.offered.flags(f)
+	f.Bool("stdio", true, "serve on stdin and stdout, as without --socket and --http")
+	_ = f.MarkHidden("stdio") // clients that pass it by habit are right
 	return cmd
+}
+
+func (a *cli) serve(ctx context.Context, s serving) error {
+	if err := s.http.check(); err != nil {
+		return err
+	}
+	only, err := s.offered.tools()
+	if err != nil {
+		return err
+	}
+	if s.bridge == "" && s.socket == "" && s.http.address == "" && !a.direct && serviceOf(server.Socket) {
+		s.bridge = server.Socket
+	}
+	if s.bridge != "" {
+		if only != nil {
+			return usageError{fmt.Errorf("this machine's service offers what its policy says: --read-only and --toolsets need --direct, or a token that has them")}
+		}
+		return server.Bridge(ctx, s.bridge, a.in, a.raw)
+	}
+	// A client that closes its end must not kill a call that still has to undo what it began.
+	signal.Ignore(syscall.SIGPIPE)
+	log := logger(a.err)
+	for _, note := range a.config.Notes {
+		log.Warn().Msg(note)
+	}
+	opened, err := app.Open(a.config, a.policyPath(), func(err error) { log.Error().Err(err).Msg("policy") })
+	if err != nil {
+		return err
+	}
+	defer opened.Close()
+	log.Info().Msg(a.where())
+	defer inBackground(ctx, func(context.Context) {
+		for _, text := range a.elsewhere() {
+			log.Warn().Msg(text)
+		}
+	})()
+	defer opened.KeepUp(ctx, log)()
+	operating, endOperations := context.WithCancel(ctx)
+	operations := tools.NewOperations(operating)
+	defer operations.Wait()
+	defer endOperations()
+	session := tools.Session{Manager: opened.Manager, Operations: operations, Caller: manager.Agent(a.owner)}
+	if only != nil {
+		session.Caller.Caps = &policy.Caps{Holder: a.owner, Limits: policy.Limits{Tools: only}}
+	}
+	if s.page != "" {
+		stop, err := a.servePage(ctx, s.page, opened.Door.Human("web"), log)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
+	if s.socket == "" && s.http.address == "" {
+		return server.New(buildVersion(), session, log).Serve(ctx, a.in, a.raw)
+	}
+	// Each connection to the socket, and each request by HTTP, has an owner.
+	caller := func(r *http.Request) manager.Caller {
+		return server.Caller(r.Context(), manager.Caller{Channel: channel})
+	}
+	handler := streams.New(opened.Manager, caller, log)
+	work, ctx := errgroup.WithContext(ctx)
+	if s.http.address != "" {
+		ready, err := s.http.listen()
+		if err != nil {
+			return err
+		}
+		config := server.HTTPConfig{Version: buildVersion(), Base: session, Tokens: opened.Manager, Names: s.http.hosts(), Streams: handler, Log: log}
+		for _, line := range ready.told {
+			fmt.Fprintln(a.err, line)
+		}
+		work.Go(func() error {
+			h := server.NewHTTP(config)
+			defer h.Close()
+			return h.Serve(ctx, ready)
+		})
+	}
+	if s.socket != "" {
+		work.Go(func() error {
+			return server.ServeSocket(ctx, s.socket, buildVersion(), session, handler, log)
+		})
+	}
+	return work.Wait()
 }
 
 // serviceOf tells whether there is a service's socket, of another user than this one.

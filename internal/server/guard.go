@@ -108,8 +108,11 @@ func (h *HTTP) ours(r *http.Request) bool {
 		return true
 	}
 	local, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
-	if local == nil {
+	switch {
+	case local == nil:
 		return false
+	case local.Network() == "unix": // where no browser comes
+		return true
 	}
 	at, err := netip.ParseAddrPort(local.String())
 	if err != nil {

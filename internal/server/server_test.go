@@ -391,7 +391,9 @@ func TestFilesOverMCP(t *testing.T) {
 func TestToolsFitTheirBudget(t *testing.T) {
 	fromClient, toServer := io.Pipe()
 	fromServer, toClient := io.Pipe()
-	go func() { _ = New("test", tools.Session{Manager: manager.New(sandboxtest.NewMemory(), manager.Defaults{})}, zerolog.Nop()).Serve(t.Context(), fromClient, toClient) }()
+	go func() {
+		_ = New("test", tools.Session{Manager: manager.New(sandboxtest.NewMemory(), manager.Defaults{})}, zerolog.Nop()).Serve(t.Context(), fromClient, toClient)
+	}()
 	defer toServer.Close()
 	lines := bufio.NewReader(fromServer)
 	say := func(line string) {
