@@ -102,7 +102,8 @@ func (a *cli) serve(ctx context.Context, s serving) error {
 	if only != nil {
 		session.Caller.Caps = &policy.Caps{Holder: a.owner, Limits: policy.Limits{Tools: only}}
 	}
-	if s.page != "" {
+	shared := s.page != "" && s.page == s.http.address
+	if s.page != "" && !shared {
 		stop, err := a.servePage(ctx, s.page, opened.Door.Human("web"), log)
 		if err != nil {
 			return err
@@ -123,7 +124,19 @@ func (a *cli) serve(ctx context.Context, s serving) error {
 		if err != nil {
 			return err
 		}
-		config := server.HTTPConfig{Version: buildVersion(), Base: session, Tokens: opened.Manager, Names: s.http.hosts(), Streams: handler, Log: log}
+		secret, err := secretOf("metrics")
+		if err != nil {
+			return err
+		}
+		config := server.HTTPConfig{Version: buildVersion(), Base: session, Tokens: opened.Manager, Names: s.http.hosts(), Streams: handler, Metrics: secret, Log: log}
+		if shared {
+			page, err := newPage(opened.Door.Human("web"), s.http.names, log)
+			if err != nil {
+				return err
+			}
+			config.Page = page.Handler(ready.Addr())
+		}
+		ready.told = append(ready.told, "metrics: at /metrics, for who has the token in "+tokenFile(opened.Ledger.Path(), "metrics"))
 		for _, line := range ready.told {
 			fmt.Fprintln(a.err, line)
 		}
@@ -151,13 +164,17 @@ func serviceOf(path string) bool {
 	return ok && int(stat.Uid) != os.Geteuid()
 }
 
-// servePage serves the page until stop is called.
-func (a *cli) servePage(ctx context.Context, address string, m *manager.Human, log zerolog.Logger) (stop func(), err error) {
+func newPage(m *manager.Human, names []string, log zerolog.Logger) (*web.Server, error) {
 	secret, err := webToken()
 	if err != nil {
 		return nil, err
 	}
-	s, err := web.New(m, secret, nil, func(err error) { log.Warn().Err(err).Msg("web") })
+	return web.New(m, secret, names, func(err error) { log.Warn().Err(err).Msg("web") })
+}
+
+// servePage serves the page until stop is called.
+func (a *cli) servePage(ctx context.Context, address string, m *manager.Human, log zerolog.Logger) (stop func(), err error) {
+	s, err := newPage(m, nil, log)
 	if err != nil {
 		return nil, err
 	}

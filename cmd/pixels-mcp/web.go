@@ -66,12 +66,17 @@ func (a *cli) webCommand() *cobra.Command {
 }
 
 // webToken is the token of the page, which is made when it is asked for first.
-func webToken() (string, error) {
+func webToken() (string, error) { return secretOf("web") }
+
+func tokenFile(store, what string) string { return filepath.Join(filepath.Dir(store), what+"-token") }
+
+// secretOf is the token of something that is served beside MCP, which is made when it is asked for first.
+func secretOf(what string) (string, error) {
 	store, err := place.Database()
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(filepath.Dir(store), "web-token")
+	path := tokenFile(store, what)
 	b, err := os.ReadFile(path)
 	if err == nil {
 		if secret := strings.TrimSpace(string(b)); len(secret) >= 20 {
@@ -80,14 +85,14 @@ func webToken() (string, error) {
 		return "", fmt.Errorf("the file %s has no token in it; remove it, and a new one is made", path)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("read the token of the page: %w", err)
+		return "", fmt.Errorf("read the %s token: %w", what, err)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return "", fmt.Errorf("keep the token of the page: %w", err)
+		return "", fmt.Errorf("keep the %s token: %w", what, err)
 	}
 	secret := strings.ToLower(rand.Text())
 	if err := os.WriteFile(path, []byte(secret+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("keep the token of the page: %w", err)
+		return "", fmt.Errorf("keep the %s token: %w", what, err)
 	}
 	return secret, nil
 }

@@ -33,31 +33,41 @@ func identityOf(ctx context.Context) identity {
 	return who
 }
 
-// guard lets a request pass that another site's page did not send, to a name that is ours, by a token that is good, and not too long.
-// Without needsToken it may come by none.
-func (h *HTTP) guard(needsToken bool, next http.Handler) http.Handler {
+// access says who may use a route.
+type access int
+
+const (
+	anybody access = iota
+	holder         // of a token
+	scraper        // who has the token of the metrics
+)
+
+// guard lets a request pass that another site's page did not send, to a name that is ours, by who may use the route, and not too long.
+func (h *HTTP) guard(who access, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !h.ours(r) {
-			http.Error(w, "this server does not go by that name (Host): call it by its address, or start it with --name", http.StatusForbidden)
+			h.refuse(w, http.StatusForbidden, "this server does not go by that name (Host): call it by its address, or start it with --name")
 			return
 		}
 		if !sameOrigin(r) {
-			http.Error(w, "a page of another site may not call this server (Origin)", http.StatusForbidden)
+			h.refuse(w, http.StatusForbidden, "a page of another site may not call this server (Origin)")
 			return
 		}
-		if needsToken {
-			scheme, secret, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-			if !strings.EqualFold(scheme, "Bearer") {
-				secret = ""
+		switch secret := bearer(r); who {
+		case scraper:
+			if !same(secret, h.config.Metrics) {
+				h.unauthorized(w, secret != "")
+				return
 			}
-			caps, k, over, done, err := h.holders.begin(strings.TrimSpace(secret))
+		case holder:
+			caps, k, over, done, err := h.holders.begin(secret)
 			switch {
 			case errors.Is(err, ledger.ErrToken):
 				h.unauthorized(w, secret != "")
 				return
 			case err != nil:
 				h.config.Log.Error().Err(err).Msg("look up a token")
-				http.Error(w, "tokens can't be looked up just now; the server's log says why", http.StatusServiceUnavailable)
+				h.refuse(w, http.StatusServiceUnavailable, "tokens can't be looked up just now; the server's log says why")
 				return
 			}
 			defer done()
@@ -67,11 +77,16 @@ func (h *HTTP) guard(needsToken bool, next http.Handler) http.Handler {
 			ctx = context.WithValue(ctx, callerKey{}, manager.Caller{Owner: caps.Holder, Caps: caps})
 			r = r.WithContext(context.WithValue(ctx, identityKey{}, identity{k, over}))
 		}
-		if !readWhole(w, r) {
+		if !h.readWhole(w, r) {
 			return
 		}
 		next.ServeHTTP(noCORS{w}, r)
 	})
+}
+
+func (h *HTTP) refuse(w http.ResponseWriter, status int, why string) {
+	h.meters.refused(status)
+	http.Error(w, why, status)
 }
 
 func (h *HTTP) unauthorized(w http.ResponseWriter, given bool) {
@@ -80,11 +95,11 @@ func (h *HTTP) unauthorized(w http.ResponseWriter, given bool) {
 		challenge += `, error="invalid_token"`
 	}
 	w.Header().Set("WWW-Authenticate", challenge)
-	http.Error(w, "this server wants the token that `token create NAME` makes, as the header Authorization: Bearer TOKEN; it may have been revoked, or expired", http.StatusUnauthorized)
+	h.refuse(w, http.StatusUnauthorized, "this server wants the token that `token create NAME` makes, as the header Authorization: Bearer TOKEN; it may have been revoked, or expired")
 }
 
 // readWhole reads the body of a request, as far as it may be long.
-func readWhole(w http.ResponseWriter, r *http.Request) bool {
+func (h *HTTP) readWhole(w http.ResponseWriter, r *http.Request) bool {
 	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
 		return true
 	}
@@ -92,9 +107,9 @@ func readWhole(w http.ResponseWriter, r *http.Request) bool {
 	var long *http.MaxBytesError
 	switch {
 	case errors.As(err, &long):
-		http.Error(w, "the body is longer than 8 MiB", http.StatusRequestEntityTooLarge)
+		h.refuse(w, http.StatusRequestEntityTooLarge, "the body is longer than 8 MiB")
 	case err != nil:
-		http.Error(w, "the body broke off", http.StatusBadRequest)
+		h.refuse(w, http.StatusBadRequest, "the body broke off")
 	}
 	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	return err == nil

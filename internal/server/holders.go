@@ -74,6 +74,12 @@ func (h *holders) begin(secret string) (caps *policy.Caps, k key, over context.C
 	return caps, k, l.over, done, nil
 }
 
+func (h *holders) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.lives)
+}
+
 // watch ends what is done by tokens that end, until ctx ends.
 func (h *holders) watch(ctx context.Context) {
 	next, done := h.tokens.Changes()

@@ -27,6 +27,7 @@ const (
 	ssePath     = "/sse"
 	messagePath = "/message"
 	healthPath  = "/healthz"
+	metricsPath = "/metrics"
 	streamsPath = "/v1/"
 )
 
@@ -46,6 +47,8 @@ type HTTPConfig struct {
 	Tokens  Tokens
 	Names   []string     // of the server beside its addresses, in lower case
 	Streams http.Handler // of the command line; may be nil
+	Metrics string       // secret by which they are read; empty serves none
+	Page    http.Handler // for humans at the same address; it has a guard of its own; may be nil
 	Log     zerolog.Logger
 
 	sessionIdle time.Duration // other than sessionIdle in tests
@@ -61,14 +64,15 @@ type HTTP struct {
 	sse      *mcpserver.SSEServer
 	mux      *http.ServeMux
 	routes   []route
+	meters   *meters
 	working  sync.RWMutex // read by each request
 	end      context.CancelFunc
 }
 
-// route is one path, and whether it wants a token.
+// route is one path, and who may use it.
 type route struct {
 	pattern string
-	token   bool
+	who     access
 }
 
 // NewHTTP returns a server, which must be closed.
@@ -78,7 +82,9 @@ func NewHTTP(c HTTPConfig) *HTTP {
 	if h.config.sessionIdle == 0 {
 		h.config.sessionIdle = sessionIdle
 	}
+	h.meters = newMeters(h)
 	shared := New(c.Version, c.Base, c.Log)
+	shared.called = h.meters.called
 	h.stream = mcpserver.NewStreamableHTTPServer(shared.mcp,
 		mcpserver.WithSessionIdManagerResolver(h.sessions), mcpserver.WithEventStore(newEvents()),
 		mcpserver.WithHeartbeatInterval(heartbeat), mcpserver.WithSessionIdleTTL(h.config.sessionIdle),
@@ -90,12 +96,18 @@ func NewHTTP(c HTTPConfig) *HTTP {
 		mcpserver.WithKeepAliveInterval(heartbeat), mcpserver.WithSSEDisableLocalhostProtection(true),
 		mcpserver.WithSessionIDGenerator(func(_ context.Context, r *http.Request) (string, error) { return r.Header.Get(sseSession), nil }),
 	)
-	h.handle(mcpPath, true, http.HandlerFunc(h.serveMCP))
-	h.handle(ssePath, true, http.HandlerFunc(h.serveSSE))
-	h.handle(messagePath, true, http.HandlerFunc(h.serveMessage))
-	h.handle(healthPath, false, http.HandlerFunc(h.health))
+	h.handle(mcpPath, holder, http.HandlerFunc(h.serveMCP))
+	h.handle(ssePath, holder, http.HandlerFunc(h.serveSSE))
+	h.handle(messagePath, holder, http.HandlerFunc(h.serveMessage))
+	h.handle(healthPath, anybody, http.HandlerFunc(h.health))
 	if c.Streams != nil {
-		h.handle(streamsPath, true, c.Streams)
+		h.handle(streamsPath, holder, c.Streams)
+	}
+	if c.Metrics != "" {
+		h.handle(metricsPath, scraper, http.HandlerFunc(h.serveMetrics))
+	}
+	if c.Page != nil {
+		h.mux.Handle("/", c.Page)
 	}
 	go h.holders.watch(ctx)
 	return h
@@ -109,9 +121,9 @@ func (l debugLog) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func (h *HTTP) handle(pattern string, token bool, next http.Handler) {
-	h.routes = append(h.routes, route{pattern, token})
-	h.mux.Handle(pattern, h.guard(token, next))
+func (h *HTTP) handle(pattern string, who access, next http.Handler) {
+	h.routes = append(h.routes, route{pattern, who})
+	h.mux.Handle(pattern, h.guard(who, next))
 }
 
 // ServeHTTP implements http.Handler.

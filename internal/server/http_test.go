@@ -206,9 +206,12 @@ func TestStatelessCalls(t *testing.T) {
 	}
 }
 
+// Secrets of what else is served.
+const pageSecret, metricsSecret = "the-secret-of-the-page-itself", "the-secret-of-the-metrics"
+
 // Every route refuses what another site's page sends, what comes to a name that is not ours, and who has no token.
 func TestEveryRouteIsGuarded(t *testing.T) {
-	s := serveHTTP(t, func(c *HTTPConfig) { c.Names = []string{"pixels.example"} })
+	s := serveHTTP(t, func(c *HTTPConfig) { c.Names = []string{"pixels.example"}; c.Metrics = metricsSecret })
 	good, revoked := s.token(t, "good", policy.Limits{}), s.token(t, "bad", policy.Limits{})
 	if _, err := s.human.RevokeToken(t.Context(), "bad", false); err != nil {
 		t.Fatal(err)
@@ -240,8 +243,14 @@ func TestEveryRouteIsGuarded(t *testing.T) {
 			refused("another name", 403, good, "Host", "evil.example")
 			refused("another name with our port", 403, good, "Host", "evil.example:"+host[strings.LastIndex(host, ":")+1:])
 			refused("another address", 403, good, "Host", "198.51.100.1")
-			if !route.token {
+			if route.who == anybody {
 				continue
+			}
+			refused("the page's token", 401, pageSecret)
+			if route.who == holder {
+				refused("the metrics' token", 401, metricsSecret)
+			} else {
+				refused("a token that is good elsewhere", 401, good)
 			}
 			refused("nobody", 401, "")
 			refused("a revoked token", 401, revoked)

@@ -36,6 +36,7 @@ type Server struct {
 	log zerolog.Logger
 
 	dialogs dialogs
+	called  func(tool string, failed bool, took time.Duration) // hears of each call; may be nil
 }
 
 // New returns a server. base is what the sessions of all requests have in common; whose a request is, its context may say
@@ -93,6 +94,9 @@ func (s *Server) handler(t tools.Tool, base tools.Session) mcpserver.ToolHandler
 			session.Audience, session.Caller.Channel = view.Member, "cli"
 		}
 		r := t.Call(ctx, session, arguments)
+		if s.called != nil {
+			s.called(t.Name, r.Failed, time.Since(start))
+		}
 		event := s.log.Info()
 		if r.Failed {
 			event = s.log.Warn()

@@ -52,6 +52,12 @@ func (s *sessions) full(holder key) bool {
 	return s.of[holder] >= maxSessions
 }
 
+func (s *sessions) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.byID)
+}
+
 // find returns a holder's session; nil where it is another's, or has ended.
 func (s *sessions) find(holder key, id string) *session {
 	s.mu.Lock()

@@ -65,11 +65,16 @@ func New(human *manager.Human, token string, hosts []string, log func(error)) (*
 	return s, nil
 }
 
+// Handler is the page for who serves other things at the same address.
+func (s *Server) Handler(at net.Addr) http.Handler {
+	s.hosts = append(slices.Clone(s.hosts), names(at)...)
+	return s.handler
+}
+
 // Serve serves the page on a listener until ctx ends.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	s.hosts = append(slices.Clone(s.hosts), names(l.Addr())...)
 	server := &http.Server{
-		Handler: s.handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
+		Handler: s.Handler(l.Addr()), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
 		BaseContext: func(net.Listener) context.Context { return ctx }, // and the streams of events end with it
 	}
 	stop := context.AfterFunc(ctx, func() {
@@ -88,6 +93,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 
 // names are those by which a browser on this machine calls a listener.
 func names(a net.Addr) (out []string) {
+	if a == nil {
+		return nil
+	}
 	host, port, err := net.SplitHostPort(a.String())
 	if err != nil {
 		return nil
