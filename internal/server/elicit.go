@@ -31,6 +31,8 @@ type questions struct {
 	answers mcp.InputResponses // of the call before this one
 	ask     *mcpserver.InputRequestBuilder
 	asked   bool
+	owner   string
+	remote  bool // who answers may be anybody who has the token: no human
 }
 
 var (
@@ -40,10 +42,10 @@ var (
 	errNoAnswer = errors.New("there was no answer")
 )
 
-func newQuestions(ctx context.Context, d *dialogs, request mcp.CallToolRequest) *questions {
+func newQuestions(ctx context.Context, d *dialogs, request mcp.CallToolRequest, owner string) *questions {
 	return &questions{
 		dialogs: d, modern: mcp.IsModernProtocol(mcpserver.RequestProtocolVersion(ctx)), server: mcpserver.ServerFromContext(ctx), session: mcpserver.ClientSessionFromContext(ctx),
-		answers: request.Params.InputResponses, ask: mcpserver.NewInputRequestBuilder(""),
+		answers: request.Params.InputResponses, ask: mcpserver.NewInputRequestBuilder(""), owner: owner, remote: identityOf(ctx).over != nil,
 	}
 }
 
@@ -58,7 +60,7 @@ func (q *questions) human() (h tools.Human) {
 	if can == nil {
 		return h
 	}
-	if can.Form != nil || can.URL == nil { // one that names neither has forms, as the first version of this had
+	if !q.remote && (can.Form != nil || can.URL == nil) { // one that names neither has forms, as the first version of this had
 		h.Choose = func(ctx context.Context, question manager.Question) (manager.Choice, error) {
 			r, err := q.put(ctx, question.ID, mcp.ElicitationParams{Message: question.Text, RequestedSchema: form(question.Choices)})
 			if err != nil {
@@ -91,8 +93,8 @@ func (q *questions) human() (h tools.Human) {
 	return h
 }
 
-// client names the client whose dialogs are counted together.
-func (q *questions) client() string { return q.session.SessionID() }
+// client names the client whose dialogs are counted together: without sessions that is all that an owner has.
+func (q *questions) client() string { return q.owner + " " + q.session.SessionID() }
 
 // put puts one question, unless that dialog was closed in the client of late.
 func (q *questions) put(ctx context.Context, id string, p mcp.ElicitationParams) (*mcp.ElicitationResult, error) {

@@ -84,11 +84,11 @@ func (s *Server) handler(t tools.Tool, base tools.Session) mcpserver.ToolHandler
 		if err != nil {
 			return nil, err
 		}
-		questions := newQuestions(ctx, &s.dialogs, request)
 		session := base
 		ctx, done := whileItLasts(ctx)
 		defer done()
 		session.Caller = Caller(ctx, base.Caller)
+		questions := newQuestions(ctx, &s.dialogs, request, session.Caller.Owner)
 		session.Progress, session.Human = progress(ctx, request), questions.human()
 		if people(request) {
 			session.Audience, session.Caller.Channel = view.Member, "cli"
