@@ -17,11 +17,20 @@ func (a *cli) mcpCommand() *cobra.Command {
 	pidFile, stateFile := "", ""
 	cmd := &cobra.Command{
 		Use:   "mcp",
-		Short: "Serve MCP by HTTP, as serve --http does",
+		Short: "Serve MCP by HTTP, as serve --http does; with --server speak to such a server on stdin and stdout",
 		Long: "mcp serves clients by HTTP, at 127.0.0.1:8765 unless --listen-addr says otherwise, as `" + program.Name + " serve --http` does. Each needs a\n" +
-			"token: `" + program.Name + " token create NAME`.",
-		Args: noArguments,
+			"token: `" + program.Name + " token create NAME`.\n\n" +
+			"With --server it passes on to such a server what an MCP client says on its stdin, for clients that speak nothing else.",
+		Example: "  " + program.Name + " mcp --listen-addr 127.0.0.1:8765\n  " + program.Name + " mcp --server https://host:8765 --token-file ci.token --server-cert FINGERPRINT",
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if a.server.url != "" {
+				r, err := a.server.remote()
+				if err != nil {
+					return err
+				}
+				return r.Bridge(cmd.Context(), a.in, a.raw)
+			}
 			if stateFile != "" {
 				fmt.Fprintln(a.err, "--state-file is not needed any more: all that is known of a sandbox is kept with it")
 			}

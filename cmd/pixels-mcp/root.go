@@ -35,6 +35,7 @@ type cli struct {
 	direct     bool               // does it itself, also where a service would
 	flags      map[string]*string // of settings, by key
 
+	server      elsewhere
 	servicePath string // the socket of this machine's service
 	config      config.Config
 }
@@ -66,6 +67,7 @@ func newRoot(a *cli) *cobra.Command {
 	p.BoolVarP(&a.verbose, "verbose", "v", false, "say on stderr what is done, and how long it took")
 	p.StringVar(&a.servicePath, "service", server.Socket, "socket of this machine's service")
 	_ = p.MarkHidden("service")
+	a.server.flags(root)
 	a.flags = map[string]*string{}
 	for _, s := range config.Settings() {
 		a.flags[s.Key] = p.String(s.Flag, "", s.Usage)
@@ -103,6 +105,9 @@ var ownerRule = regexp.MustCompile(`^[A-Za-z0-9._@-]{1,64}(/[a-z0-9-]{1,31})*$`)
 
 // load reads the configuration and settles who the owner is.
 func (a *cli) load(cmd *cobra.Command) error {
+	if err := a.server.settle(cmd); err != nil {
+		return err
+	}
 	path, named := a.configFlag, a.configFlag != ""
 	if !named {
 		// Where there is no home there is no file; a client may start us so.

@@ -74,7 +74,7 @@ func (a *cli) serve(ctx context.Context, s serving) error {
 		if only != nil {
 			return usageError{fmt.Errorf("this machine's service offers what its policy says: --read-only and --toolsets need --direct, or a token that has them")}
 		}
-		return server.Bridge(ctx, s.bridge, a.in, a.raw)
+		return server.BridgeSocket(ctx, s.bridge, a.in, a.raw)
 	}
 	// A client that closes its end must not kill a call that still has to undo what it began.
 	signal.Ignore(syscall.SIGPIPE)

@@ -48,8 +48,12 @@ func (l local) Sessions(ctx context.Context, name, user string) ([]sandbox.Sessi
 	return l.v.session.Manager.Sessions(ctx, l.v.caller(), name, user)
 }
 
-// served is how this machine's service is asked; nil where there is none, or who typed wants to do without.
+// served is how another process is asked, the server that was named or this machine's service; nil where there is none, or who typed
+// wants to do without.
 func (a *cli) served() (*served, error) {
+	if a.server.url != "" {
+		return a.servedElsewhere()
+	}
 	if a.direct || !serviceOf(a.servicePath) {
 		return nil, nil
 	}
@@ -57,12 +61,23 @@ func (a *cli) served() (*served, error) {
 		return nil, usageError{fmt.Errorf("this machine's service sees that you are %s: --owner (and PIXELS_OWNER) can't say otherwise", user)}
 	}
 	dial := func(ctx context.Context) (net.Conn, error) { return server.DialSocket(ctx, a.servicePath) }
-	return &served{streams.NewClient(dial, a.woken), a.config.SessionEnv}, nil
+	open := func(ctx context.Context) (*server.Client, error) { return server.Dial(ctx, a.servicePath) }
+	return &served{streams.NewClient(dial, a.woken), open, a.config.SessionEnv}, nil
 }
 
-// served has the service of this machine do it, with the variables of this process that are kept nowhere: the service has others.
+// servedElsewhere is how the server of another machine is asked.
+func (a *cli) servedElsewhere() (*served, error) {
+	r, err := a.server.remote()
+	if err != nil {
+		return nil, err
+	}
+	return &served{streams.NewRemote(r.Base(), r.Header(), r.Client(), r.TLS, server.Refused, a.woken), r.Dial, a.config.SessionEnv}, nil
+}
+
+// served has the service do it, with the variables of this process that are kept nowhere: the service has others.
 type served struct {
 	*streams.Client
+	open   func(ctx context.Context) (*server.Client, error) // a session of MCP
 	unkept map[string]string
 }
 

@@ -28,7 +28,7 @@ type verbs struct {
 	*cli
 	session tools.Session
 	streams streamer
-	// service opens a session with that of this machine once; nil where there is none. It makes the calls, and session is empty.
+	// service opens a session with the service once; nil where there is none. It makes the calls, and session is empty.
 	service func() (*server.Client, error)
 }
 
@@ -51,7 +51,7 @@ func (a *cli) withVerbs(cmd *cobra.Command, do func(ctx context.Context, v *verb
 				ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 				defer cancel()
 			}
-			return server.Dial(ctx, a.servicePath)
+			return served.open(ctx)
 		})
 		err := do(ctx, v)
 		if opened {

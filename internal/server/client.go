@@ -116,6 +116,11 @@ func Connect(ctx context.Context, in io.Reader, out io.WriteCloser) (*Client, er
 	if err := c.Start(context.WithoutCancel(ctx)); err != nil {
 		return nil, err
 	}
+	return open(ctx, c)
+}
+
+// open opens a session of a client that was started.
+func open(ctx context.Context, c *client.Client) (*Client, error) {
 	var hello mcp.InitializeRequest
 	hello.Params.ProtocolVersion = mcp.LATEST_PROTOCOL_VERSION
 	hello.Params.ClientInfo = mcp.Implementation{Name: "pixels", Version: "1"}

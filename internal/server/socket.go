@@ -150,8 +150,8 @@ func (q quiet) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Bridge joins stdin and stdout to the service's socket, until either ends. It decides and keeps nothing.
-func Bridge(ctx context.Context, path string, in io.Reader, out io.Writer) error {
+// BridgeSocket joins stdin and stdout to the service's socket, until either ends. It decides and keeps nothing.
+func BridgeSocket(ctx context.Context, path string, in io.Reader, out io.Writer) error {
 	conn, err := DialSocket(ctx, path)
 	if err != nil {
 		return err

@@ -23,6 +23,7 @@ type Service struct {
 	Name    string // of the user, its group, the unit and the folders; empty means pixels
 	Program string // the program to install; empty means this one
 	Page    string // address of the page; empty means 127.0.0.1:7467
+	HTTP    string // address of MCP by HTTP; empty means 127.0.0.1:8765
 	Member  string // a user who is to be let in; may be empty
 }
 
@@ -35,6 +36,9 @@ func (s Service) withDefaults() (Service, error) {
 	}
 	if s.Page == "" {
 		s.Page = "127.0.0.1:7467"
+	}
+	if s.HTTP == "" {
+		s.HTTP = "127.0.0.1:8765"
 	}
 	if s.Out == nil {
 		s.Out = io.Discard
@@ -164,7 +168,7 @@ func copyProgram(from, to string) error {
 
 // command is what the service runs.
 func (s Service) command() string {
-	return fmt.Sprintf("%s serve --socket %s --web %s", s.binary(), s.socket(), s.Page)
+	return fmt.Sprintf("%s serve --socket %s --web %s --http %s", s.binary(), s.socket(), s.Page, s.HTTP)
 }
 
 // install writes the unit, and the script for where no systemd runs.
@@ -262,7 +266,7 @@ func (s Service) start(ctx context.Context, r *report) error {
 			return err
 		}
 	}
-	r.did(start, "service %s: agents reach it by `"+program.Name+" serve`, you by http://%s/ (the token: `sudo -u %s -H %s web --token`)", s.Name, s.Page, s.Name, s.binary())
+	r.did(start, "service %s: agents reach it by `"+program.Name+" serve`, or with a token at http://%s/mcp, you by http://%s/ (the token: `sudo -u %s -H %s web --token`)", s.Name, s.HTTP, s.Page, s.Name, s.binary())
 	return nil
 }
 

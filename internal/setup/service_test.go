@@ -17,6 +17,17 @@ import (
 	"pixels/internal/server"
 )
 
+// freeAddress is one of this machine on which nobody listens.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
 // The server under a user of its own: an agent with a shell under another user uses it, and can do nothing besides.
 func TestTheServiceIsTheOnlyWay(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -27,15 +38,10 @@ func TestTheServiceIsTheOnlyWay(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", program, "pixels/cmd/pixels-mcp").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	page := free.Addr().String()
-	_ = free.Close()
+	page, byHTTP := freeAddress(t), freeAddress(t)
 	const guest, stranger = "pxguest", "pxstranger"
 	var said bytes.Buffer
-	s := Service{Out: &said, Name: "pxservice", Program: program, Page: page, Member: guest}
+	s := Service{Out: &said, Name: "pxservice", Program: program, Page: page, HTTP: byHTTP, Member: guest}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	t.Cleanup(func() {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,21 +24,34 @@ import (
 	"pixels/sandbox/manager"
 )
 
-// Client asks a server. Each call has a connection of its own.
+// Client asks a server.
 type Client struct {
-	dial  func(ctx context.Context) (net.Conn, error)
-	woken func(name string)
-	http  http.Client
+	base    string      // of addresses
+	header  http.Header // of each request
+	http    *http.Client
+	dialer  websocket.Dialer
+	refused func(status int) error // why a request is not answered; nil for a status that says nothing
+	woken   func(name string)
 }
 
-// NewClient returns a client whose connections dial makes. woken hears of sandboxes that were started for a call; it may be nil.
+// NewClient returns a client whose connections dial makes, one for each call. woken hears of sandboxes that were started for a call; it
+// may be nil.
 func NewClient(dial func(ctx context.Context) (net.Conn, error), woken func(name string)) *Client {
 	connect := func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }
-	return &Client{dial, woken, http.Client{Transport: &http.Transport{DialContext: connect, DisableKeepAlives: true}}}
+	return &Client{
+		base: "http://pixels", http: &http.Client{Transport: &http.Transport{DialContext: connect, DisableKeepAlives: true}},
+		dialer: websocket.Dialer{NetDialContext: connect, ReadBufferSize: piece + 64, WriteBufferSize: piece + 64}, woken: woken,
+	}
 }
 
-// host stands in requests whose connection is a dialled one already.
-const host = "http://pixels"
+// NewRemote returns a client of a server at an address, as https://host:8765, which asks with a header. refused tells why a request of a
+// status is not answered.
+func NewRemote(base string, header http.Header, c *http.Client, secured *tls.Config, refused func(status int) error, woken func(name string)) *Client {
+	return &Client{
+		base: base, header: header, http: c, refused: refused, woken: woken,
+		dialer: websocket.Dialer{Proxy: http.ProxyFromEnvironment, TLSClientConfig: secured, ReadBufferSize: piece + 64, WriteBufferSize: piece + 64},
+	}
+}
 
 // get asks for something.
 func get[T any](ctx context.Context, c *Client, path string, query url.Values) (T, error) {
@@ -50,9 +64,13 @@ func ask[T any](ctx context.Context, c *Client, method, path string, body any) (
 	if err != nil {
 		return out, err
 	}
-	r, err := http.NewRequestWithContext(ctx, method, host+path, bytes.NewReader(b))
+	r, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(b))
 	if err != nil {
 		return out, err
+	}
+	r.Header = c.header.Clone()
+	if r.Header == nil {
+		r.Header = http.Header{}
 	}
 	response, err := c.http.Do(r)
 	if err != nil {
@@ -60,7 +78,7 @@ func ask[T any](ctx context.Context, c *Client, method, path string, body any) (
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return out, errOld
+		return out, c.unanswered(response.StatusCode)
 	}
 	var a answer
 	if err := json.NewDecoder(response.Body).Decode(&a); err != nil {
@@ -75,7 +93,16 @@ func ask[T any](ctx context.Context, c *Client, method, path string, body any) (
 }
 
 // errOld means that the server knows no such request.
-var errOld = errors.New("the service of this machine is of another version than this program: `setup --service` brings it up to date")
+var errOld = errors.New("the service is of another version than this program: on its machine `setup --service` brings it up to date")
+
+func (c *Client) unanswered(status int) error {
+	if c.refused != nil {
+		if err := c.refused(status); err != nil {
+			return err
+		}
+	}
+	return errOld
+}
 
 // lost is why there is no answer.
 func (c *Client) lost(ctx context.Context, err error) error {
@@ -148,13 +175,10 @@ func (c *Client) Console(ctx context.Context, r manager.ConsoleRequest, s manage
 const endTime = time.Minute
 
 func (c *Client) run(ctx context.Context, o order, s manager.Streams) (manager.StreamResult, error) {
-	dialer := websocket.Dialer{
-		NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) }, ReadBufferSize: piece + 64, WriteBufferSize: piece + 64,
-	}
-	conn, response, err := dialer.DialContext(ctx, strings.Replace(host, "http", "ws", 1)+execPath, nil)
+	conn, response, err := c.dialer.DialContext(ctx, strings.Replace(c.base, "http", "ws", 1)+execPath, c.header)
 	switch {
 	case errors.Is(err, websocket.ErrBadHandshake) && response != nil:
-		return manager.StreamResult{}, errOld
+		return manager.StreamResult{}, c.unanswered(response.StatusCode)
 	case err != nil:
 		return manager.StreamResult{}, c.lost(ctx, err)
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -65,8 +64,7 @@ func TestAClientThatKeepsNoRules(t *testing.T) {
 	c := as("me")
 	dial := func() *websocket.Conn {
 		t.Helper()
-		dialer := websocket.Dialer{NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) }}
-		conn, _, err := dialer.DialContext(t.Context(), "ws://pixels"+execPath, nil)
+		conn, _, err := c.dialer.DialContext(t.Context(), "ws://pixels"+execPath, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
