@@ -16,6 +16,7 @@ var Toolsets = map[string][]Verb{
 	"exec":        {VerbExec},
 	"files":       {VerbReadFile, VerbWriteFile, VerbEditFile, VerbListFiles, VerbCopyFiles},
 	"egress":      {VerbAllowDomain, VerbDenyDomain, VerbEgress},
+	"tokens":      {VerbMintToken},
 }
 
 // ReadOnly are the tools that change nothing.

@@ -36,11 +36,12 @@ const (
 	VerbAllowDomain       Verb = "allow_domain"
 	VerbDenyDomain        Verb = "deny_domain"
 	VerbEgress            Verb = "egress"
+	VerbMintToken         Verb = "mint_token"
 )
 
 // Verbs are all of them, in the order of the tools.
 var Verbs = []Verb{
-	VerbCreateSandbox, VerbCloneSandbox, VerbListSandboxes, VerbSetSandboxState, VerbExtendSandbox, VerbRenameSandbox, VerbResizeSandbox, VerbDestroySandbox, VerbCreateCheckpoint, VerbListCheckpoints, VerbRestoreCheckpoint, VerbDeleteCheckpoint, VerbExec, VerbWait, VerbReadFile, VerbWriteFile, VerbEditFile, VerbListFiles, VerbCopyFiles, VerbAllowDomain, VerbDenyDomain, VerbEgress,
+	VerbCreateSandbox, VerbCloneSandbox, VerbListSandboxes, VerbSetSandboxState, VerbExtendSandbox, VerbRenameSandbox, VerbResizeSandbox, VerbDestroySandbox, VerbCreateCheckpoint, VerbListCheckpoints, VerbRestoreCheckpoint, VerbDeleteCheckpoint, VerbExec, VerbWait, VerbReadFile, VerbWriteFile, VerbEditFile, VerbListFiles, VerbCopyFiles, VerbAllowDomain, VerbDenyDomain, VerbEgress, VerbMintToken,
 }
 
 // Check tells whether there is such a verb, and if not, which one may be meant.

@@ -14,12 +14,12 @@ import (
 )
 
 type cloneInput struct {
-	Source  string            `json:"source" jsonschema:"checkpoint to copy, as NAME:LABEL"`
+	Source  string            `json:"source" jsonschema:"checkpoint, as NAME:LABEL"`
 	Count   *int              `json:"count,omitempty" jsonschema:"how many, up to 64; 1 when left out"`
-	Names   []string          `json:"names,omitempty" jsonschema:"one for each clone; SOURCE-1, SOURCE-2 and so on when left out"`
+	Names   []string          `json:"names,omitempty" jsonschema:"one each; SOURCE-1 and so on when left out"`
 	Egress  egress.Mode       `json:"egress,omitempty" jsonschema:"that of the source when left out"`
 	Allow   []string          `json:"allow,omitempty" jsonschema:"domains to allow beside those of the source"`
-	TTL     string            `json:"ttl,omitempty" jsonschema:"when each is destroyed by itself, as 30m, 2h or 7d from now"`
+	TTL     string            `json:"ttl,omitempty" jsonschema:"until each is destroyed by itself, as 30m or 7d"`
 	Labels  map[string]string `json:"labels,omitempty" jsonschema:"for each clone; those of the source are not taken over"`
 	Command *command          `json:"command,omitempty" jsonschema:"run in each clone as by exec, all at once; a string runs in bash"`
 }

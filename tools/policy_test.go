@@ -47,6 +47,7 @@ var calls = map[string]string{
 	"allow_domain":       `{"name": "box", "domains": ["example.com"], "reason": "to try"}`,
 	"deny_domain":        `{"name": "box", "domains": ["example.com"]}`,
 	"egress":             `{"name": "box", "mode": "none"}`,
+	"mint_token":         `{"name": "worker"}`,
 }
 
 // watched is a backend that takes down what it is called for, but for what a caller may see of its own.
@@ -154,12 +155,14 @@ func TestNoToolReachesABackendUnvetted(t *testing.T) {
 			b := boxed(t, "alice", "bob")
 			off := sandboxtest.Policy(t, fmt.Sprintf("[files]\nhost_folders = [%q]\n[owners.alice.tools]\noff = [%q]", host, tool.Name))
 			s := sessionOver(forbidding{reads: b}, off, "alice")
+			s.Caller.Caps = &policy.Caps{Holder: "alice"}
 			r := tool.Call(t.Context(), s, json.RawMessage(calls[tool.Name]))
 			if !r.Failed || !strings.Contains(r.Text, "owners.alice.tools.off") {
 				t.Fatalf("answered %+v", r)
 			}
 			// The other owner's is on, and reaches it.
 			s = sessionOver(b, off, "bob")
+			s.Caller.Caps = &policy.Caps{Holder: "bob"}
 			if r := tool.Call(t.Context(), s, json.RawMessage(calls[tool.Name])); strings.Contains(r.Text, "tools.off") {
 				t.Fatalf("another owner was answered %+v", r)
 			}

@@ -15,14 +15,14 @@ import (
 
 type createInput struct {
 	Name   string            `json:"name,omitempty" jsonschema:"lower-case letters, digits and dashes; becomes the host name; made up when left out"`
-	From   string            `json:"from,omitempty" jsonschema:"checkpoint to start from, as NAME:LABEL; NAME alone copies a sandbox as it is now"`
-	Image  string            `json:"image,omitempty" jsonschema:"image to start from, instead of from; the base image when both are left out"`
+	From   string            `json:"from,omitempty" jsonschema:"checkpoint, as NAME:LABEL; NAME alone copies a sandbox as it is now"`
+	Image  string            `json:"image,omitempty" jsonschema:"instead of from; the base image when both are left out"`
 	Egress egress.Mode       `json:"egress,omitempty" jsonschema:"agent: AI APIs, package registries, GitHub; allowlist: allow alone; unrestricted: all but other sandboxes; left out: as configured, or that of from"`
 	Allow  []string          `json:"allow,omitempty" jsonschema:"domains to allow, as in allow_domain"`
 	CPU    int               `json:"cpu,omitempty" jsonschema:"cores"`
 	Memory string            `json:"memory,omitempty" jsonschema:"such as 2GiB"`
 	Disk   string            `json:"disk,omitempty" jsonschema:"such as 10GiB; the image may count"`
-	TTL    string            `json:"ttl,omitempty" jsonschema:"when it is destroyed by itself, as 30m, 2h or 7d from now; 24h unless configured otherwise"`
+	TTL    string            `json:"ttl,omitempty" jsonschema:"until it is destroyed by itself, as 30m or 7d; 24h unless configured otherwise"`
 	Labels map[string]string `json:"labels,omitempty" jsonschema:"to tell sandboxes apart by"`
 	Env    map[string]string `json:"env,omitempty" jsonschema:"environment of every command run in it, and of its clones"`
 }
@@ -65,11 +65,11 @@ func limitsOf(cpu int, memory, disk string) (sandbox.Limits, error) {
 }
 
 type listInput struct {
-	Name   string            `json:"name,omitempty" jsonschema:"only those whose name matches; * stands for any characters, as in work-*"`
-	Labels map[string]string `json:"labels,omitempty" jsonschema:"only those that have all of these"`
-	State  sandbox.State     `json:"state,omitempty" jsonschema:"only those in this state"`
-	Limit  int               `json:"limit,omitempty" jsonschema:"how many at most, up to 200; 50 when left out"`
-	Cursor string            `json:"cursor,omitempty" jsonschema:"next_cursor of the answer before, to read on"`
+	Name   string            `json:"name,omitempty" jsonschema:"pattern, as work-*"`
+	Labels map[string]string `json:"labels,omitempty" jsonschema:"all of these"`
+	State  sandbox.State     `json:"state,omitempty"`
+	Limit  int               `json:"limit,omitempty" jsonschema:"up to 200; 50 when left out"`
+	Cursor string            `json:"cursor,omitempty" jsonschema:"next_cursor of the answer before"`
 }
 
 type listOutput struct {

@@ -83,7 +83,7 @@ func All() []Tool {
 		createSandbox, cloneSandbox, listSandboxes, setSandboxState, extendSandbox, renameSandbox, resizeSandbox, destroySandbox,
 		createCheckpoint, listCheckpoints, restoreCheckpoint, deleteCheckpoint,
 		execTool, waitTool, readFile, writeFile, editFile, listFiles, copyFiles,
-		allowDomain, denyDomain, egressTool,
+		allowDomain, denyDomain, egressTool, mintToken,
 	}
 }
 
@@ -110,7 +110,6 @@ func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in 
 			output.Required = nil
 			output.Properties["operation"] = &jsonschema.Schema{Type: "string", Description: "still under way, and all that the answer has: give it to wait"}
 		}
-		output.Properties["ignored"] = &jsonschema.Schema{Type: "array", Items: &jsonschema.Schema{Type: "string"}}
 		output.Properties["next"] = &jsonschema.Schema{Type: "string"}
 		if t.Wakes {
 			output.Properties["woken"] = &jsonschema.Schema{Type: "boolean"}
@@ -217,6 +216,7 @@ func schema[T any]() *jsonschema.Schema {
 		reflect.TypeFor[otherResult](): {Type: "object", AdditionalProperties: &jsonschema.Schema{}},
 		reflect.TypeFor[egress.Mode](): {Type: "string", Enum: []any{egress.None, egress.Agent, egress.Allowlist, egress.Unrestricted}},
 		reflect.TypeFor[encoding]():    {Type: "string", Enum: []any{"text", base64Encoding}},
+		reflect.TypeFor[ending]():      {Type: "string", Enum: []any{keepThem, destroyThem}},
 		reflect.TypeFor[direction]():   {Type: "string", Enum: []any{"in", "out"}},
 		reflect.TypeFor[wantedState](): {Type: "string", Enum: []any{sandbox.Running, sandbox.Stopped, sandbox.Paused}},
 		reflect.TypeFor[sandbox.State](): {
@@ -257,6 +257,7 @@ func extensible(s *jsonschema.Schema) {
 	if s.AdditionalProperties != nil && s.AdditionalProperties.Not != nil { // that is, none may come
 		s.AdditionalProperties = nil
 	}
+	s.Enum = nil // nor may a word that is new be an error
 	extensible(s.Items)
 	for _, p := range s.Properties {
 		extensible(p)

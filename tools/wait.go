@@ -16,9 +16,9 @@ import (
 )
 
 type waitInput struct {
-	IDs     []string `json:"ids" jsonschema:"operations, as exec with background and other tools answer them; requests, as allow_domain answers them"`
-	Timeout *float64 `json:"timeout,omitempty" jsonschema:"seconds to wait until all have ended, up to 40; 40 when left out, 0 only looks"`
-	Cursor  string   `json:"cursor,omitempty" jsonschema:"for one command: read its outputs on from here, as an answer before gave it"`
+	IDs     []string `json:"ids" jsonschema:"operations, as exec with background and others answer them; requests, of allow_domain"`
+	Timeout *float64 `json:"timeout,omitempty" jsonschema:"seconds, up to 40; 40 when left out, 0 only looks"`
+	Cursor  string   `json:"cursor,omitempty" jsonschema:"for one command: read on from here, as an answer before gave it"`
 	Cancel  bool     `json:"cancel,omitempty" jsonschema:"end them, with all that they started"`
 }
 

@@ -11,7 +11,7 @@ import (
 
 // notBesideService refuses what the service of this machine alone can do: it has the policy and the records.
 func (a *cli) notBesideService() error {
-	if a.server.url != "" {
+	if a.server.url != "" && !a.direct {
 		return fmt.Errorf("a token decides nothing: use the page of %s, or run this on its machine", a.server.url)
 	}
 	if a.direct || !serviceOf(a.servicePath) {

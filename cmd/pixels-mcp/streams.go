@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 
@@ -51,7 +52,7 @@ func (l local) Sessions(ctx context.Context, name, user string) ([]sandbox.Sessi
 // served is how another process is asked, the server that was named or this machine's service; nil where there is none, or who typed
 // wants to do without.
 func (a *cli) served() (*served, error) {
-	if a.server.url != "" {
+	if a.server.url != "" && (!a.direct || a.server.typed) {
 		return a.servedElsewhere()
 	}
 	if a.direct || !serviceOf(a.servicePath) {
@@ -67,6 +68,9 @@ func (a *cli) served() (*served, error) {
 
 // servedElsewhere is how the server of another machine is asked.
 func (a *cli) servedElsewhere() (*served, error) {
+	if user := localUser(); a.owner != user {
+		return nil, usageError{errors.New("the token says whose the sandboxes are: --owner (and PIXELS_OWNER) can't say otherwise")}
+	}
 	r, err := a.server.remote()
 	if err != nil {
 		return nil, err

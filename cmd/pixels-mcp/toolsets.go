@@ -14,7 +14,7 @@ type offered struct {
 
 func (o *offered) flags(f *pflag.FlagSet) {
 	f.BoolVar(&o.readOnly, "read-only", false, "offer only the tools that change nothing")
-	f.StringSliceVar(&o.sets, "toolsets", nil, "offer only these `sets` of tools: sandboxes, checkpoints, exec, files, egress")
+	f.StringSliceVar(&o.sets, "toolsets", nil, "offer only these `sets` of tools: sandboxes, checkpoints, exec, files, egress, tokens")
 }
 
 // tools are those that the flags leave; nil is all.

@@ -45,7 +45,7 @@ var settings = []setting{
 
 // notSettings are variables of ours that configure something else: the location of the file, the owner, the tests; and what a
 // command in a sandbox has. Others of the tests begin with PIXELS_TEST_.
-var notSettings = []string{"PIXELS_CONFIG", "PIXELS_OWNER", "PIXELS_UPDATE_GOLDEN", "PIXELS_BENCH", "PIXELS_GATEWAY", "PIXELS_SCREENSHOTS", "PIXELS_CALL"}
+var notSettings = []string{"PIXELS_CONFIG", "PIXELS_OWNER", "PIXELS_SERVER", "PIXELS_SERVER_CERT", "PIXELS_TOKEN", "PIXELS_TOKEN_FILE", "PIXELS_UPDATE_GOLDEN", "PIXELS_BENCH", "PIXELS_GATEWAY", "PIXELS_SCREENSHOTS", "PIXELS_CALL"}
 
 // Env is the setting's environment variable.
 func (s setting) Env() string {

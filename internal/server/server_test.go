@@ -414,7 +414,12 @@ func TestToolsFitTheirBudget(t *testing.T) {
 	hear()
 	say(`{"jsonrpc":"2.0","method":"notifications/initialized"}`)
 	say(`{"jsonrpc":"2.0","id":2,"method":"tools/list"}`)
-	sent := hear()
+	fits(t, hear())
+}
+
+// fits checks that an answer to tools/list takes no more than it may.
+func fits(t *testing.T, sent []byte) {
+	t.Helper()
 	type shown struct { // to a model
 		Name        string          `json:"name"`
 		Description string          `json:"description"`

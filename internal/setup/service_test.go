@@ -96,8 +96,22 @@ func TestTheServiceIsTheOnlyWay(t *testing.T) {
 	playStreams(t, func(env string, args ...string) *exec.Cmd {
 		return exec.CommandContext(ctx, "setpriv", as(guest, append([]string{env, d.binary(), "--service", d.socket()}, args...)...)...)
 	}, d.home())
-	playVerbs(t, func(args ...string) (string, int) {
+	playVerbs(t, "has a service", func(args ...string) (string, int) {
 		c := exec.CommandContext(ctx, "setpriv", as(guest, append([]string{d.binary(), "--service", d.socket()}, args...)...)...)
+		out, _ := c.CombinedOutput() // the exit code tells
+		return string(out), c.ProcessState.ExitCode()
+	})
+	// The same from another machine, as far as HTTP can tell.
+	secret, err := exec.CommandContext(ctx, "setpriv", as(d.Name, "HOME="+d.home(), d.binary(), "token", "create", "far")...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	far := []string{"PIXELS_SERVER=http://" + byHTTP, "PIXELS_TOKEN=" + strings.TrimSpace(string(secret))}
+	playStreams(t, func(env string, args ...string) *exec.Cmd {
+		return exec.CommandContext(ctx, "setpriv", as(guest, append(append(far, env, d.binary()), args...)...)...)
+	}, d.home())
+	playVerbs(t, "a token decides nothing", func(args ...string) (string, int) {
+		c := exec.CommandContext(ctx, "setpriv", as(guest, append(append(far, d.binary()), args...)...)...)
 		out, _ := c.CombinedOutput() // the exit code tells
 		return string(out), c.ProcessState.ExitCode()
 	})
@@ -138,7 +152,7 @@ func TestTheServiceIsTheOnlyWay(t *testing.T) {
 
 // playVerbs is a user of the service with a shell, or an agent that runs as that user: each verb is that of an owner, and none that of
 // a human.
-func playVerbs(t *testing.T, pixels func(args ...string) (said string, code int)) {
+func playVerbs(t *testing.T, refusal string, pixels func(args ...string) (said string, code int)) {
 	t.Helper()
 	for _, c := range []struct {
 		code  int
@@ -189,18 +203,18 @@ func playVerbs(t *testing.T, pixels func(args ...string) (said string, code int)
 		// What is a human's, and what reaches for Incus itself.
 		{4, "network set uno unrestricted", "network set uno unrestricted --yes"},
 		{3, "no such request", "requests show req-aaaaaaaaaa"},
-		{1, "has a service", "network revoke uno example.com"},
-		{1, "has a service", "network grants"},
-		{1, "has a service", "requests watch"},
-		{1, "has a service", "requests deny req-aaaaaaaaaa"},
-		{1, "has a service", "network check uno example.com"},
-		{1, "has a service", "approval passphrase"},
-		{1, "has a service", "approval show"},
-		{1, "has a service", "web --token"},
-		{1, "has a service", "policy check --as root list_sandboxes {}"},
-		{1, "has a service", "audit verify"},
-		{1, "has a service", "requests approve req-aaaaaaaaaa"},
-		{1, "has a service", "requests revoke req-aaaaaaaaaa"},
+		{1, refusal, "network revoke uno example.com"},
+		{1, refusal, "network grants"},
+		{1, refusal, "requests watch"},
+		{1, refusal, "requests deny req-aaaaaaaaaa"},
+		{1, refusal, "network check uno example.com"},
+		{1, refusal, "approval passphrase"},
+		{1, refusal, "approval show"},
+		{1, refusal, "web --token"},
+		{1, refusal, "policy check --as root list_sandboxes {}"},
+		{1, refusal, "audit verify"},
+		{1, refusal, "requests approve req-aaaaaaaaaa"},
+		{1, refusal, "requests revoke req-aaaaaaaaaa"},
 		{1, "may not use Incus", "list --direct"},
 		{0, "Destroyed work", "destroy --force work work-1 work-2 two uno asks"},
 	} {

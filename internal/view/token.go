@@ -13,14 +13,14 @@ import (
 
 // Caps are the limits of a token as people write and read them. What is absent is not bounded; an empty list allows nothing.
 type Caps struct {
-	Sandboxes   *int64    `json:"sandboxes,omitempty" jsonschema:"at most, with those of tokens below it"`
+	Sandboxes   *int64    `json:"sandboxes,omitempty"`
 	Checkpoints *int64    `json:"checkpoints,omitempty"`
-	CPU         *int64    `json:"cpu,omitempty" jsonschema:"cores of all sandboxes together"`
-	Memory      string    `json:"memory,omitempty" jsonschema:"of all together, as 4GiB"`
+	CPU         *int64    `json:"cpu,omitempty"`
+	Memory      string    `json:"memory,omitempty" jsonschema:"as 4GiB"`
 	Disk        string    `json:"disk,omitempty"`
-	MaxLease    string    `json:"max_lease,omitempty" jsonschema:"as 8h"`
-	Egress      *[]string `json:"egress,omitempty" jsonschema:"modes that may be picked"`
-	Domains     *[]string `json:"domains,omitempty" jsonschema:"that may be asked for"`
+	MaxLease    string    `json:"max_lease,omitempty"`
+	Egress      *[]string `json:"egress,omitempty" jsonschema:"modes"`
+	Domains     *[]string `json:"domains,omitempty"`
 	Tools       *[]string `json:"tools,omitempty"`
 }
 

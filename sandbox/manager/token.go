@@ -63,6 +63,39 @@ func (c *call) createToken(ctx context.Context, t ledger.Token) (secret string, 
 	return secret, err
 }
 
+// MintToken makes a token below the caller's own, which must have one: below it, and bounded by it. name is its last part.
+func (m *Manager) MintToken(ctx context.Context, caller Caller, name string, l policy.Limits, expires time.Time) (t ledger.Token, secret string, err error) {
+	c := m.begin(caller)
+	t = ledger.Token{Limits: l, Expires: expires}
+	if t.Name, err = c.below(ctx, name); err != nil {
+		return t, "", err
+	}
+	secret, err = c.createToken(ctx, t)
+	return t, secret, err
+}
+
+// EndToken ends a token below the caller's own, as RevokeToken does.
+func (m *Manager) EndToken(ctx context.Context, caller Caller, name string, destroy bool) (Revoked, error) {
+	c := m.begin(caller)
+	full, err := c.below(ctx, name)
+	if err != nil {
+		return Revoked{}, err
+	}
+	return c.revokeToken(ctx, full, destroy)
+}
+
+// below is the whole name of a token below the caller's, who may have one.
+func (c *call) below(ctx context.Context, name string) (full string, err error) {
+	if c.Caller.Caps == nil {
+		return "", fault.Errorf(fault.Denied, fault.Hint{}, "only who calls by a token can make tokens below it")
+	}
+	if strings.Contains(name, "/") || name == "" {
+		return "", fault.About(fault.Invalid, fmt.Sprintf("name %s", sandbox.Quote(name)), "is invalid: give the last part alone, in lower-case letters, digits and dashes; it goes below %s", c.Owner)
+	}
+	_, err = c.vet(ctx, policy.Call{Verb: policy.VerbMintToken, Owner: c.Owner})
+	return c.Owner + "/" + name, err
+}
+
 // nothingLeft checks that a name is free for a token: no user of this machine has it, and nothing is left of who had it before.
 func (c *call) nothingLeft(ctx context.Context, name string) error {
 	taken := func(by, instead string) error {
@@ -166,5 +199,5 @@ func (m *Manager) Changes() (next func() <-chan struct{}, done func()) { return 
 
 // Offers tells whether a caller may call a tool at all.
 func (m *Manager) Offers(c Caller, v policy.Verb) bool {
-	return c.Caps.Offers(v) && m.gate.policy.Now().For(c.Owner).Offers(v)
+	return c.Caps.Offers(v) && (v != policy.VerbMintToken || c.Caps != nil) && m.gate.policy.Now().For(c.Owner).Offers(v)
 }
