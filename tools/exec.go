@@ -44,7 +44,7 @@ type execInput struct {
 	User       string            `json:"user,omitempty" jsonschema:"pixel when left out; root works too"`
 	Stdin      string            `json:"stdin,omitempty"`
 	Timeout    float64           `json:"timeout,omitempty" jsonschema:"seconds; 30 when left out, or as long as may be in the background. Over 45 it runs in the background, and is waited for a while"`
-	Background bool              `json:"background,omitempty" jsonschema:"do not wait: answers an operation for wait, and goes on whatever becomes of this server"`
+	Background bool              `json:"background,omitempty" jsonschema:"answers an operation for wait at once; it outlives this server"`
 }
 
 var execTool = define(Tool{
