@@ -119,11 +119,15 @@ func (b *Backend) List(ctx context.Context, owner string) ([]sandbox.Sandbox, er
 }
 
 // Tree implements sandbox.Backend.
-func (b *Backend) Tree(ctx context.Context, top string) (out []sandbox.Sandbox, err error) {
+func (b *Backend) Tree(ctx context.Context, top string, fresh bool) (out []sandbox.Sandbox, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	all, err := b.cache.instances(ctx)
+	list := b.cache.instances
+	if fresh {
+		list = b.cache.fresh
+	}
+	all, err := list(ctx)
 	if err != nil {
 		return nil, b.failed(err, "list sandboxes")
 	}

@@ -75,8 +75,9 @@ type Backend interface {
 
 	// List returns the sandboxes of owner, by name. Half-made ones are in it, with the state Creating.
 	List(ctx context.Context, owner string) ([]Sandbox, error)
-	// Tree returns the sandboxes of an owner and of all below (see package owner), in no order.
-	Tree(ctx context.Context, top string) ([]Sandbox, error)
+	// Tree returns the sandboxes of an owner and of all below (see package owner), in no order. fresh asks for what other processes made
+	// just before, which else may be missing.
+	Tree(ctx context.Context, top string, fresh bool) ([]Sandbox, error)
 	// Relatives returns the sandboxes of a lineage, also what another process began to make just before.
 	Relatives(ctx context.Context, owner, lineage string) ([]Sandbox, error)
 	// Get finds a sandbox by owner and name; ErrNotFound.

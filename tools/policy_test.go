@@ -93,8 +93,8 @@ type forbidding struct {
 func (f forbidding) List(ctx context.Context, owner string) ([]sandbox.Sandbox, error) {
 	return f.reads.List(ctx, owner)
 }
-func (f forbidding) Tree(ctx context.Context, top string) ([]sandbox.Sandbox, error) {
-	return f.reads.Tree(ctx, top)
+func (f forbidding) Tree(ctx context.Context, top string, fresh bool) ([]sandbox.Sandbox, error) {
+	return f.reads.Tree(ctx, top, fresh)
 }
 func (f forbidding) Get(ctx context.Context, owner, name string) (sandbox.Sandbox, error) {
 	return f.reads.Get(ctx, owner, name)

@@ -102,6 +102,15 @@ CREATE TABLE tokens (
 	used    INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX tokens_hash ON tokens (hash);
+CREATE TABLE reservations ( -- of quotas, by calls under way
+	id      INTEGER PRIMARY KEY AUTOINCREMENT,
+	owner   TEXT NOT NULL,
+	takes   TEXT NOT NULL, -- policy.Usage, as JSON
+	names   TEXT NOT NULL, -- of sandboxes, as JSON
+	pending INTEGER NOT NULL,
+	process TEXT NOT NULL,
+	until   INTEGER NOT NULL
+);
 `),
 }
 

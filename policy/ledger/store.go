@@ -4,6 +4,7 @@ package ledger
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -23,6 +24,8 @@ import (
 type Store struct {
 	path string
 	none bool // it keeps nothing: Noop
+	// process tells this store's reservations from those of others.
+	process string
 	// say hears of what a human should know: a file that was put aside, records that could not be kept. Never nil.
 	say func(error)
 
@@ -72,7 +75,7 @@ func Open(path string, say func(error)) (*Store, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("keep records: %w", err)
 	}
-	s := &Store{path: path, say: say, records: make(chan Record, queue), written: make(chan struct{}), now: time.Now, braked: map[string]brake{}}
+	s := &Store{path: path, process: rand.Text(), say: say, records: make(chan Record, queue), written: make(chan struct{}), now: time.Now, braked: map[string]brake{}}
 	if err := s.open(); err != nil {
 		return nil, err
 	}

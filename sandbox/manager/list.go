@@ -60,7 +60,7 @@ func (m *Manager) List(ctx context.Context, caller Caller, r ListRequest) (ListP
 	if err != nil {
 		return ListPage{}, err
 	}
-	all, err := b.Tree(ctx, c.Owner)
+	all, err := b.Tree(ctx, c.Owner, false)
 	if err != nil {
 		return ListPage{}, err
 	}

@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 type actions interface {
 	sandbox.FilesBackend
 	List(ctx context.Context, owner string) ([]sandbox.Sandbox, error)
-	Tree(ctx context.Context, top string) ([]sandbox.Sandbox, error)
+	Tree(ctx context.Context, top string, fresh bool) ([]sandbox.Sandbox, error)
 	Relatives(ctx context.Context, owner, lineage string) ([]sandbox.Sandbox, error)
 	Get(ctx context.Context, owner, name string) (sandbox.Sandbox, error)
 	Destroy(ctx context.Context, id string) error
@@ -55,7 +56,11 @@ type reservation struct {
 	owner string
 	takes policy.Usage
 	names map[string]bool // of sandboxes that it is making, which would count twice once they are listed
+	id    int64           // in the ledger, for other processes
 }
+
+// list are the names in the order in which they are kept.
+func (r *reservation) list() []string { return slices.Sorted(maps.Keys(r.names)) }
 
 // create makes a sandbox of what the call has set aside. Of several calls of this process that would make one of a name,
 // one does: else the sandbox that one made would be taken for another's that is still being made, and not be counted.
@@ -119,18 +124,25 @@ func (p *permit) claim(ctx context.Context, spec sandbox.Spec) error {
 		return fault.New(sandbox.ErrExists, fault.Sandbox(spec.Name), "", fault.Hint{Action: fault.OtherName, Name: spec.Name})
 	}
 	p.gate.mu.Lock()
-	defer p.gate.mu.Unlock()
 	if p.takes == nil || len(p.takes.names) >= p.takes.takes.Sandboxes {
+		p.gate.mu.Unlock()
 		return errUnclaimed
 	}
 	p.takes.names[spec.Name] = true
+	id, names := p.takes.id, p.takes.list()
+	p.gate.mu.Unlock()
+	_ = p.gate.store.Confirm(id, names) // else other processes count it twice for a moment
 	return nil
 }
 
 // done ends what the call has set aside: what it made is there to be counted.
 func (p *permit) done() {
 	p.gate.mu.Lock()
-	defer p.gate.mu.Unlock()
-	p.gate.reserved = slices.DeleteFunc(p.gate.reserved, func(r *reservation) bool { return r == p.takes })
+	over := p.takes
+	p.gate.reserved = slices.DeleteFunc(p.gate.reserved, func(r *reservation) bool { return r == over })
 	p.takes = nil
+	p.gate.mu.Unlock()
+	if over != nil {
+		_ = p.gate.store.Made(over.id) // else it counts until it is over by itself
+	}
 }

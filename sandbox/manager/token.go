@@ -104,7 +104,7 @@ func (c *call) nothingLeft(ctx context.Context, name string) error {
 	if _, err := user.Lookup(name); err == nil {
 		return taken("a user of this machine has it", "choose another one")
 	}
-	boxes, err := c.read.Tree(ctx, name)
+	boxes, err := c.read.Tree(ctx, name, true)
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (c *call) revokeToken(ctx context.Context, name string, destroy bool) (r Re
 		return r, err
 	}
 	ctx = context.WithoutCancel(ctx) // it is revoked: what comes with that comes
-	boxes, err := c.read.Tree(ctx, name)
+	boxes, err := c.read.Tree(ctx, name, true)
 	if err != nil {
 		return r, err
 	}

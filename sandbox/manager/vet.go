@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"pixels/egress"
 	"pixels/internal/fault"
@@ -19,7 +20,7 @@ import (
 // reader is what of a Backend serves to see what a call is about, before it is vetted: what the caller itself has.
 type reader interface {
 	List(ctx context.Context, owner string) ([]sandbox.Sandbox, error)
-	Tree(ctx context.Context, top string) ([]sandbox.Sandbox, error)
+	Tree(ctx context.Context, top string, fresh bool) ([]sandbox.Sandbox, error)
 	Relatives(ctx context.Context, owner, lineage string) ([]sandbox.Sandbox, error)
 	Get(ctx context.Context, owner, name string) (sandbox.Sandbox, error)
 	Checkpoints(ctx context.Context, id string) ([]sandbox.Checkpoint, error)
@@ -80,12 +81,22 @@ func (c *call) vet(ctx context.Context, ask policy.Call) (*permit, error) {
 		return nil, fmt.Errorf("%w: the policy asks for a %s of who approves", approver.ErrProof, c.set.Approval())
 	}
 	takes := policy.Usage{Sandboxes: ask.Sandboxes, Checkpoints: ask.Checkpoints, CPU: ask.CPU, Memory: ask.Memory, Disk: ask.Disk}
-	if takes != (policy.Usage{}) {
+	var mine int64 // reservation in the ledger
+	if takes != (policy.Usage{}) && !c.Trial {
 		g.taking.Lock()
 		defer g.taking.Unlock()
+		var err error
+		// Where the ledger has broken down, what this process knows of must do: but for tokens, which other servers know, too.
+		if mine, err = g.store.Reserve(ask.Owner, takes); err != nil && ask.Caps != nil {
+			return nil, fmt.Errorf("count what there is: %w", err)
+		}
+		defer func() {
+			if mine != 0 { // it was not taken
+				_ = g.store.Made(mine)
+			}
+		}()
 	}
-	ask.Usage = func(top string) (policy.Usage, error) { return c.usage(ctx, top, ask) }
-	v, err := c.set.Vet(ask)
+	v, err := c.decide(ctx, ask, mine)
 	if !c.Trial {
 		c.record(decision(ask, v, err))
 	}
@@ -99,12 +110,40 @@ func (c *call) vet(ctx context.Context, ask policy.Call) (*permit, error) {
 	}
 	p := &permit{actions: g.backend, verdict: v, gate: g}
 	if takes != (policy.Usage{}) {
-		p.takes = &reservation{owner: ask.Owner, takes: takes, names: map[string]bool{}}
+		if err := g.store.Confirm(mine, nil); err != nil {
+			return nil, fmt.Errorf("count what there is: %w", err)
+		}
+		p.takes = &reservation{owner: ask.Owner, takes: takes, names: map[string]bool{}, id: mine}
+		mine = 0
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.reserved = append(g.reserved, p.takes)
 	}
 	return p, nil
+}
+
+// undecided is how long one waits for calls of other processes, which are about to take of the same quota, to be decided.
+const undecided = 2 * time.Second
+
+// decide puts a call to the policy. Where it is refused while earlier ones of other processes are not decided yet, they are waited for: what
+// they are refused counts for nothing.
+func (c *call) decide(ctx context.Context, ask policy.Call, mine int64) (v policy.Verdict, err error) {
+	for late := time.Now().Add(undecided); ; {
+		pending := false
+		ask.Usage = func(top string) (policy.Usage, error) {
+			u, some, err := c.usage(ctx, top, ask, mine)
+			pending = pending || some
+			return u, err
+		}
+		if v, err = c.set.Vet(ask); err != nil || v.Decision != policy.Deny || !pending || time.Now().After(late) {
+			return v, err
+		}
+		select {
+		case <-ctx.Done():
+			return v, ctx.Err()
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
 
 // unvetted is a permit for what no call asks for: a human's answer, or the policy's own.
@@ -139,8 +178,9 @@ func (m *Manager) Permit(ctx context.Context, caller Caller, verb policy.Verb) e
 	return err
 }
 
-// usage counts what an owner has, together with those below, and with what calls under way have set aside.
-func (c *call) usage(ctx context.Context, top string, ask policy.Call) (u policy.Usage, err error) {
+// usage counts what an owner has, together with those below, and with what calls under way have set aside: those of other processes as
+// far as they began before mine. pending tells that some of those may still be refused.
+func (c *call) usage(ctx context.Context, top string, ask policy.Call, mine int64) (u policy.Usage, pending bool, err error) {
 	making := map[[2]string]bool{}
 	c.gate.mu.Lock()
 	for _, r := range c.gate.reserved {
@@ -152,9 +192,23 @@ func (c *call) usage(ctx context.Context, top string, ask policy.Call) (u policy
 		}
 	}
 	c.gate.mu.Unlock()
-	list, err := c.read.Tree(ctx, top)
+	var others []ledger.Reservation
+	recent := false
+	if mine != 0 {
+		if others, recent, err = c.gate.store.Reserved(top, mine); err != nil {
+			return u, false, fmt.Errorf("count what there is: %w", err)
+		}
+	}
+	for _, r := range others {
+		add(&u, r.Takes)
+		pending = pending || r.Pending
+		for _, name := range r.Names {
+			making[[2]string{r.Owner, name}] = true
+		}
+	}
+	list, err := c.read.Tree(ctx, top, recent)
 	if err != nil {
-		return u, err
+		return u, pending, err
 	}
 	for _, s := range list {
 		if !making[[2]string{s.Owner, s.Name}] {
@@ -163,7 +217,7 @@ func (c *call) usage(ctx context.Context, top string, ask policy.Call) (u policy
 	}
 	costs := ask.Disk > 0 && c.read.CheckpointsCost(ctx)
 	if ask.Checkpoints == 0 && !costs {
-		return u, nil
+		return u, pending, nil
 	}
 	counts, errs := make([]int, len(list)), make([]error, len(list))
 	disk := make([]int64, len(list))
@@ -180,7 +234,7 @@ func (c *call) usage(ctx context.Context, top string, ask policy.Call) (u policy
 		u.Checkpoints += n
 		u.Disk += disk[i]
 	}
-	return u, errors.Join(errs...)
+	return u, pending, errors.Join(errs...)
 }
 
 func add(u *policy.Usage, more policy.Usage) {

@@ -74,7 +74,7 @@ func (m *Memory) List(ctx context.Context, owner string) ([]sandbox.Sandbox, err
 }
 
 // Tree implements sandbox.Backend.
-func (m *Memory) Tree(ctx context.Context, top string) ([]sandbox.Sandbox, error) {
+func (m *Memory) Tree(ctx context.Context, top string, _ bool) ([]sandbox.Sandbox, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var out []sandbox.Sandbox
