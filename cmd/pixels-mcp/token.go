@@ -160,7 +160,7 @@ func (a *cli) tokenList() *cobra.Command {
 							name = "└" + strings.Repeat("─", 2*depth-1) + " " + name[strings.LastIndex(name, "/")+1:]
 						}
 					}
-					rows = append(rows, []string{name, t.State, strconv.Itoa(t.Sandboxes), strconv.Itoa(t.Requests), used[i], t.Caps.String()})
+					rows = append(rows, []string{name, t.State, strconv.Itoa(t.Sandboxes), strconv.Itoa(t.Requests), used[i], t.May()})
 				}
 				return a.printTable([]string{"NAME", "STATE", "SANDBOXES", "REQUESTS", "USED", "CAPS"}, rows)
 			})

@@ -137,6 +137,14 @@ type Token struct {
 	UsedAt    string `json:"used_at,omitempty"`
 }
 
+// May says what its holder may have.
+func (t Token) May() string {
+	if t.Caps == (Caps{}) && t.Parent != "" {
+		return "as " + t.Parent
+	}
+	return t.Caps.String()
+}
+
 // TokenOf shows a token. Of one that has ended, and of those below it, the state says so.
 func TokenOf(t manager.TokenUse) Token {
 	out := Token{Name: t.Name, Parent: owner.Parent(t.Name), State: "live", Caps: CapsOf(t.Limits), Sandboxes: t.Sandboxes, Requests: t.Requests}

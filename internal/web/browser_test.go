@@ -178,6 +178,17 @@ func TestTheBrowser(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 
+	// A token is ended by its button, and so is what was below it.
+	eight := int64(8)
+	for _, made := range []ledger.Token{{Name: "orchestrator", Limits: policy.Limits{Sandboxes: &eight, Modes: &[]egress.Mode{egress.None, egress.Agent}}}, {Name: "orchestrator/worker-1", Expires: time.Now().Add(time.Hour)}, {Name: "ci"}} {
+		if _, err := s.door.Human("test").CreateToken(t.Context(), made); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(t, ctx, chromedp.Navigate(s.url+"/tokens"), chromedp.WaitVisible("table", chromedp.ByQuery), comes(`document.querySelectorAll("tbody tr").length === 3`))
+	shoot(t, ctx, "tokens")
+	run(t, ctx, chromedp.Click(`button[aria-label="Revoke orchestrator"]`, chromedp.ByQuery), comes(`document.querySelectorAll("tbody tr").length === 1`))
+
 	// A sandbox is cut off.
 	run(t, ctx, chromedp.Navigate(s.url+"/sandboxes"), chromedp.WaitVisible("table", chromedp.ByQuery))
 	shoot(t, ctx, "sandboxes")
@@ -198,7 +209,7 @@ func TestTheBrowser(t *testing.T) {
 	}
 	// On a phone no page is wider than it.
 	s.ask(t, "a-name-that-is-rather-long-and-goes-on-for-a-while.of.a.host.somewhere.example.com:5432", "because")
-	for _, path := range []string{"/", "/grants", "/sandboxes", "/audit", "/passkeys"} {
+	for _, path := range []string{"/", "/grants", "/tokens", "/sandboxes", "/audit", "/passkeys"} {
 		wide := 0
 		run(t, ctx, emulation.SetDeviceMetricsOverride(360, 800, 1, true), chromedp.Navigate(s.url+path), chromedp.WaitReady("#main", chromedp.ByQuery), comes(`document.querySelector(".live.on") !== null`),
 			chromedp.Evaluate(`document.documentElement.scrollWidth`, &wide))
