@@ -17,7 +17,7 @@ type counting struct {
 	made int
 }
 
-func (c *counting) List(context.Context, string) ([]sandbox.Sandbox, error) { return nil, nil }
+func (c *counting) List(context.Context, string) ([]sandbox.Sandbox, error)       { return nil, nil }
 func (c *counting) Tree(context.Context, string, bool) ([]sandbox.Sandbox, error) { return nil, nil }
 func (c *counting) Get(context.Context, string, string) (sandbox.Sandbox, error) {
 	return sandbox.Sandbox{}, sandbox.ErrNotFound
