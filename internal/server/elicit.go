@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/mark3labs/mcp-go/mcp"
 	mcpserver "github.com/mark3labs/mcp-go/server"
@@ -31,7 +32,10 @@ type questions struct {
 	answers mcp.InputResponses // of the call before this one
 	ask     *mcpserver.InputRequestBuilder
 	asked   bool
+	ids     []string // of what is asked
 	owner   string
+	tool    string
+	seal    seal
 	remote  bool // who answers may be anybody who has the token: no human
 }
 
@@ -42,10 +46,10 @@ var (
 	errNoAnswer = errors.New("there was no answer")
 )
 
-func newQuestions(ctx context.Context, d *dialogs, request mcp.CallToolRequest, owner string) *questions {
+func newQuestions(ctx context.Context, d *dialogs, seal seal, request mcp.CallToolRequest, owner string) *questions {
 	return &questions{
 		dialogs: d, modern: mcp.IsModernProtocol(mcpserver.RequestProtocolVersion(ctx)), server: mcpserver.ServerFromContext(ctx), session: mcpserver.ClientSessionFromContext(ctx),
-		answers: request.Params.InputResponses, ask: mcpserver.NewInputRequestBuilder(""), owner: owner, remote: identityOf(ctx).over != nil,
+		answers: among(request.Params.InputResponses, seal.open(request.Params.RequestState, owner, request.Params.Name)), ask: mcpserver.NewInputRequestBuilder(""), owner: owner, tool: request.Params.Name, seal: seal, remote: identityOf(ctx).over != nil,
 	}
 }
 
@@ -93,6 +97,11 @@ func (q *questions) human() (h tools.Human) {
 	return h
 }
 
+// result asks the client, and has it hand back what it was asked.
+func (q *questions) result() *mcp.CallToolResult {
+	return q.ask.RequestState(q.seal.close(put{q.owner, q.tool, q.ids, time.Now().Add(sealedFor)})).ToolResult()
+}
+
 // client names the client whose dialogs are counted together: without sessions that is all that an owner has.
 func (q *questions) client() string { return q.owner + " " + q.session.SessionID() }
 
@@ -114,7 +123,7 @@ func (q *questions) put(ctx context.Context, id string, p mcp.ElicitationParams)
 		return r, err
 	case len(q.answers) == 0: // who was asked once, and gave no answer, is not asked again
 		q.ask.Elicit(id, p)
-		q.asked = true
+		q.asked, q.ids = true, append(q.ids, id)
 	}
 	return nil, errLater
 }

@@ -310,6 +310,40 @@ func TestAClosedDialogStaysClosed(t *testing.T) {
 	}
 }
 
+// What a client was not asked, or was asked long ago, or as somebody else, it answers in vain: it is asked.
+func TestOnlyWhatWasAskedIsAnswered(t *testing.T) {
+	e := newElicited(t, mcp.LATEST_PROTOCOL_VERSION, "", &mcp.ElicitationCapability{}, says(mcp.ElicitationResponseActionAccept, map[string]any{"choice": "1 hour"}))
+	r, err := e.allow(t.Context(), "first.example.com")
+	if err != nil || r.State != ledger.RequestGranted || !strings.Contains(e.sent.text.String(), `"requestState":"`) {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	s := newSeal()
+	now := put{"one", "allow_domain", []string{"req-a"}, time.Now().Add(time.Minute)}
+	past, other := now, newSeal()
+	past.Until = time.Now().Add(-time.Second)
+	good := s.close(now)
+	for what, c := range map[string]struct {
+		state, owner, tool string
+		want               int
+	}{
+		"it":               {good, "one", "allow_domain", 1},
+		"another owner":    {good, "two", "allow_domain", 0},
+		"another tool":     {good, "one", "create_sandbox", 0},
+		"too late":         {s.close(past), "one", "allow_domain", 0},
+		"another server's": {other.close(now), "one", "allow_domain", 0},
+		"changed":          {good[:len(good)-4] + "AAAA", "one", "allow_domain", 0},
+		"nothing":          {"", "one", "allow_domain", 0},
+		"no seal at all":   {"e30", "one", "allow_domain", 0},
+	} {
+		if got := s.open(c.state, c.owner, c.tool); len(got) != c.want {
+			t.Errorf("%s: %q", what, got)
+		}
+	}
+	if got := among(map[string]int{"req-a": 1, "req-b": 2}, []string{"req-a"}); len(got) != 1 {
+		t.Errorf("%v", got)
+	}
+}
+
 // A wildcard, which no client is asked about, uses no dialog up.
 func TestAWildcardUsesNoDialogUp(t *testing.T) {
 	for _, version := range []string{before, mcp.LATEST_PROTOCOL_VERSION} {

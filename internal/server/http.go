@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -58,8 +57,10 @@ type HTTPConfig struct {
 // clients, and the streams of the command line.
 type HTTP struct {
 	config   HTTPConfig
+	mcp      *Server
 	holders  *holders
 	sessions *sessions
+	events   *events
 	stream   *mcpserver.StreamableHTTPServer
 	sse      *mcpserver.SSEServer
 	mux      *http.ServeMux
@@ -78,20 +79,19 @@ type route struct {
 // NewHTTP returns a server, which must be closed.
 func NewHTTP(c HTTPConfig) *HTTP {
 	ctx, end := context.WithCancel(context.Background())
-	h := &HTTP{config: c, holders: newHolders(c.Tokens), sessions: newSessions(ctx), mux: http.NewServeMux(), end: end}
+	h := &HTTP{config: c, holders: newHolders(c.Tokens), sessions: newSessions(ctx), events: newEvents(), mux: http.NewServeMux(), end: end}
 	if h.config.sessionIdle == 0 {
 		h.config.sessionIdle = sessionIdle
 	}
 	h.meters = newMeters(h)
-	shared := New(c.Version, c.Base, c.Log)
-	shared.called = h.meters.called
-	h.stream = mcpserver.NewStreamableHTTPServer(shared.mcp,
-		mcpserver.WithSessionIdManagerResolver(h.sessions), mcpserver.WithEventStore(newEvents()),
-		mcpserver.WithHeartbeatInterval(heartbeat), mcpserver.WithSessionIdleTTL(h.config.sessionIdle),
+	h.mcp = New(c.Version, c.Base, c.Log)
+	h.mcp.called = h.meters.called
+	h.stream = mcpserver.NewStreamableHTTPServer(h.mcp.mcp,
+		mcpserver.WithSessionIdManagerResolver(h.sessions), mcpserver.WithEventStore(h.events), mcpserver.WithHeartbeatInterval(heartbeat),
 		mcpserver.WithHTTPContextFunc(outlasting), mcpserver.WithDisableLocalhostProtection(true), // the guard has its own
 		mcpserver.WithStreamableHTTPLogger(slog.New(slog.NewTextHandler(debugLog{c.Log}, nil))),
 	)
-	h.sse = mcpserver.NewSSEServer(shared.mcp,
+	h.sse = mcpserver.NewSSEServer(h.mcp.mcp,
 		mcpserver.WithSSEEndpoint(ssePath), mcpserver.WithMessageEndpoint(messagePath), mcpserver.WithUseFullURLForMessageEndpoint(false),
 		mcpserver.WithKeepAliveInterval(heartbeat), mcpserver.WithSSEDisableLocalhostProtection(true),
 		mcpserver.WithSessionIDGenerator(func(_ context.Context, r *http.Request) (string, error) { return r.Header.Get(sseSession), nil }),
@@ -110,6 +110,8 @@ func NewHTTP(c HTTPConfig) *HTTP {
 		h.mux.Handle("/", c.Page)
 	}
 	go h.holders.watch(ctx)
+	go h.sweepSessions(ctx)
+	go h.mcp.followTools(ctx)
 	return h
 }
 
@@ -190,12 +192,14 @@ func (h *HTTP) serveMCP(w http.ResponseWriter, r *http.Request) {
 		return
 	case modern:
 	case id != "":
-		one := h.sessions.find(who.key, id)
-		if one == nil {
+		over, done := h.sessions.use(who.key, id)
+		if over == nil {
 			http.Error(w, "there is no such session: begin a new one", http.StatusNotFound)
 			return
 		}
-		r = r.WithContext(context.WithValue(r.Context(), lastsKey{}, one.over))
+		defer done()
+		h.serveSession(w, r.WithContext(context.WithValue(r.Context(), lastsKey{}, over)), id)
+		return
 	case r.Method != http.MethodPost:
 		http.Error(w, "the header Mcp-Session-Id is missing", http.StatusBadRequest)
 		return
@@ -212,12 +216,31 @@ func (h *HTTP) serveMCP(w http.ResponseWriter, r *http.Request) {
 	h.stream.ServeHTTP(w, r)
 }
 
+// serveSession serves a request in a client's session.
+func (h *HTTP) serveSession(w http.ResponseWriter, r *http.Request, id string) {
+	switch r.Method {
+	case http.MethodDelete:
+		h.endSession(id)
+		return
+	case http.MethodPost:
+		call := percall(id, whole(r))
+		defer h.events.working(call)()
+		r.Header.Set(mcpserver.HeaderKeySessionID, call)
+	default:
+		if last := r.Header.Get("Last-Event-ID"); last != "" {
+			r.Header.Set(mcpserver.HeaderKeySessionID, h.events.callOf(id, last))
+		}
+	}
+	h.stream.ServeHTTP(w, r)
+	if old, ok := h.events.oldest(id); ok {
+		h.forget(old)
+	}
+}
+
 // cancels tells whether a request's body is a notification that something is cancelled.
 func cancels(r *http.Request) bool {
 	var message struct{ Method string }
-	body, err := io.ReadAll(r.Body)
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	return err == nil && json.Unmarshal(body, &message) == nil && message.Method == string(mcp.MethodNotificationCancelled)
+	return json.Unmarshal(whole(r), &message) == nil && message.Method == string(mcp.MethodNotificationCancelled)
 }
 
 // lastsKey is of what a call lasts as long as, beside its request.
@@ -244,9 +267,11 @@ func (h *HTTP) serveSSE(w http.ResponseWriter, r *http.Request) {
 	}
 	id := h.sessions.begin(who.key)
 	defer h.sessions.end(id)
+	over, done := h.sessions.use(who.key, id)
+	defer done()
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	defer context.AfterFunc(h.sessions.find(who.key, id).over, cancel)()
+	defer context.AfterFunc(over, cancel)()
 	r = r.WithContext(ctx)
 	r.Header.Set(sseSession, id)
 	h.sse.SSEHandler().ServeHTTP(w, r)
@@ -254,10 +279,14 @@ func (h *HTTP) serveSSE(w http.ResponseWriter, r *http.Request) {
 
 // serveMessage takes the messages of such a session.
 func (h *HTTP) serveMessage(w http.ResponseWriter, r *http.Request) {
-	one := h.sessions.find(identityOf(r.Context()).key, r.URL.Query().Get("sessionId"))
+	id := r.URL.Query().Get("sessionId")
+	one := h.sessions.find(identityOf(r.Context()).key, id)
 	if one == nil {
 		http.Error(w, "there is no such session: begin a new one", http.StatusNotFound)
 		return
 	}
-	h.sse.MessageHandler().ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), lastsKey{}, one.over)))
+	// What the SDK is told for the session may come after the answer that it belongs before.
+	tell := teller(func(message any) error { return h.sse.SendEventToSession(id, message) })
+	ctx := context.WithValue(context.WithValue(r.Context(), lastsKey{}, one.over), tellerKey{}, tell)
+	h.sse.MessageHandler().ServeHTTP(w, r.WithContext(ctx))
 }

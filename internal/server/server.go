@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	stdlog "log"
 	"slices"
 	"sync"
 	"time"
@@ -24,9 +23,6 @@ import (
 	"pixels/tools"
 )
 
-// concurrentCalls is how many calls are worked on at once; more wait for their turn.
-const concurrentCalls = 64
-
 const instructions = "Pixels gives you disposable Linux machines. Create a sandbox, set it up with exec, keep it with create_checkpoint, " +
 	"fan out with clone_sandbox and a command, and destroy what you no longer need. A checkpoint is named SANDBOX:LABEL."
 
@@ -35,7 +31,9 @@ type Server struct {
 	mcp *mcpserver.MCPServer
 	log zerolog.Logger
 
+	manager *manager.Manager
 	dialogs dialogs
+	seal    seal
 	called  func(tool string, failed bool, took time.Duration) // hears of each call; may be nil
 }
 
@@ -46,8 +44,8 @@ func New(version string, base tools.Session, log zerolog.Logger) *Server {
 	hooks.AddAfterListTools(func(ctx context.Context, _ any, _ *mcp.ListToolsRequest, result *mcp.ListToolsResult) {
 		result.Tools = offered(base.Manager, Caller(ctx, base.Caller), result.Tools)
 	})
-	s := &Server{log: log, mcp: mcpserver.NewMCPServer("pixels", version, mcpserver.WithHooks(hooks),
-		mcpserver.WithToolCapabilities(false), mcpserver.WithRecovery(), mcpserver.WithInstructions(instructions),
+	s := &Server{log: log, manager: base.Manager, seal: newSeal(), mcp: mcpserver.NewMCPServer("pixels", version, mcpserver.WithHooks(hooks),
+		mcpserver.WithToolCapabilities(true), mcpserver.WithRecovery(), mcpserver.WithInstructions(instructions),
 		mcpserver.WithTitle("Pixels"),
 	)}
 	for _, t := range tools.All() {
@@ -62,6 +60,26 @@ func offered(m *manager.Manager, c manager.Caller, all []mcp.Tool) []mcp.Tool {
 	out := slices.DeleteFunc(slices.Clone(all), func(t mcp.Tool) bool { return !m.Offers(c, policy.Verb(t.Name)) })
 	slices.SortFunc(out, func(a, b mcp.Tool) int { return place(a) - place(b) })
 	return out
+}
+
+// toolsEvery is how often it is looked whether the policy offers other tools than before.
+const toolsEvery = time.Second
+
+// followTools tells clients when the policy has changed, so that they ask which tools there are, until ctx ends.
+func (s *Server) followTools(ctx context.Context) {
+	tick := time.NewTicker(toolsEvery)
+	defer tick.Stop()
+	for was := s.manager.Policy(); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if now := s.manager.Policy(); now != was {
+			was = now
+			s.mcp.SendNotificationToAllClients("notifications/tools/list_changed", nil)
+		}
+	}
 }
 
 // describe puts a tool into the SDK's terms. Hints are all explicit: an unset one reads as destructive.
@@ -88,8 +106,11 @@ func (s *Server) handler(t tools.Tool, base tools.Session) mcpserver.ToolHandler
 		ctx, done := whileItLasts(ctx)
 		defer done()
 		session.Caller = Caller(ctx, base.Caller)
-		questions := newQuestions(ctx, &s.dialogs, request, session.Caller.Owner)
-		session.Progress, session.Human = progress(ctx, request), questions.human()
+		questions := newQuestions(ctx, &s.dialogs, s.seal, request, session.Caller.Owner)
+		var stop func()
+		session.Progress, stop = lively(progress(ctx, request))
+		defer stop()
+		session.Human = questions.human()
 		if people(request) {
 			session.Audience, session.Caller.Channel = view.Member, "cli"
 		}
@@ -110,7 +131,7 @@ func (s *Server) handler(t tools.Tool, base tools.Session) mcpserver.ToolHandler
 		}
 		event.Str("tool", t.Name).Str("call", session.Caller.Call).Str("owner", session.Caller.Owner).Dur("took", time.Since(start)).Msg("call")
 		if questions.asked {
-			return questions.ask.ToolResult(), nil
+			return questions.result(), nil
 		}
 		content := []mcp.Content{mcp.NewTextContent(r.Text)}
 		if r.Image != nil {
@@ -181,25 +202,33 @@ func progress(ctx context.Context, request mcp.CallToolRequest) func(message str
 	}
 	var mu sync.Mutex
 	count := 0
+	tell, ordered := ctx.Value(tellerKey{}).(teller)
 	return func(message string) {
 		mu.Lock()
 		defer mu.Unlock()
 		count++
+		said := map[string]any{"progressToken": request.Params.Meta.ProgressToken, "progress": count, "message": message}
 		// A client that doesn't take it loses a message and no more.
-		_ = server.SendNotificationToClient(ctx, "notifications/progress", map[string]any{
-			"progressToken": request.Params.Meta.ProgressToken, "progress": count, "message": message,
-		})
+		if ordered {
+			_ = tell(progressNotification(said))
+		} else {
+			_ = server.SendNotificationToClient(ctx, progressMethod, said)
+		}
 	}
+}
+
+const progressMethod = "notifications/progress"
+
+func progressNotification(said map[string]any) mcp.JSONRPCNotification {
+	n := mcp.JSONRPCNotification{JSONRPC: mcp.JSONRPC_VERSION}
+	n.Method, n.Params.AdditionalFields = progressMethod, said
+	return n
 }
 
 // Serve answers on a pair of streams until in ends or ctx does, and returns when every call has come to its end: a call
 // under way is cancelled, and undoes what it began.
 func (s *Server) Serve(ctx context.Context, in io.Reader, out io.Writer) error {
-	stdio := mcpserver.NewStdioServer(s.mcp)
-	stdio.SetErrorLogger(stdlog.New(s.log, "", 0))
-	mcpserver.WithWorkerPoolSize(concurrentCalls)(stdio)
-	mcpserver.WithQueueSize(4 * concurrentCalls)(stdio)
-	err := stdio.Listen(ctx, in, out)
+	err := s.serveLines(ctx, in, out)
 	if errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
 		return nil // the client has gone, or we are to go: a normal end
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"sync"
+	"time"
 
 	mcpserver "github.com/mark3labs/mcp-go/server"
 )
@@ -27,6 +28,8 @@ type session struct {
 	holder key
 	over   context.Context
 	end    context.CancelFunc
+	uses   int       // requests under way
+	last   time.Time // end of the latest
 }
 
 var errNoSession = errors.New("there is no such session")
@@ -38,7 +41,7 @@ func newSessions(ctx context.Context) *sessions {
 func (s *sessions) begin(holder key) (id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	one := &session{holder: holder}
+	one := &session{holder: holder, last: time.Now()}
 	one.over, one.end = context.WithCancel(s.ctx)
 	id = rand.Text()
 	s.byID[id] = one
@@ -68,9 +71,43 @@ func (s *sessions) find(holder key, id string) *session {
 	return nil
 }
 
+// use begins the use of a holder's session by a request; nil where it is another's, or has ended. done must be called at its end.
+func (s *sessions) use(holder key, id string) (over context.Context, done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one := s.byID[id]
+	if one == nil || one.holder != holder {
+		return nil, nil
+	}
+	one.uses++
+	return one.over, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		one.uses--
+		one.last = time.Now()
+	}
+}
+
+// idle ends sessions that nobody has used for a time, and returns their IDs.
+func (s *sessions) idle(d time.Duration) (ids []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, one := range s.byID {
+		if one.uses == 0 && time.Since(one.last) >= d {
+			ids = append(ids, id)
+			s.endLocked(id)
+		}
+	}
+	return ids
+}
+
 func (s *sessions) end(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.endLocked(id)
+}
+
+func (s *sessions) endLocked(id string) {
 	one := s.byID[id]
 	if one == nil {
 		return
@@ -99,13 +136,12 @@ type holdersSessions struct {
 func (h holdersSessions) Generate() string { return h.all.begin(h.holder) }
 
 func (h holdersSessions) Validate(id string) (ended bool, err error) {
-	if h.all.find(h.holder, id) == nil {
+	if h.all.find(h.holder, ownerOf(id)) == nil {
 		return false, errNoSession
 	}
 	return false, nil
 }
 
-func (h holdersSessions) Terminate(id string) (refused bool, err error) {
-	h.all.end(id)
-	return false, nil
+func (h holdersSessions) Terminate(string) (refused bool, err error) {
+	return false, nil // who has the SDK forget a session has ended it before: see HTTP.endSession
 }

@@ -61,6 +61,8 @@ func ServeSocket(ctx context.Context, path, version string, base tools.Session, 
 				return
 			}
 			defer conn.Close()
+			// A client that reads nothing must not hold up the end.
+			defer context.AfterFunc(ctx, func() { _ = conn.SetWriteDeadline(time.Now().Add(closeTime)) })()
 			log.Info().Str("owner", owner).Msg("session begins")
 			if err := New(version, base, log).Serve(WithOwner(ctx, owner), client, conn); err != nil && ctx.Err() == nil {
 				log.Warn().Str("owner", owner).Err(err).Msg("session")

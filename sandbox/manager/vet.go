@@ -65,6 +65,9 @@ func (t Trial) Error() string { return "the verdict is " + string(t.Decision) }
 // Approval is what the policy asks of who approves.
 func (m *Manager) Approval() policy.Approval { return m.gate.policy.Now().Approval() }
 
+// Policy is the one that is in force.
+func (m *Manager) Policy() *policy.Set { return m.gate.policy.Now() }
+
 // Approver is what proves that a human approves.
 func (m *Manager) Approver() *approver.Approver { return approver.Beside(m.gate.store.Path()) }
 
