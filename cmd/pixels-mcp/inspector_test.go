@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -18,28 +19,11 @@ import (
 func TestTheInspectorDrivesTheServer(t *testing.T) {
 	t.Parallel()
 	incustest.Need(t)
-	dir, err := filepath.Abs("../../.cache/inspector")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(filepath.Join(dir, "node")); err != nil {
-		t.Skip("the MCP Inspector is not installed: scripts/inspector.sh does it, and `make test` runs that")
-	}
+	run := inspector(t)
 	owner := fmt.Sprintf("test-inspector-%d", os.Getpid())
 	inspect := func(arguments ...string) (out string) {
 		t.Helper()
-		cmd := exec.Command(filepath.Join(dir, "node"), append([]string{
-			filepath.Join(dir, "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js"), "--cli", self(t), "serve", "--owner", owner,
-			"-e", "RUN_AS_PIXELS_MCP=1",
-		}, arguments...)...)
-		cmd.Env = append(os.Environ(), "RUN_AS_PIXELS_MCP=1")
-		var stderr strings.Builder
-		cmd.Stderr = &stderr
-		b, err := cmd.Output()
-		if err != nil {
-			t.Fatalf("inspector %v: %v\n%s%s", arguments, err, b, stderr.String())
-		}
-		return string(b)
+		return run(append([]string{self(t), "serve", "--owner", owner, "-e", "RUN_AS_PIXELS_MCP=1"}, arguments...)...)
 	}
 	call := func(tool string, arguments ...string) (out map[string]any) {
 		t.Helper()
@@ -83,4 +67,94 @@ func TestTheInspectorDrivesTheServer(t *testing.T) {
 	if got := call("list_sandboxes"); len(got["sandboxes"].([]any)) != 0 {
 		t.Errorf("left are %v", got)
 	}
+}
+
+// inspector runs the MCP Inspector, which is a client that we did not write.
+func inspector(t *testing.T) func(arguments ...string) (out string) {
+	t.Helper()
+	dir, err := filepath.Abs("../../.cache/inspector")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "node")); err != nil {
+		t.Skip("the MCP Inspector is not installed: scripts/inspector.sh does it, and `make test` runs that")
+	}
+	return func(arguments ...string) string {
+		t.Helper()
+		cmd := exec.Command(filepath.Join(dir, "node"), append([]string{filepath.Join(dir, "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js"), "--cli"}, arguments...)...)
+		cmd.Env = append(os.Environ(), "RUN_AS_PIXELS_MCP=1")
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
+		b, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("inspector %v: %v\n%s%s", arguments, err, b, stderr.String())
+		}
+		return string(b)
+	}
+}
+
+// The same by both transports over HTTP, of a server that goes on between the calls.
+func TestTheInspectorByHTTP(t *testing.T) {
+	t.Parallel()
+	incustest.Need(t)
+	run := inspector(t)
+	base, secret := serveByHTTP(t, fmt.Sprintf("inspector-%d", os.Getpid()))
+	for transport, path := range map[string]string{"http": "/mcp", "sse": "/sse"} {
+		inspect := func(arguments ...string) string {
+			return run(append([]string{base + path, "--transport", transport, "--header", "Authorization: Bearer " + secret}, arguments...)...)
+		}
+		var list struct{ Tools []struct{ Name string } }
+		if err := json.Unmarshal([]byte(inspect("--method", "tools/list")), &list); err != nil || len(list.Tools) != len(tools.All()) {
+			t.Errorf("%s lists %d tools, %v", transport, len(list.Tools), err)
+		}
+		if got := inspect("--method", "tools/call", "--tool-name", "create_sandbox", "--tool-arg", "name="+transport, "--tool-arg", "egress=none"); !strings.Contains(got, `"running"`) {
+			t.Errorf("%s creates %s", transport, got)
+		}
+		if got := inspect("--method", "tools/call", "--tool-name", "exec", "--tool-arg", "name="+transport, "--tool-arg", "command=echo from $(hostname)"); !strings.Contains(got, "from "+transport) {
+			t.Errorf("%s runs %s", transport, got)
+		}
+		if got := inspect("--method", "prompts/list"); !strings.Contains(got, "spawn_workers") {
+			t.Errorf("%s has the prompts %s", transport, got)
+		}
+	}
+}
+
+// serveByHTTP starts a server that ends with the test, makes a token for it, and ends that with what was made by it.
+func serveByHTTP(t *testing.T, name string) (base, secret string) {
+	t.Helper()
+	b, err := exec.Command(self(t), "token", "create", name).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command(self(t), "token", "revoke", "--destroy", name).CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+	server := exec.Command(self(t), "serve", "--http", "127.0.0.1:0")
+	log, err := server.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = server.Process.Signal(os.Interrupt)
+		if err := server.Wait(); err != nil {
+			t.Errorf("the server ends with %v", err)
+		}
+	})
+	lines := bufio.NewScanner(log)
+	for lines.Scan() {
+		if at, ok := strings.CutPrefix(lines.Text(), "MCP:  "); ok {
+			go func() { // what it logs else is nobody's
+				for lines.Scan() {
+				}
+			}()
+			return strings.TrimSuffix(at, "/mcp"), strings.TrimSpace(string(b))
+		}
+	}
+	t.Fatal("the server does not say where it listens")
+	return "", ""
 }

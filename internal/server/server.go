@@ -3,6 +3,7 @@ package server
 
 import (
 	"context"
+	_ "embed"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -23,8 +24,10 @@ import (
 	"pixels/tools"
 )
 
-const instructions = "Pixels gives you disposable Linux machines. Create a sandbox, set it up with exec, keep it with create_checkpoint, " +
-	"fan out with clone_sandbox and a command, and destroy what you no longer need. A checkpoint is named SANDBOX:LABEL."
+// instructions are what models read first, and always: clients cut them at 2 kB.
+//
+//go:embed instructions.md
+var instructions string
 
 // Server is an MCP server with the project's tools.
 type Server struct {
@@ -46,11 +49,12 @@ func New(version string, base tools.Session, log zerolog.Logger) *Server {
 	})
 	s := &Server{log: log, manager: base.Manager, seal: newSeal(), mcp: mcpserver.NewMCPServer("pixels", version, mcpserver.WithHooks(hooks),
 		mcpserver.WithToolCapabilities(true), mcpserver.WithRecovery(), mcpserver.WithInstructions(instructions),
-		mcpserver.WithTitle("Pixels"),
+		mcpserver.WithTitle("Pixels"), mcpserver.WithPromptCapabilities(false), mcpserver.WithCompletions(), mcpserver.WithPromptCompletionProvider(completions{base}),
 	)}
 	for _, t := range tools.All() {
 		s.mcp.AddTool(describe(t), s.handler(t, base))
 	}
+	s.addPrompts()
 	return s
 }
 
