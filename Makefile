@@ -77,7 +77,7 @@ test-setup: build
 test-machine:
 	$(BIN) setup --systemd
 	scripts/test-tools.sh
-	scripts/inspector.sh
+	scripts/conformance.sh
 
 test-compile: export GOGC = 400
 test-compile: vet

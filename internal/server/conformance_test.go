@@ -1,0 +1,65 @@
+package server
+
+import (
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"pixels/policy"
+)
+
+// conforms are the scenarios of the protocol's own test suite that hold for any server with tools and prompts, by the version of the protocol.
+// The others want tools and resources that are there to be tested alone.
+var conforms = map[string][]string{
+	"2025-11-25": {"server-initialize", "server-session-lifecycle", "ping", "tools-list", "prompts-list", "server-sse-multiple-streams", "dns-rebinding-protection"},
+	"2026-07-28": {"tools-list", "prompts-list", "server-sse-multiple-streams", "dns-rebinding-protection", "http-header-validation"},
+}
+
+// The official conformance suite, which we did not write, against the product's own server. It knows no tokens: they are added on the way.
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	dir, err := filepath.Abs("../../.cache/conformance")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "node")); err != nil {
+		t.Skip("the conformance suite is not installed: scripts/conformance.sh does it, and `make test` runs that")
+	}
+	s := serveHTTP(t)
+	secret := s.token(t, "conformance", policy.Limits{})
+	to, err := url.Parse(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var own string // address that the suite knows
+	way := httptest.NewServer(&httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(to)
+		r.Out.Host = r.In.Host
+		r.Out.Header.Set("Authorization", "Bearer "+secret)
+		if r.In.Header.Get("Origin") == own {
+			r.Out.Header.Set("Origin", s.url)
+			r.Out.Host = to.Host
+		}
+	}})
+	own = way.URL
+	t.Cleanup(way.Close)
+	t.Cleanup(way.CloseClientConnections)
+	for version, scenarios := range conforms {
+		for _, scenario := range scenarios {
+			t.Run(version+" "+scenario, func(t *testing.T) {
+				cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "node"), filepath.Join(dir, "node_modules/@modelcontextprotocol/conformance/dist/index.js"),
+					"server", "--url", way.URL+mcpPath, "--scenario", scenario, "--spec-version", version)
+				cmd.Dir = t.TempDir()
+				out, err := cmd.CombinedOutput()
+				if err != nil || !strings.Contains(string(out), " 0 failed") {
+					t.Errorf("%v\n%s", err, out)
+				}
+			})
+		}
+	}
+}
