@@ -87,7 +87,7 @@ test-compile: vet
 bench: build
 	$(BIN) setup --systemd
 	PIXELS_BENCH=1 $(GO) test -count=1 -timeout 25m -run TestBenchmark ./incus -v
-	PIXELS_BENCH=1 $(GO) test -count=1 -timeout 10m -run TestBenchmarkCommands ./cmd/pixels-mcp -v
+	PIXELS_BENCH=1 $(GO) test -count=1 -timeout 10m -run TestBenchmark ./cmd/pixels-mcp -v
 	$(GO) test -count=1 -run TestAThousandRequestsAreShown -v ./internal/web
 	$(GO) test -run xxx -bench . ./policy/...
 

@@ -3,6 +3,7 @@ package tools
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	"math"
 	"os"
@@ -11,7 +12,9 @@ import (
 	"sync"
 	"time"
 
+	"pixels/policy/ledger"
 	"pixels/sandbox"
+	"pixels/sandbox/manager"
 )
 
 // callLimit is how long a call may last; what takes longer goes on as an operation. Clients give up after a minute.
@@ -20,8 +23,11 @@ const callLimit = 40 * time.Second
 // keptOperations is how many that have ended are kept to be asked for.
 const keptOperations = 200
 
-// Operations are the calls that outlasted their answer. They live as long as the server: what they make is in the backend,
-// and a call that a restart ended is undone or finished as any half-made thing is.
+// beatEvery is how often it is put down that an operation goes on, and looked whether it is to end.
+const beatEvery = 2 * time.Second
+
+// Operations are the calls that outlasted their answer. They live as long as the server; what became of them is in the ledger for a while,
+// whoever asks. What they make is in the backend, and a call that a restart ended is undone or finished as any half-made thing is.
 type Operations struct {
 	ctx   context.Context // ends them
 	limit time.Duration
@@ -99,9 +105,44 @@ func (o *Operations) do(ctx context.Context, s Session, tool string, work func(c
 			return failure(s.Audience, fmt.Errorf("%w; what it began is still being undone", ctx.Err())), ""
 		}
 	case <-late.C:
-		return Result{}, o.keep(op)
+		id := o.keep(op)
+		if s.Manager.BeginOperation(ledger.Operation{ID: id, Owner: op.owner, Tool: tool, Started: op.started}) == nil { // else this process alone knows of it
+			o.working.Go(func() { op.attend(o.ctx, s.Manager, id) })
+		}
+		return Result{}, id
 	}
 }
+
+// attend keeps the ledger up to date about an operation until it has ended.
+func (op *operation) attend(server context.Context, m *manager.Manager, id string) {
+	tick := time.NewTicker(beatEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if cancel, _ := m.BeatOperation(id); cancel {
+				op.cancel()
+			}
+		case <-op.done:
+			result := ""
+			if op.result.Structured != nil {
+				b, err := json.Marshal(op.result.Structured)
+				if err == nil && len(b) <= maxAnswer {
+					result = string(b)
+				}
+			}
+			text := op.result.Text
+			if server.Err() != nil && op.result.Failed {
+				text = "the server in which it ran was ended, and what it had begun was undone: list_sandboxes shows what there is (" + text + ")"
+			}
+			_ = m.EndOperation(id, result, text)
+			return
+		}
+	}
+}
+
+// maxAnswer bounds what of an answer is kept.
+const maxAnswer = 1 << 20
 
 // keep makes an operation known under an ID, and forgets the oldest that have ended.
 func (o *Operations) keep(op *operation) string {
@@ -128,7 +169,7 @@ func (o *Operations) find(owner, id string) (*operation, error) {
 	defer o.mu.Unlock()
 	op := o.byID[id]
 	if op == nil || op.owner != owner {
-		return nil, fmt.Errorf("operation %q %w: it ended long ago, or with the server that it ran in; list_sandboxes shows what there is", id, sandbox.ErrNotFound)
+		return nil, fmt.Errorf("operation %q %w: it ended over an hour ago, or with a server that keeps no records; list_sandboxes shows what there is", id, sandbox.ErrNotFound)
 	}
 	return op, nil
 }

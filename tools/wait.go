@@ -2,6 +2,7 @@ package tools
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -33,7 +34,7 @@ type otherResult any
 // waitResult is what is known of one operation.
 type waitResult struct {
 	ID        string      `json:"id"`
-	State     string      `json:"state" jsonschema:"running; ended; lost: its sandbox died, and how it ended is not known; unknown: error says why"`
+	State     string      `json:"state" jsonschema:"running; ended; lost: its sandbox or server died; unknown: error says why"`
 	Exec      *view.Run   `json:"exec,omitempty" jsonschema:"of a command: its outputs so far, and its exit code once it has ended"`
 	Cancelled bool        `json:"cancelled,omitempty"`
 	Cursor    string      `json:"cursor,omitempty" jsonschema:"of a command: where what comes next begins"`
@@ -144,6 +145,9 @@ func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time
 	}
 	op, err := s.Operations.find(s.Caller.Owner, id)
 	if err != nil {
+		if r, ok := s.waitElsewhere(ctx, id, in, wait); ok {
+			return r
+		}
 		return unknown(err)
 	}
 	if in.Cancel {
@@ -166,4 +170,43 @@ func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time
 		r.Error = op.result.Text
 	}
 	return r
+}
+
+// lookEvery is how often it is looked what became of an operation of another server.
+const lookEvery = 200 * time.Millisecond
+
+// waitElsewhere waits for an operation of another server, or of one that has ended; ok tells whether there is one of that name.
+func (s Session) waitElsewhere(ctx context.Context, id string, in waitInput, wait time.Duration) (r waitResult, ok bool) {
+	r = waitResult{ID: id, Cancelled: in.Cancel}
+	owner := s.Caller.Owner
+	if in.Cancel {
+		_ = s.Manager.CancelOperation(owner, id) // else it is found to be under way
+	}
+	for late := time.Now().Add(wait); ; {
+		o, err := s.Manager.Operation(owner, id)
+		switch {
+		case err != nil:
+			return r, false
+		case o.Lost:
+			r.State = "lost"
+			r.Error = fmt.Sprintf("the server in which %s ran was ended. What was whole by then is there, and what was half-made is removed: list_sandboxes shows what there is; then call again for what is missing", o.Tool)
+			r.text = r.Error
+			return r, true
+		case !o.Ended.IsZero():
+			r.State, r.text = "ended", o.Text
+			if o.Result == "" {
+				r.Error = o.Text
+			} else if err := json.Unmarshal([]byte(o.Result), &r.Result); err != nil {
+				r.Error = err.Error()
+			}
+			return r, true
+		case !time.Now().Before(late) || ctx.Err() != nil:
+			r.State, r.text = "running", fmt.Sprintf("%s, begun %s ago", o.Tool, view.Ago(o.Started))
+			return r, true
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(lookEvery):
+		}
+	}
 }

@@ -98,10 +98,10 @@ func TestTheInspectorByHTTP(t *testing.T) {
 	t.Parallel()
 	incustest.Need(t)
 	run := inspector(t)
-	base, secret := serveByHTTP(t, fmt.Sprintf("inspector-%d", os.Getpid()))
+	served := serveByHTTP(t, self(t), fmt.Sprintf("inspector-%d", os.Getpid()))
 	for transport, path := range map[string]string{"http": "/mcp", "sse": "/sse"} {
 		inspect := func(arguments ...string) string {
-			return run(append([]string{base + path, "--transport", transport, "--header", "Authorization: Bearer " + secret}, arguments...)...)
+			return run(append([]string{served.base + path, "--transport", transport, "--header", "Authorization: Bearer " + served.secret}, arguments...)...)
 		}
 		var list struct{ Tools []struct{ Name string } }
 		if err := json.Unmarshal([]byte(inspect("--method", "tools/list")), &list); err != nil || len(list.Tools) != len(tools.All()) {
@@ -119,19 +119,25 @@ func TestTheInspectorByHTTP(t *testing.T) {
 	}
 }
 
+// byHTTP is a server, and a token for it.
+type byHTTP struct {
+	base, secret string
+	pid          int
+}
+
 // serveByHTTP starts a server that ends with the test, makes a token for it, and ends that with what was made by it.
-func serveByHTTP(t *testing.T, name string) (base, secret string) {
+func serveByHTTP(t *testing.T, program, name string) byHTTP {
 	t.Helper()
-	b, err := exec.Command(self(t), "token", "create", name).Output()
+	b, err := exec.Command(program, "token", "create", name).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if out, err := exec.Command(self(t), "token", "revoke", "--destroy", name).CombinedOutput(); err != nil {
+		if out, err := exec.Command(program, "token", "revoke", "--destroy", name).CombinedOutput(); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
-	server := exec.Command(self(t), "serve", "--http", "127.0.0.1:0")
+	server := exec.Command(program, "serve", "--http", "127.0.0.1:0")
 	log, err := server.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -152,9 +158,9 @@ func serveByHTTP(t *testing.T, name string) (base, secret string) {
 				for lines.Scan() {
 				}
 			}()
-			return strings.TrimSuffix(at, "/mcp"), strings.TrimSpace(string(b))
+			return byHTTP{strings.TrimSuffix(at, "/mcp"), strings.TrimSpace(string(b)), server.Process.Pid}
 		}
 	}
 	t.Fatal("the server does not say where it listens")
-	return "", ""
+	return byHTTP{}
 }

@@ -1,10 +1,19 @@
 package server
 
 import (
+	"context"
+	"encoding/json"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/mark3labs/mcp-go/mcp"
+	"github.com/rs/zerolog"
+
+	"pixels/sandbox/manager"
+	"pixels/sandbox/sandboxtest"
+	"pixels/tools"
 )
 
 // A call that says nothing is told to be under way, again and again, and nothing is told once it is over.
@@ -41,5 +50,19 @@ func TestASilentCallIsToldToBeUnderWay(t *testing.T) {
 		t.Error("who asked for nothing is told")
 	} else {
 		stop()
+	}
+}
+
+// What is longer than clients take is an error that says what to do.
+func TestNoAnswerIsTooLong(t *testing.T) {
+	s := New("test", tools.Session{Manager: manager.New(sandboxtest.NewMemory(), manager.Defaults{})}, zerolog.Nop())
+	for size, long := range map[int]bool{maxAnswer - 100: false, maxAnswer + 100: true} {
+		call := s.handler(tools.Tool{Name: "x", Call: func(context.Context, tools.Session, json.RawMessage) tools.Result {
+			return tools.Result{Text: strings.Repeat("x", size)}
+		}}, tools.Session{Manager: s.manager})
+		r, err := call(t.Context(), mcp.CallToolRequest{})
+		if err != nil || r.IsError != long || long && !strings.Contains(text(r), "ask for less") {
+			t.Errorf("%d bytes: %t, %v", size, r.IsError, err)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"pixels/internal/fault"
+	"pixels/internal/units"
 	"pixels/internal/view"
 	"pixels/policy"
 	"pixels/policy/ledger"
@@ -141,12 +143,30 @@ func (s *Server) handler(t tools.Tool, base tools.Session) mcpserver.ToolHandler
 		if r.Image != nil {
 			content = append(content, mcp.NewImageContent(base64.StdEncoding.EncodeToString(r.Image.Data), r.Image.Type))
 		}
+		if size := sizeOf(r); size > maxAnswer {
+			return mcp.NewToolResultError(fmt.Sprintf("the answer would be %s long, and clients take no more than %s: ask for less, by limit, offset or a narrower name", units.Size(int64(size)), units.Size(maxAnswer))), nil
+		}
 		result := &mcp.CallToolResult{Content: content, StructuredContent: r.Structured, IsError: r.Failed}
 		if kind := fault.Kind(""); people(request) && errors.As(r.Err(), &kind) {
 			result.Meta = &mcp.Meta{AdditionalFields: map[string]any{kindField: string(kind)}}
 		}
 		return result, nil
 	}
+}
+
+// maxAnswer bounds an answer: some clients lose longer ones, with the connection.
+const maxAnswer = 1 << 20
+
+// sizeOf is how much a result takes on the wire, roughly.
+func sizeOf(r tools.Result) int {
+	size := len(r.Text)
+	if r.Image != nil {
+		size += base64.StdEncoding.EncodedLen(len(r.Image.Data))
+	}
+	if b, err := json.Marshal(r.Structured); err == nil { // else the SDK says so
+		size += len(b)
+	}
+	return size
 }
 
 // Fields of a request's and of a result's _meta, by which the command line asks for errors in words for people, and is told of their

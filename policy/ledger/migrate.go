@@ -111,6 +111,17 @@ CREATE TABLE reservations ( -- of quotas, by calls under way
 	process TEXT NOT NULL,
 	until   INTEGER NOT NULL
 );
+CREATE TABLE operations ( -- calls that outlasted their answer
+	id      TEXT PRIMARY KEY,
+	owner   TEXT NOT NULL,
+	tool    TEXT NOT NULL,
+	started INTEGER NOT NULL,
+	beat    INTEGER NOT NULL, -- when it was heard of last
+	ended   INTEGER NOT NULL DEFAULT 0,
+	result  TEXT NOT NULL DEFAULT '',
+	text    TEXT NOT NULL DEFAULT '',
+	cancel  INTEGER NOT NULL DEFAULT 0
+);
 `),
 }
 

@@ -126,9 +126,9 @@ func (o *opened) readAll(what, p string, most int64) ([]byte, error) {
 
 // Bounds of what passes through this process.
 const (
-	maxEdit  = 16 << 20 // bytes of a file that is read by lines or edited
-	maxImage = 4 << 20  // bytes of an image
-	maxText  = 24_000   // bytes of one answer
-	maxLines = 2000     // lines of one answer
-	maxWrite = 16 << 20 // bytes of one write
+	maxEdit  = 16 << 20  // bytes of a file that is read by lines or edited
+	maxImage = 700 << 10 // bytes of an image, which take a third more in an answer
+	maxText  = 24_000    // bytes of one answer
+	maxLines = 2000      // lines of one answer
+	maxWrite = 16 << 20  // bytes of one write
 )
