@@ -50,7 +50,7 @@ type HTTPConfig struct {
 	Page    http.Handler // for humans at the same address; it has a guard of its own; may be nil
 	Log     zerolog.Logger
 
-	sessionIdle time.Duration // other than sessionIdle in tests
+	sessionIdle, heartbeat time.Duration // other than usual in tests
 }
 
 // HTTP serves clients that call by HTTP with a token: MCP as streamable HTTP, with sessions and without, MCP as HTTP with SSE for old
@@ -83,17 +83,20 @@ func NewHTTP(c HTTPConfig) *HTTP {
 	if h.config.sessionIdle == 0 {
 		h.config.sessionIdle = sessionIdle
 	}
+	if h.config.heartbeat == 0 {
+		h.config.heartbeat = heartbeat
+	}
 	h.meters = newMeters(h)
 	h.mcp = New(c.Version, c.Base, c.Log)
 	h.mcp.called = h.meters.called
 	h.stream = mcpserver.NewStreamableHTTPServer(h.mcp.mcp,
-		mcpserver.WithSessionIdManagerResolver(h.sessions), mcpserver.WithEventStore(h.events), mcpserver.WithHeartbeatInterval(heartbeat),
+		mcpserver.WithSessionIdManagerResolver(h.sessions), mcpserver.WithEventStore(h.events), mcpserver.WithHeartbeatInterval(h.config.heartbeat),
 		mcpserver.WithHTTPContextFunc(outlasting), mcpserver.WithDisableLocalhostProtection(true), // the guard has its own
 		mcpserver.WithStreamableHTTPLogger(slog.New(slog.NewTextHandler(debugLog{c.Log}, nil))),
 	)
 	h.sse = mcpserver.NewSSEServer(h.mcp.mcp,
 		mcpserver.WithSSEEndpoint(ssePath), mcpserver.WithMessageEndpoint(messagePath), mcpserver.WithUseFullURLForMessageEndpoint(false),
-		mcpserver.WithKeepAliveInterval(heartbeat), mcpserver.WithSSEDisableLocalhostProtection(true),
+		mcpserver.WithKeepAliveInterval(h.config.heartbeat), mcpserver.WithSSEDisableLocalhostProtection(true),
 		mcpserver.WithSessionIDGenerator(func(_ context.Context, r *http.Request) (string, error) { return r.Header.Get(sseSession), nil }),
 	)
 	h.handle(mcpPath, holder, http.HandlerFunc(h.serveMCP))

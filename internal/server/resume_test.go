@@ -184,3 +184,29 @@ func TestManyClientsAtOnce(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// A stream on which nothing is sent shows that it is alive, and keeps its session: what lies between would cut it, and who is gone is
+// noticed.
+func TestIdleStreamsHaveAHeartbeat(t *testing.T) {
+	s := serveHTTP(t, func(c *HTTPConfig) { c.heartbeat, c.sessionIdle = 100*time.Millisecond, 500*time.Millisecond })
+	secret := s.token(t, "one", policy.Limits{})
+	id := s.session(t, secret)
+	for name, next := range map[string]func() (string, string, bool){
+		"streamable HTTP": sse(t, s.send(t, "GET", mcpPath, secret, "", "Mcp-Session-Id", id).Body),
+		"SSE":             sse(t, s.send(t, "GET", ssePath, secret, "").Body),
+	} {
+		beats := 0
+		for beats < 8 { // longer than a session that nobody uses lasts
+			_, data, ok := next()
+			if !ok {
+				t.Fatalf("%s: the stream ends after %d beats", name, beats)
+			}
+			if strings.Contains(data, `"method":"ping"`) {
+				beats++
+			}
+		}
+	}
+	if s.sessions.find(keyOf(secret), id) == nil {
+		t.Error("a session whose stream is open has ended")
+	}
+}
