@@ -1,12 +1,18 @@
 package server
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
+	"pixels/internal/fault"
+	"pixels/internal/streams"
 	"pixels/policy"
+	"pixels/sandbox/manager"
 )
 
 // The holder of a token mints narrower ones, which are used as far as their caps go, and ends them with what they made.
@@ -67,4 +73,48 @@ func TestMintedTokens(t *testing.T) {
 	}
 	fits(t, sent) // also to who has a token
 
+}
+
+// A command of the command line, which is a websocket, ends with its token, too.
+func TestAnEndedTokenEndsItsCommands(t *testing.T) {
+	s := serveHTTP(t)
+	r := Remote{URL: s.url, Secret: s.token(t, "one", policy.Limits{})}
+	c := streams.NewRemote(r.Base(), r.Header(), r.Client(), r.TLS, Refused, nil)
+	if err := s.connect(t, mcpPath, r.Secret).Call(t.Context(), "create_sandbox", map[string]any{"name": "box"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	begun, ended := make(chan struct{}, 1), make(chan error, 1)
+	go func() {
+		_, err := c.Stream(context.Background(), manager.ExecRequest{Name: "box", Shell: "echo begun; sleep 60"}, manager.Streams{Out: writes(begun), Err: io.Discard})
+		ended <- err
+	}()
+	<-begun
+	if _, err := s.human.RevokeToken(t.Context(), "one", false); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("it ended as if all were well")
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it goes on")
+	}
+	if _, err := c.Stream(context.Background(), manager.ExecRequest{Name: "box", Shell: "true"}, manager.Streams{Out: io.Discard, Err: io.Discard}); !errors.Is(err, fault.Denied) {
+		t.Errorf("the next one: %v", err)
+	}
+	if _, err := r.Dial(t.Context()); !errors.Is(err, fault.Denied) {
+		t.Errorf("a session: %v", err)
+	}
+}
+
+// writes tells of what is written.
+type writes chan struct{}
+
+func (w writes) Write(b []byte) (int, error) {
+	select {
+	case w <- struct{}{}:
+	default:
+	}
+	return len(b), nil
 }
