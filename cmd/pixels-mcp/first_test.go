@@ -1,11 +1,20 @@
 package main
 
 import (
+	"bufio"
+	"errors"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
-// What users of the first release type works word for word, but for base and mcp.
+// What users of the first release type works word for word, but for base; see also TestMCPOfTheFirstRelease.
 func TestWhatUsersOfTheFirstReleaseType(t *testing.T) {
 	t.Parallel()
 	p := newTypist(t, "table")
@@ -54,7 +63,6 @@ func TestWhatUsersOfTheFirstReleaseType(t *testing.T) {
 		{"destroy copy --force", 0, "Destroyed copy"},
 		{"destroy second", 2, "--force"},
 		{"base list", 2, "is not there yet"},
-		{"mcp --listen-addr 127.0.0.1:8765", 2, "is not there yet"},
 	} {
 		out, errs, code := p.types(strings.Fields(c.typed)...)
 		for _, says := range strings.Split(c.says, "|") {
@@ -63,5 +71,60 @@ func TestWhatUsersOfTheFirstReleaseType(t *testing.T) {
 				break
 			}
 		}
+	}
+}
+
+// mcp serves by HTTP, and takes the flags that it had; it asks for a token, which the first release did not.
+func TestMCPOfTheFirstRelease(t *testing.T) {
+	pid := filepath.Join(t.TempDir(), "pid")
+	server := exec.Command(self(t), "mcp", "--listen-addr", "127.0.0.1:0", "--pid-file", pid, "--state-file", "x", "-v")
+	log, err := server.StderrPipe()
+	if err == nil {
+		err = server.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, said, at := bufio.NewScanner(log), "", ""
+	for at == "" && lines.Scan() {
+		said += lines.Text() + "\n"
+		at, _ = strings.CutPrefix(lines.Text(), "MCP:  ")
+		if !strings.HasPrefix(at, "http://") {
+			at = ""
+		}
+	}
+	go func() {
+		for lines.Scan() { // what it says else is nobody's
+		}
+	}()
+	if !strings.Contains(said, "--state-file is not needed") || !strings.HasSuffix(at, "/mcp") {
+		t.Errorf("it says %s", said)
+	}
+	if b, err := os.ReadFile(pid); err != nil || strings.TrimSpace(string(b)) != strconv.Itoa(server.Process.Pid) {
+		t.Errorf("the file of its ID: %q, %v", b, err)
+	}
+	if out, err := exec.Command(self(t), "mcp", "--pid-file", pid).CombinedOutput(); err == nil || !strings.Contains(string(out), "is running") {
+		t.Errorf("a second one: %s, %v", out, err)
+	}
+	for path, want := range map[string]int{"/mcp": http.StatusUnauthorized, "/healthz": http.StatusOK} {
+		answer, err := http.Get(strings.TrimSuffix(at, "/mcp") + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = answer.Body.Close()
+		if answer.StatusCode != want {
+			t.Errorf("%s: %s", path, answer.Status)
+		}
+	}
+	if err := server.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	late := time.AfterFunc(30*time.Second, func() { _ = server.Process.Kill() })
+	defer late.Stop()
+	if err := server.Wait(); err != nil {
+		t.Errorf("it ends with %v", err)
+	}
+	if _, err := os.Stat(pid); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file of its ID is left: %v", err)
 	}
 }
