@@ -2,9 +2,11 @@ package incus
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +17,7 @@ import (
 
 	"pixels/egress"
 	"pixels/egress/gateway"
+	"pixels/policy/ledger"
 	"pixels/sandbox/manager"
 	"pixels/sandbox/sandboxtest"
 	"pixels/tools"
@@ -44,6 +47,7 @@ var hungCalls = map[string]string{
 	"allow_domain":       `{"name": "box", "domains": ["example.com"], "reason": "x"}`,
 	"deny_domain":        `{"name": "box", "domains": ["example.com"]}`,
 	"egress":             `{"name": "box"}`,
+	"mint_token":         `{"name": "NEW"}`,
 }
 
 // hung is a set of sandboxes with their tools, on an Incus that is about to hang.
@@ -60,9 +64,20 @@ func newHung(t *testing.T) *hung {
 	h := &hung{Backend: secondBackend(t, c)}
 	owner := fmt.Sprintf("test-hung-%d", os.Getpid())
 	rules := sandboxtest.Policy(t, "[files]\nhost_folders = [\"/etc\"]\n[egress]\nallow = [\"example.com\"]")
-	m := manager.New(h.Backend, manager.Defaults{Egress: egress.Allowlist, Image: c.Image, Policy: rules})
+	store, err := ledger.Open(filepath.Join(t.TempDir(), "pixels.db"), func(err error) { t.Error(err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	m := manager.New(h.Backend, manager.Defaults{Egress: egress.Allowlist, Image: c.Image, Policy: rules, Store: store})
 	operations := tools.NewOperations(t.Context())
 	h.session = tools.Session{Manager: m, Operations: operations, Caller: manager.Agent(owner)}
+	if _, err := store.CreateToken(ledger.Token{Name: owner}, func(string) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if h.session.Caller.Caps, err = store.Caps(owner); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		for _, s := range ofOwner(t, h.Backend, owner) {
 			_ = h.Destroy(context.Background(), s.Name)
@@ -96,7 +111,7 @@ func newHung(t *testing.T) *hung {
 func (h *hung) call(ctx context.Context, tool, arguments string) tools.Result {
 	for _, t := range tools.All() {
 		if t.Name == tool {
-			return t.Call(ctx, h.session, json.RawMessage(strings.ReplaceAll(arguments, "RUN", h.run)))
+			return t.Call(ctx, h.session, json.RawMessage(strings.NewReplacer("RUN", h.run, "NEW", strings.ToLower("w"+rand.Text()[:8])).Replace(arguments)))
 		}
 	}
 	return tools.Result{Failed: true, Text: "there is no tool " + tool}

@@ -62,6 +62,22 @@ func (s *Store) CreateToken(t Token, free func(name string) error) (secret strin
 	b := make([]byte, 32)
 	_, _ = rand.Read(b) // never fails
 	secret = secretPrefix + base64.RawURLEncoding.EncodeToString(b)
+	live := func(q querier) error {
+		was, err := one(q, "name = ?", t.Name)
+		switch {
+		case errors.Is(err, ErrToken):
+			return nil
+		case err == nil && was.Revoked.IsZero():
+			return fault.About(fault.Exists, fmt.Sprintf("token %q", t.Name), "is there already: revoke it, or choose another name")
+		}
+		return err
+	}
+	if err := s.with(func(db *sql.DB) error { return live(db) }); err != nil {
+		return "", err
+	}
+	if err := free(t.Name); err != nil { // which may take long, and so must hold up nobody who writes here
+		return "", err
+	}
 	err = s.tx(func(tx *sql.Tx) error {
 		if above := owner.Parent(t.Name); above != "" {
 			parent, err := s.capsOf(tx, above)
@@ -75,15 +91,7 @@ func (s *Store) CreateToken(t Token, free func(name string) error) (secret strin
 				return fault.About(fault.Invalid, "a cap", "is invalid: %v", err)
 			}
 		}
-		was, err := one(tx, "name = ?", t.Name)
-		switch {
-		case errors.Is(err, ErrToken):
-		case err != nil:
-			return err
-		case was.Revoked.IsZero():
-			return fault.About(fault.Exists, fmt.Sprintf("token %q", t.Name), "is there already: revoke it, or choose another name")
-		}
-		if err := free(t.Name); err != nil {
+		if err := live(tx); err != nil {
 			return err
 		}
 		var count int
@@ -93,7 +101,7 @@ func (s *Store) CreateToken(t Token, free func(name string) error) (secret strin
 		if count >= maxTokens {
 			return fault.Errorf(fault.Denied, fault.Hint{}, "there are %d tokens already: revoke some", count)
 		}
-		_, err = tx.Exec("INSERT OR REPLACE INTO tokens (name, hash, caps, at, expires) VALUES (?, ?, ?, ?, ?)", t.Name, hashed(secret), string(limits), s.now().UnixMilli(), milliseconds(t.Expires))
+		_, err := tx.Exec("INSERT OR REPLACE INTO tokens (name, hash, caps, at, expires) VALUES (?, ?, ?, ?, ?)", t.Name, hashed(secret), string(limits), s.now().UnixMilli(), milliseconds(t.Expires))
 		return err
 	})
 	return secret, err
