@@ -78,3 +78,25 @@ func TestAnOperationIsKnownToOtherServers(t *testing.T) {
 	}
 	endSecond()
 }
+
+// An operation ends with the right by which it was called.
+func TestAnOperationEndsWithItsCallersRight(t *testing.T) {
+	s, _ := session(t)
+	over, end := context.WithCancel(context.Background())
+	defer end()
+	given := make(chan struct{})
+	s.Hold = func() (context.Context, func()) { return over, func() { close(given) } }
+	id, _ := must(t, s, "clone_sandbox", `{"source":"base:ready","count":1,"command":"sleep 60"}`)["operation"].(string)
+	if got := waited(t, s, `{"ids":["`+id+`"],"timeout":0}`); got["state"] != "running" {
+		t.Errorf("it does not go on: %v", got)
+	}
+	end()
+	if got := waited(t, s, `{"ids":["`+id+`"],"timeout":10}`); got["state"] != "ended" {
+		t.Errorf("it goes on: %v", got)
+	}
+	select {
+	case <-given:
+	case <-time.After(10 * time.Second):
+		t.Error("the right is not given back")
+	}
+}

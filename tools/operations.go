@@ -106,6 +106,15 @@ func (o *Operations) do(ctx context.Context, s Session, tool string, work func(c
 		}
 	case <-late.C:
 		id := o.keep(op)
+		if s.Hold != nil {
+			over, done := s.Hold()
+			stop := context.AfterFunc(over, cancel)
+			o.working.Go(func() {
+				<-op.done
+				stop()
+				done()
+			})
+		}
 		if s.Manager.BeginOperation(ledger.Operation{ID: id, Owner: op.owner, Tool: tool, Started: op.started}) == nil { // else this process alone knows of it
 			o.working.Go(func() { op.attend(o.ctx, s.Manager, id) })
 		}

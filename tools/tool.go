@@ -50,6 +50,9 @@ type Session struct {
 	Progress   func(message string) // tells the caller how it goes; nil when it doesn't want to know
 	Human      Human
 	Audience   view.Audience // who reads errors
+
+	// Hold holds the caller's right to call for what outlasts the call: over ends with it, and done gives it back. Nil where it has no end.
+	Hold func() (over context.Context, done func())
 }
 
 // Result is what a call answers: Structured conforms to the tool's output schema, Text says the same. With Failed set,

@@ -158,3 +158,15 @@ func TestTheBridgeOutlivesTheServer(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// A token is sent in the open to nobody but this machine.
+func TestATokenIsNotSentInTheOpen(t *testing.T) {
+	for address, good := range map[string]bool{
+		"http://127.0.0.1:1": true, "http://localhost:1": true, "http://[::1]:1": true, "https://host:1": true,
+		"http://host:1": false, "http://192.0.2.1:1": false, "ftp://host": false, "https://": false, "https://me@host": false, "https://host/path": false, "host:1": false,
+	} {
+		if err := (Remote{URL: address, Secret: "x"}).Check(); (err == nil) != good {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}

@@ -23,6 +23,8 @@ const maxBody = 8 << 20
 type identity struct {
 	key  key
 	over context.Context // ends with the token
+
+	hold func() (over context.Context, done func()) // uses the token on, for what outlasts the request
 }
 
 type identityKey struct{}
@@ -75,7 +77,7 @@ func (h *HTTP) guard(who access, next http.Handler) http.Handler {
 			defer cancel()
 			defer context.AfterFunc(over, cancel)()
 			ctx = context.WithValue(ctx, callerKey{}, manager.Caller{Owner: caps.Holder, Caps: caps})
-			r = r.WithContext(context.WithValue(ctx, identityKey{}, identity{k, over}))
+			r = r.WithContext(context.WithValue(ctx, identityKey{}, identity{k, over, func() (context.Context, func()) { return h.holders.hold(secret) }}))
 		}
 		if !h.readWhole(w, r) {
 			return

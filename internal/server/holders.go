@@ -80,6 +80,17 @@ func (h *holders) count() int {
 	return len(h.lives)
 }
 
+// hold uses a token on, whose use goes on: that of one that has ended is over.
+func (h *holders) hold(secret string) (over context.Context, done func()) {
+	_, _, over, done, err := h.begin(secret)
+	if err != nil {
+		over, end := context.WithCancel(context.Background())
+		end()
+		return over, func() {}
+	}
+	return over, done
+}
+
 // watch ends what is done by tokens that end, until ctx ends.
 func (h *holders) watch(ctx context.Context) {
 	next, done := h.tokens.Changes()

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -188,6 +187,11 @@ func (h *HTTP) health(w http.ResponseWriter, r *http.Request) {
 func (h *HTTP) serveMCP(w http.ResponseWriter, r *http.Request) {
 	who := identityOf(r.Context())
 	modern := mcp.IsModernProtocol(r.Header.Get(mcp.HeaderProtocolVersion))
+	var said message
+	if r.Method == http.MethodPost {
+		said = newMessage(whole(r))
+		modern = modern || mcp.IsModernProtocol(said.Params.Meta.ProtocolVersion())
+	}
 	switch id := r.Header.Get(mcpserver.HeaderKeySessionID); {
 	case r.Method != http.MethodPost && r.Method != http.MethodGet && r.Method != http.MethodDelete:
 		w.Header().Set("Allow", "GET, POST, DELETE")
@@ -206,11 +210,14 @@ func (h *HTTP) serveMCP(w http.ResponseWriter, r *http.Request) {
 	case r.Method != http.MethodPost:
 		http.Error(w, "the header Mcp-Session-Id is missing", http.StatusBadRequest)
 		return
+	case said.Method != "" && said.Method != string(mcp.MethodInitialize):
+		http.Error(w, "the header Mcp-Session-Id is missing: initialize begins a session", http.StatusBadRequest)
+		return
 	case h.sessions.full(who.key):
 		http.Error(w, "this token has too many sessions open: end some", http.StatusTooManyRequests)
 		return
 	}
-	if modern && r.Method == http.MethodPost && cancels(r) {
+	if modern && said.Method == string(mcp.MethodNotificationCancelled) {
 		// Without sessions the SDK tells requests apart by their IDs alone: one client would cancel another's. A client cancels by closing
 		// the connection.
 		w.WriteHeader(http.StatusAccepted)
@@ -238,12 +245,6 @@ func (h *HTTP) serveSession(w http.ResponseWriter, r *http.Request, id string) {
 	if old, ok := h.events.oldest(id); ok {
 		h.forget(old)
 	}
-}
-
-// cancels tells whether a request's body is a notification that something is cancelled.
-func cancels(r *http.Request) bool {
-	var message struct{ Method string }
-	return json.Unmarshal(whole(r), &message) == nil && message.Method == string(mcp.MethodNotificationCancelled)
 }
 
 // lastsKey is of what a call lasts as long as, beside its request.

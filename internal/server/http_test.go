@@ -304,6 +304,9 @@ func TestSessionsAreTheirHolders(t *testing.T) {
 	if got := s.send(t, "GET", mcpPath, mine, "").StatusCode; got != 400 {
 		t.Errorf("a stream of no session: %d", got)
 	}
+	if got := s.send(t, "POST", mcpPath, mine, ping).StatusCode; got != 400 {
+		t.Errorf("a request in no session: %d", got)
+	}
 	if got := status("DELETE", mine, id); got != 200 {
 		t.Errorf("its end: %d", got)
 	}

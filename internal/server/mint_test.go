@@ -118,3 +118,34 @@ func (w writes) Write(b []byte) (int, error) {
 	}
 	return len(b), nil
 }
+
+// What outlasts a request may use its token on, until that ends.
+func TestATokenIsHeldUntilItEnds(t *testing.T) {
+	s := serveHTTP(t)
+	secret := s.token(t, "one", policy.Limits{})
+	_, _, request, done, err := s.holders.begin(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	over, release := s.holders.hold(secret)
+	done()
+	time.Sleep(20 * time.Millisecond)
+	if over.Err() != nil || request.Err() != nil {
+		t.Error("it is over with the request")
+	}
+	if _, err := s.human.RevokeToken(t.Context(), "one", false); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-over.Done():
+	case <-time.After(10 * time.Second):
+		t.Error("it goes on")
+	}
+	release()
+	if late, _ := s.holders.hold(secret); late.Err() == nil {
+		t.Error("an ended token is held")
+	}
+	if n := s.holders.count(); n != 0 {
+		t.Errorf("%d are in use", n)
+	}
+}

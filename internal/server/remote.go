@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 
@@ -28,12 +29,19 @@ func (r Remote) Check() error {
 	switch {
 	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Host == "", strings.Trim(u.Path, "/") != "", u.RawQuery != "", u.User != nil:
 		return fault.About(fault.Invalid, fmt.Sprintf("the server %q", r.URL), "is invalid: give its address alone, as https://host:8765")
+	case u.Scheme == "http" && !loopback(u.Hostname()):
+		return fault.About(fault.Invalid, fmt.Sprintf("the server %q", r.URL), "is invalid: by http everybody on the way reads the token; give its https address")
 	case r.Secret == "":
 		return fault.About(fault.Invalid, "the token", "is missing: give a file with what `token create NAME` prints")
 	case r.TLS != nil && u.Scheme != "https":
 		return fault.About(fault.Invalid, "a fingerprint", "is invalid for a server that is called by http: give its https address")
 	}
 	return nil
+}
+
+func loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // Base is the address without a slash at its end.

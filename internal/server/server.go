@@ -116,7 +116,7 @@ func (s *Server) handler(t tools.Tool, base tools.Session) mcpserver.ToolHandler
 		var stop func()
 		session.Progress, stop = lively(progress(ctx, request))
 		defer stop()
-		session.Human = questions.human()
+		session.Human, session.Hold = questions.human(), identityOf(ctx).hold
 		if people(request) {
 			session.Audience, session.Caller.Channel = view.Member, "cli"
 		}

@@ -12,6 +12,7 @@ import (
 
 	"pixels/internal/fault"
 	"pixels/internal/view"
+	"pixels/policy"
 	"pixels/sandbox"
 	"pixels/sandbox/manager"
 )
@@ -49,6 +50,9 @@ func New(m *manager.Manager, caller func(*http.Request) manager.Caller, log zero
 		return s.manager.Sessions(ctx, c, r.FormValue("name"), r.FormValue("user"))
 	})
 	s.handle("GET "+glancePath, func(ctx context.Context, c manager.Caller, r *http.Request) (any, error) {
+		if !s.manager.Offers(c, policy.VerbListSandboxes) {
+			return []manager.Glimpse{}, nil
+		}
 		return s.manager.Glance(ctx, c.Owner, r.FormValue("of"))
 	})
 	s.handleLedger()
