@@ -14,6 +14,7 @@ import (
 	"pixels/internal/place"
 	"pixels/internal/program"
 	"pixels/internal/selfsigned"
+	"pixels/internal/server"
 )
 
 // overHTTP is where and how clients are served by HTTP.
@@ -61,7 +62,11 @@ type listening struct {
 // listen listens: by plain HTTP on this machine alone, by HTTPS elsewhere.
 func (o *overHTTP) listen() (*listening, error) {
 	if path, ok := strings.CutPrefix(o.address, "unix:"); ok {
-		return o.listenUnix(path)
+		l, err := server.ListenUnix(path, 0o600) // for this user alone
+		if err != nil {
+			return nil, err
+		}
+		return &listening{l, []string{"MCP:  unix:" + path + ", at /mcp"}}, nil
 	}
 	host, _, _ := net.SplitHostPort(o.address) // checked
 	var config *tls.Config
@@ -112,26 +117,4 @@ func (o *overHTTP) ownCertificate(host string) (tls.Certificate, error) {
 func thisMachine(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-// listenUnix listens on a socket that this user alone may use. One that a killed server left is replaced, one that answers is not.
-func (o *overHTTP) listenUnix(path string) (*listening, error) {
-	if conn, err := net.Dial("unix", path); err == nil {
-		_ = conn.Close()
-		return nil, fmt.Errorf("another server answers on %s already", path)
-	}
-	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != os.ModeSocket {
-		return nil, usageError{fmt.Errorf("--http unix:%s: there is a file there that is no socket", path)}
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("serve by HTTP: %w", err)
-	}
-	l, err := net.Listen("unix", path)
-	if err == nil {
-		err = os.Chmod(path, 0o600)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("serve by HTTP: %w", err)
-	}
-	return &listening{l, []string{"MCP:  unix:" + path + ", at /mcp"}}, nil
 }

@@ -53,14 +53,14 @@ func TestHTTPOnASocketOfItsUser(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	o := overHTTP{address: "unix:" + path}
 	for range 2 { // the second takes the place of one that was killed
-		l, err := o.listenUnix(path)
+		l, err := o.listen()
 		if err != nil {
 			t.Fatal(err)
 		}
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%v, %v", info, err)
 		}
-		if _, err := o.listenUnix(path); err == nil || !strings.Contains(err.Error(), "answers") {
+		if _, err := o.listen(); err == nil || !strings.Contains(err.Error(), "answers") {
 			t.Errorf("two at once: %v", err)
 		}
 		l.Listener.(*net.UnixListener).SetUnlinkOnClose(false)

@@ -28,7 +28,7 @@ const Socket = "/run/pixels/pixels.sock"
 // is, so that nobody can be another. A connection whose first byte begins a request of HTTP is given to streams, with the user in the
 // request's context (see Owner); all others speak MCP. It returns when ctx has ended and every call has come to its end.
 func ServeSocket(ctx context.Context, path, version string, base tools.Session, streams http.Handler, log zerolog.Logger) error {
-	listener, err := listenUnix(path)
+	listener, err := ListenUnix(path, 0o660) // for the group of its folder
 	if err != nil {
 		return err
 	}
@@ -71,12 +71,15 @@ func ServeSocket(ctx context.Context, path, version string, base tools.Session, 
 	}
 }
 
-// listenUnix listens on a socket that the group of its folder may use. One that a killed server left is replaced, one that
-// answers is not.
-func listenUnix(path string) (*net.UnixListener, error) {
+// ListenUnix listens on a socket, which its permissions open. One that a killed server left is replaced; one that answers is not, nor is
+// a file of another kind.
+func ListenUnix(path string, mode os.FileMode) (*net.UnixListener, error) {
 	if conn, err := net.Dial("unix", path); err == nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("another server answers on %s already", path)
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != os.ModeSocket {
+		return nil, fmt.Errorf("serve on %s: there is a file that is no socket", path)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("serve on %s: %w", path, err)
@@ -88,7 +91,7 @@ func listenUnix(path string) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("serve on a socket: %w", err)
 	}
-	if err := os.Chmod(path, 0o660); err != nil {
+	if err := os.Chmod(path, mode); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
 	return listener, nil
