@@ -14,12 +14,6 @@ import (
 	mcpserver "github.com/mark3labs/mcp-go/server"
 )
 
-// Bounds of one client that speaks in lines.
-const (
-	atOnce     = 64   // calls that are worked on
-	maxWaiting = 1024 // requests that wait for their turn besides
-)
-
 // lines serves one client that speaks in lines, on stdin and stdout or a socket. The SDK's own way has one session for all of a process:
 // of several clients each would have the progress, and the questions, of the others. And progress may come after its call's answer there.
 type lines struct {
@@ -111,7 +105,7 @@ func (l *lines) take(ctx context.Context, raw json.RawMessage) {
 	select {
 	case l.all <- struct{}{}:
 	default:
-		l.refuse(m.ID, mcp.INTERNAL_ERROR, "too many requests wait for their answers: send fewer at once")
+		l.refuse(m.ID, mcp.INTERNAL_ERROR, errTooMany.Error())
 		return
 	}
 	l.begin(func() {
