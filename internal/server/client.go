@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"os/exec"
 	"strings"
@@ -170,7 +171,11 @@ func (c *Client) call(ctx context.Context, tool string, arguments map[string]any
 	var request mcp.CallToolRequest
 	request.Params.Name, request.Params.Arguments, request.Params.Meta = tool, arguments, meta
 	result, err := c.mcp.CallTool(ctx, request)
-	if err != nil {
+	var lost *url.Error
+	switch {
+	case errors.As(err, &lost) && ctx.Err() == nil:
+		return nil, fmt.Errorf("the connection to the server broke off: %w", lost.Err)
+	case err != nil:
 		return nil, fmt.Errorf("call %s: %w", tool, err)
 	}
 	if out != nil && result.StructuredContent != nil {

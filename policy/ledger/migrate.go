@@ -102,7 +102,9 @@ CREATE TABLE tokens (
 	used    INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX tokens_hash ON tokens (hash);
-CREATE TABLE reservations ( -- of quotas, by calls under way
+`),
+	run(`
+CREATE TABLE IF NOT EXISTS reservations ( -- of quotas, by calls under way
 	id      INTEGER PRIMARY KEY AUTOINCREMENT,
 	owner   TEXT NOT NULL,
 	takes   TEXT NOT NULL, -- policy.Usage, as JSON
@@ -111,7 +113,7 @@ CREATE TABLE reservations ( -- of quotas, by calls under way
 	process TEXT NOT NULL,
 	until   INTEGER NOT NULL
 );
-CREATE TABLE operations ( -- calls that outlasted their answer
+CREATE TABLE IF NOT EXISTS operations ( -- calls that outlasted their answer
 	id      TEXT PRIMARY KEY,
 	owner   TEXT NOT NULL,
 	tool    TEXT NOT NULL,
