@@ -81,6 +81,9 @@ func (a *cli) verdict(ctx context.Context, owner string, args []string, asJSON b
 	err := a.withApp(func(opened *app.App) (err error) {
 		caller := manager.Agent(owner)
 		caller.Trial = true
+		if caps, err := opened.Manager.CapsOf(owner); err == nil { // else no token has that name
+			caller.Caps = caps
+		}
 		v, err = tools.Verdict(ctx, tools.Session{Manager: opened.Manager, Operations: tools.NewOperations(ctx), Caller: caller}, args[0], json.RawMessage(args[1]))
 		return err
 	})

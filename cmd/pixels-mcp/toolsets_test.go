@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -40,5 +41,20 @@ func TestServeOffersWhatItsFlagsLeave(t *testing.T) {
 		t.Error("a set that is not there is offered")
 	} else if !strings.Contains(err.Error(), "did you mean files?") {
 		t.Errorf("%v", err)
+	}
+}
+
+// Who asks what the policy says of a call by a token's holder hears of its caps, too.
+func TestPolicyCheckKnowsTokens(t *testing.T) {
+	if out, err := exec.Command(self(t), "token", "create", "capped", "--tools", "exec").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for who, want := range map[string]string{"capped": "token capped tools", "somebody": "allow"} {
+		if out, err := exec.Command(self(t), "policy", "check", "--as", who, "list_sandboxes").CombinedOutput(); !strings.Contains(string(out), want) {
+			t.Errorf("%s: %s, %v", who, out, err)
+		}
+	}
+	if out, err := exec.Command(self(t), "token", "revoke", "capped").CombinedOutput(); err != nil && !strings.Contains(string(out), "ended capped") {
+		t.Errorf("%v: %s", err, out)
 	}
 }
