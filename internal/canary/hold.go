@@ -27,6 +27,9 @@ const Ready = "ready"
 // openWait is how long a connection may take to open.
 const openWait = time.Second
 
+// openTries is how often connections are opened anew where none could be.
+const openTries = 3
+
 // holdPause is the time between two words over a held connection.
 const holdPause = 50 * time.Millisecond
 
@@ -59,10 +62,14 @@ func (h *Hold) run(word string, in io.Reader, out io.Writer) error {
 			}
 		})
 	}
-	for _, to := range h.To {
-		opening.Go(func() { hold(to) })
+	for range openTries { // on a busy machine the first packet of all may get lost
+		for _, to := range h.To {
+			opening.Go(func() { hold(to) })
+		}
+		if opening.Wait(); len(held) > 0 {
+			break
+		}
 	}
-	opening.Wait()
 	listener, err := net.Listen("tcp4", fmt.Sprintf(":%d", h.Port))
 	if err == nil {
 		mu.Lock()
