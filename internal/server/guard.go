@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/subtle"
 	"errors"
 	"io"
 	"net"
@@ -204,3 +205,18 @@ func (w noCORS) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // Unwrap serves http.ResponseController.
 func (w noCORS) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// bearer is the secret that a request has in its header; empty where it has none.
+func bearer(r *http.Request) string {
+	scheme, secret, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	return strings.TrimSpace(secret)
+}
+
+// same compares secrets in a time that says nothing.
+func same(a, b string) bool {
+	x, y := keyOf(a), keyOf(b)
+	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
+}

@@ -17,6 +17,8 @@ type Tokens interface {
 	Authenticate(secret string) (*policy.Caps, error)
 	// Changes returns what gives a channel that is closed when tokens may have ended. done must be called at the end.
 	Changes() (next func() <-chan struct{}, done func())
+	// TokensVersion is another one whenever a token was made or revoked.
+	TokensVersion() (string, error)
 }
 
 // lookEvery is how often it is looked whether tokens that are in use have expired.
@@ -97,14 +99,21 @@ func (h *holders) watch(ctx context.Context) {
 	defer done()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	for {
+	last := ""
+	for expired := true; ; {
 		changed := next()
-		h.look()
+		// Most changes are none of tokens: those in use are looked up where some are, or may have expired.
+		if now, err := h.tokens.TokensVersion(); expired || err != nil || now != last {
+			last = now
+			h.look()
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-changed:
+			expired = false
 		case <-tick.C:
+			expired = true
 		}
 		time.Sleep(lookApart)
 	}

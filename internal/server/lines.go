@@ -19,7 +19,6 @@ import (
 type lines struct {
 	*lineSession
 	server *Server
-	turns  chan struct{}
 	all    chan struct{}
 	asking sync.WaitGroup
 
@@ -48,7 +47,7 @@ func (l *lines) end() {
 func (s *Server) serveLines(ctx context.Context, in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	l := &lines{lineSession: newLineSession(out), server: s, turns: make(chan struct{}, atOnce), all: make(chan struct{}, atOnce+maxWaiting)}
+	l := &lines{lineSession: newLineSession(out), server: s, all: make(chan struct{}, atOnce+maxWaiting)}
 	if err := s.mcp.RegisterSession(ctx, l.lineSession); err != nil {
 		return err
 	}
@@ -110,14 +109,6 @@ func (l *lines) take(ctx context.Context, raw json.RawMessage) {
 	}
 	l.begin(func() {
 		defer func() { <-l.all }()
-		if m.Method == string(mcp.MethodToolsCall) {
-			select {
-			case l.turns <- struct{}{}:
-				defer func() { <-l.turns }()
-			case <-ctx.Done():
-				return
-			}
-		}
 		l.handle(ctx, m.ID, raw)
 	})
 }

@@ -1,10 +1,8 @@
 package server
 
 import (
-	"crypto/subtle"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
@@ -48,19 +46,4 @@ func (h *HTTP) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	h.meters.set.WritePrometheus(w)
 	metrics.WriteProcessMetrics(w)
-}
-
-// bearer is the secret that a request has in its header; empty where it has none.
-func bearer(r *http.Request) string {
-	scheme, secret, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") {
-		return ""
-	}
-	return strings.TrimSpace(secret)
-}
-
-// same compares secrets in a time that says nothing.
-func same(a, b string) bool {
-	x, y := keyOf(a), keyOf(b)
-	return subtle.ConstantTimeCompare(x[:], y[:]) == 1
 }

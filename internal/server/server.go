@@ -39,7 +39,7 @@ type Server struct {
 	manager *manager.Manager
 	dialogs dialogs
 	seal    seal
-	turns   turns                                              // of callers by HTTP; others have a server of their own
+	turns   turns
 	called  func(tool string, failed bool, took time.Duration) // hears of each call; may be nil
 }
 
@@ -113,13 +113,11 @@ func (s *Server) handler(t tools.Tool, base tools.Session) mcpserver.ToolHandler
 		ctx, done := whileItLasts(ctx)
 		defer done()
 		session.Caller = Caller(ctx, base.Caller)
-		if identityOf(ctx).over != nil {
-			turn, err := s.turns.take(ctx, session.Caller.Owner)
-			if err != nil {
-				return mcp.NewToolResultError(err.Error()), nil
-			}
-			defer turn()
+		turn, err := s.turns.take(ctx, session.Caller.Owner)
+		if err != nil {
+			return mcp.NewToolResultError(err.Error()), nil
 		}
+		defer turn()
 		questions := newQuestions(ctx, &s.dialogs, s.seal, request, session.Caller.Owner)
 		var stop func()
 		session.Progress, stop = lively(progress(ctx, request))

@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// Bounds of one client that speaks in lines, and of one token.
+// Bounds of one owner's calls, and of what one client that speaks in lines asks at once.
 const (
 	atOnce     = 64   // calls that are worked on
 	maxWaiting = 1024 // that wait for their turn besides

@@ -27,6 +27,11 @@ type Token struct {
 	Used    time.Time // last, to within usedEvery; zero is never
 }
 
+// Over tells whether a token has ended by itself, whatever became of those above it.
+func (t Token) Over(now time.Time) bool {
+	return !t.Revoked.IsZero() || !t.Expires.IsZero() && !now.Before(t.Expires)
+}
+
 // ErrToken means that a secret is that of no token, or of one that has ended.
 var ErrToken = errors.New("there is no such token, or it has ended")
 
@@ -160,6 +165,14 @@ func (s *Store) Authenticate(secret string) (caps *policy.Caps, err error) {
 	return caps, err
 }
 
+// TokensVersion is another one whenever a token was made or revoked.
+func (s *Store) TokensVersion() (version string, err error) {
+	err = s.with(func(db *sql.DB) error {
+		return db.QueryRow("SELECT count(*) || ' ' || ifnull(sum(at), 0) || ' ' || ifnull(sum(revoked), 0) FROM tokens").Scan(&version)
+	})
+	return version, err
+}
+
 // Caps are those of a token by name; ErrToken where it has ended.
 func (s *Store) Caps(name string) (caps *policy.Caps, err error) {
 	err = s.with(func(db *sql.DB) error {
@@ -176,7 +189,7 @@ func (s *Store) capsOf(q querier, name string) (caps *policy.Caps, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if !t.Revoked.IsZero() || !t.Expires.IsZero() && !s.now().Before(t.Expires) {
+		if t.Over(s.now()) {
 			return nil, ErrToken
 		}
 		caps = &policy.Caps{Holder: name, Limits: t.Limits, Parent: caps}

@@ -42,7 +42,7 @@ func (h *Human) Tokens(ctx context.Context) ([]TokenUse, error) {
 		if err != nil {
 			return nil, err
 		}
-		ended[t.Name] = !t.Revoked.IsZero() || !t.Expires.IsZero() && !time.Now().Before(t.Expires) || ended[owner.Parent(t.Name)]
+		ended[t.Name] = t.Over(time.Now()) || ended[owner.Parent(t.Name)]
 		out[i] = TokenUse{t, !ended[t.Name], len(boxes), len(open)}
 	}
 	return out, nil
@@ -201,3 +201,6 @@ func (m *Manager) Changes() (next func() <-chan struct{}, done func()) { return 
 func (m *Manager) Offers(c Caller, v policy.Verb) bool {
 	return c.Caps.Offers(v) && (v != policy.VerbMintToken || c.Caps != nil) && m.gate.policy.Now().For(c.Owner).Offers(v)
 }
+
+// TokensVersion is another one whenever a token was made or revoked.
+func (m *Manager) TokensVersion() (string, error) { return m.gate.store.TokensVersion() }
