@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := build
-.PHONY: build setup demo test test-fast test-long test-times test-setup test-machine test-compile lint vet bench clean-incus install
+.PHONY: build clients setup demo test test-fast test-long test-times test-setup test-machine test-compile lint vet bench clean-incus install
 
 # The programs of instances are embedded, and name the images by their content: the same source must give the same bytes.
 STATIC := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -buildid="
@@ -14,6 +14,17 @@ build:
 	$(STATIC) -o internal/guestbin/program/pixels-gateway ./cmd/pixels-gateway
 	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o $(BIN) ./cmd/pixels-mcp
 	ln -sf pixels-mcp bin/pixels
+
+# The command line for people and MCP clients on other systems, which a server on Linux works for.
+CLIENTS := darwin-arm64 windows-amd64
+
+clients: $(CLIENTS:%=bin/pixels-%)
+
+bin/pixels-%: FORCE
+	CGO_ENABLED=0 GOOS=$(firstword $(subst -, ,$*)) GOARCH=$(lastword $(subst -, ,$*)) \
+		$(GO) build -trimpath -ldflags "-s -w $(LDFLAGS)" -o $@$(if $(findstring windows,$*),.exe) ./cmd/pixels-mcp
+
+FORCE:
 
 # Everything sandboxes need on this machine; what is there already is left alone.
 setup: build
@@ -82,6 +93,7 @@ test-machine:
 test-compile: export GOGC = 400
 test-compile: vet
 	$(GO) build $(RACE) ./...
+	$(MAKE) --no-print-directory clients
 
 # Measures speed as a ratio to raw Incus in the same run; nothing is asserted.
 bench: build

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"pixels/egress"
-	"pixels/incus"
+	"pixels/internal/app"
 	"pixels/internal/place"
 	"pixels/policy/ledger"
 	"pixels/sandbox"
@@ -73,7 +73,7 @@ func (a *cli) glance(cmd *cobra.Command, of string) []manager.Glimpse {
 		var all []manager.Glimpse // without them there is nothing to offer
 		if served != nil {
 			all, _ = served.Glance(ctx, of)
-		} else if b, err := incus.OpenBackend(a.config.IncusConfig()); err == nil {
+		} else if b, err := app.OpenBackend(a.config); err == nil {
 			all, _ = manager.Glance(ctx, b, a.owner, of)
 		}
 		found <- all

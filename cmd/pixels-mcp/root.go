@@ -75,6 +75,7 @@ func newRoot(a *cli) *cobra.Command {
 		_ = p.MarkHidden(s.Flag)
 	}
 	root.AddGroup(&cobra.Group{ID: "work", Title: "Work with sandboxes:"}, &cobra.Group{ID: "decide", Title: "Decide what they may do:"}, &cobra.Group{ID: "host", Title: "Look after this machine:"})
+	decide, host := a.ofThisMachine()
 	for group, commands := range map[string][]*cobra.Command{
 		"work": {
 			complete(a.createCommand(), true, nothing), complete(a.cloneCommand(), false, a.someCheckpoint), a.listCommand(), complete(a.statusCommand(), false, a.someBox),
@@ -86,8 +87,8 @@ func newRoot(a *cli) *cobra.Command {
 			complete(a.execCommand(), false, a.someBox), complete(a.consoleCommand(), false, a.someBox), complete(a.sessionsCommand(), false, a.someBox),
 			complete(a.logsCommand(), false, a.someBox), complete(a.waitCommand(), true, a.someRequest), a.checkpointCommand(),
 		},
-		"decide": {a.networkCommand(), a.requestsCommand(), a.policyCommand(), a.approvalCommand(), a.webCommand(), a.tokenCommand(), a.auditCommand()},
-		"host":   {a.setupCommand(), a.doctorCommand(), a.cleanCommand(), a.configCommand(), a.serveCommand(), a.mcpCommand(), a.demoCommand(), a.manCommand(), versionCommand()},
+		"decide": append(decide, a.networkCommand(), a.requestsCommand(), a.auditCommand()),
+		"host":   append(host, a.configCommand(), a.mcpCommand(), a.manCommand(), versionCommand()),
 	} {
 		for _, c := range commands {
 			c.GroupID = group
@@ -96,8 +97,7 @@ func newRoot(a *cli) *cobra.Command {
 	}
 	root.SetHelpCommandGroupID("host")
 	root.SetCompletionCommandGroupID("host")
-	root.AddCommand(gatewayCommand(),
-		later("base", fmt.Sprintf("`%s create NAME`, what you install and `%s checkpoint create NAME` make one by hand", program.Name, program.Name)))
+	root.AddCommand(later("base", fmt.Sprintf("`%s create NAME`, what you install and `%s checkpoint create NAME` make one by hand", program.Name, program.Name)))
 	return root
 }
 
@@ -128,6 +128,9 @@ func (a *cli) load(cmd *cobra.Command) error {
 		if a.owner = localUser(); a.owner == "" {
 			return errors.New("who the local user is can't be found out: give --owner")
 		}
+	}
+	if a.server.url != "" && !a.direct {
+		return nil // the token says who it is
 	}
 	if !ownerRule.MatchString(a.owner) {
 		return usageError{fmt.Errorf("the owner %q can't be used: give --owner (or PIXELS_OWNER) 1 to 64 letters, digits, dots, dashes, underscores or @", a.owner)}

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
-	"syscall"
 
 	"github.com/muesli/cancelreader"
 	"golang.org/x/term"
@@ -57,7 +56,7 @@ func (a *cli) openScreen() (*screen, error) {
 // follow tells of each new size.
 func (s *screen) follow(ctx context.Context) {
 	changed := make(chan os.Signal, 1)
-	signal.Notify(changed, syscall.SIGWINCH)
+	onResize(changed)
 	defer signal.Stop(changed)
 	for {
 		select {

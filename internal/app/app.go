@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"pixels/incus"
 	"pixels/internal/config"
 	"pixels/internal/place"
 	"pixels/internal/webhook"
@@ -36,7 +35,7 @@ const hookTime = 20 * time.Second
 // asked, but sandboxes and their protection need none.
 func Open(c config.Config, policyPath string, say func(error)) (*App, error) {
 	a := &App{config: c, say: say}
-	backend, err := incus.OpenBackend(c.IncusConfig())
+	backend, err := OpenBackend(c)
 	if err != nil {
 		return nil, err
 	}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"pixels/incus"
 	"pixels/sandbox"
 	"pixels/sandbox/manager"
 )
@@ -18,7 +17,7 @@ func (a *App) KeepUp(ctx context.Context, log zerolog.Logger) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var working sync.WaitGroup
 	working.Go(func() {
-		if err := incus.EnsureHostRules(ctx, a.config.IncusConfig()); err != nil && ctx.Err() == nil {
+		if err := ensureHostRules(ctx, a.config); err != nil && ctx.Err() == nil {
 			log.Warn().Err(err).Msg("this machine's own firewall rules")
 		}
 	})

@@ -16,7 +16,6 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"pixels/egress"
-	"pixels/incus"
 	"pixels/internal/nearest"
 	"pixels/internal/place"
 	"pixels/internal/strict"
@@ -269,15 +268,6 @@ func (c Config) check() error {
 		return fmt.Errorf("defaults.env: %w", sandbox.CheckEnv(d.Env))
 	}
 	return nil
-}
-
-// IncusConfig returns what the Incus backend needs.
-func (c Config) IncusConfig() incus.Config {
-	i := c.Incus
-	return incus.Config{
-		Socket: i.Socket, Remote: i.Remote, ClientCert: i.ClientCert, ClientKey: i.ClientKey, ServerCert: i.ServerCert,
-		Project: i.Project, Pool: i.Pool, Network: c.Defaults.Network, Image: c.ownImage(), Presets: c.presets, StrictECH: c.Defaults.StrictECH,
-	}
 }
 
 // shippedImage is the image that set-up makes unless the configuration says otherwise.

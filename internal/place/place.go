@@ -16,12 +16,12 @@ import (
 // database is the file of records and requests, below the folder for state.
 var database = filepath.Join("pixels", "pixels.db")
 
-// Home is the user's home of the passwd entry, whatever HOME says; where there is no entry, HOME.
+// Home is the user's home of the passwd entry, whatever HOME says; where there is no entry, HOME (on Windows USERPROFILE).
 func Home() (string, error) {
 	if u, err := user.LookupId(strconv.Itoa(os.Getuid())); err == nil && filepath.IsAbs(u.HomeDir) {
 		return u.HomeDir, nil
 	}
-	if home := os.Getenv("HOME"); filepath.IsAbs(home) {
+	if home, err := os.UserHomeDir(); err == nil && filepath.IsAbs(home) {
 		return home, nil
 	}
 	return "", errors.New("this user has no entry in passwd, and HOME is not set: set XDG_CONFIG_HOME and XDG_STATE_HOME")

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"pixels/internal/fault"
@@ -48,7 +47,7 @@ func (e *CallError) Error() string { return e.Tool + ": " + e.Text }
 // client still cleans up.
 func Start(ctx context.Context, command string, args ...string) (*Client, error) {
 	p := &process{cmd: exec.Command(command, args...), ended: make(chan struct{}), log: &tail{}}
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	ownGroup(p.cmd)
 	p.cmd.Stderr = p.log
 	stdin, err := p.cmd.StdinPipe()
 	if err != nil {

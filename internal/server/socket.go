@@ -9,14 +9,11 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
-	"golang.org/x/sys/unix"
 
 	"pixels/tools"
 )
@@ -95,28 +92,6 @@ func ListenUnix(path string, mode os.FileMode) (*net.UnixListener, error) {
 		return nil, errors.Join(err, listener.Close())
 	}
 	return listener, nil
-}
-
-// peer names the user at the other end of a connection (SO_PEERCRED, see unix(7)).
-func peer(conn *net.UnixConn) (string, error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return "", err
-	}
-	var cred *unix.Ucred
-	var failed error
-	if err := raw.Control(func(fd uintptr) { cred, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
-		return "", err
-	}
-	if failed != nil {
-		return "", fmt.Errorf("who connected can't be told: %w", failed)
-	}
-	id := strconv.Itoa(int(cred.Uid))
-	u, err := user.LookupId(id)
-	if err != nil {
-		return "uid-" + id, nil
-	}
-	return u.Username, nil
 }
 
 // DialSocket connects to the service on a Unix socket.

@@ -15,7 +15,6 @@ import (
 
 	"github.com/alexedwards/argon2id"
 	"github.com/go-webauthn/webauthn/webauthn"
-	"golang.org/x/sys/unix"
 
 	"pixels/internal/fault"
 )
@@ -90,12 +89,12 @@ func (a *Approver) alone(do func() error) error {
 	}
 	defer f.Close() // which gives the lock back
 	for end := time.Now().Add(lockWait); ; time.Sleep(20 * time.Millisecond) {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return do()
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+		got, err := lock(f)
+		if err != nil {
 			return fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+		if got {
+			return do()
 		}
 		if time.Now().After(end) {
 			return fmt.Errorf("%w: too many try at once; try again", ErrProof)

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"os/signal"
 	"sync"
 	"syscall"
@@ -152,16 +151,6 @@ func (a *cli) serve(ctx context.Context, s serving) error {
 		})
 	}
 	return work.Wait()
-}
-
-// serviceOf tells whether there is a service's socket, of another user than this one.
-func serviceOf(path string) bool {
-	info, err := os.Stat(path)
-	if err != nil || info.Mode().Type() != os.ModeSocket {
-		return false
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return ok && int(stat.Uid) != os.Geteuid()
 }
 
 func newPage(m *manager.Human, names []string, log zerolog.Logger) (*web.Server, error) {

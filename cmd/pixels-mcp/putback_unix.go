@@ -1,3 +1,5 @@
+//go:build unix
+
 package main
 
 import (
@@ -5,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"syscall"
 
@@ -55,3 +58,6 @@ func (k *keeper) dismiss() {
 	fmt.Fprintln(k.word, "done")
 	_ = k.word.Close()
 }
+
+// onResize has a channel hear of each new size of the terminal.
+func onResize(changed chan<- os.Signal) { signal.Notify(changed, syscall.SIGWINCH) }

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -15,6 +13,12 @@ import (
 	"pixels/policy"
 	"pixels/policy/ledger"
 )
+
+// ofThisMachine are the commands that work on the machine that they are called on.
+func (a *cli) ofThisMachine() (decide, host []*cobra.Command) {
+	return []*cobra.Command{a.policyCommand(), a.approvalCommand(), a.webCommand(), a.tokenCommand()},
+		[]*cobra.Command{a.setupCommand(), a.doctorCommand(), a.cleanCommand(), a.serveCommand(), a.demoCommand(), gatewayCommand()}
+}
 
 func (a *cli) setupOptions() setup.Options {
 	i := a.config.Incus
@@ -114,36 +118,4 @@ func (a *cli) withdrawAll() error {
 		}
 	}
 	return err
-}
-
-// version is set by the linker, from git.
-var version = ""
-
-// buildVersion names this build: the release or commit, or the module's version where it was installed by go install.
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		if v := info.Main.Version; v != "" && v != "(devel)" {
-			return v
-		}
-	}
-	return "devel"
-}
-
-func versionText() string {
-	return fmt.Sprintf("%s %s %s/%s %s", program.Name, buildVersion(), runtime.GOOS, runtime.GOARCH, runtime.Version())
-}
-
-func versionCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), versionText())
-			return err
-		},
-	}
 }
