@@ -13,8 +13,9 @@ import (
 
 // Tokens tell whose a secret is.
 type Tokens interface {
-	// Authenticate returns the caps of a token, whose Holder is the owner as whom its calls are made; ledger.ErrToken.
-	Authenticate(secret string) (*policy.Caps, error)
+	// Authenticate returns the caps of a token, whose Holder is the owner as whom its calls are made; ledger.ErrToken. key stays the
+	// same when its secrets are renewed.
+	Authenticate(secret string) (caps *policy.Caps, key string, err error)
 	// Changes returns what gives a channel that is closed when tokens may have ended. done must be called at the end.
 	Changes() (next func() <-chan struct{}, done func())
 	// TokensVersion is another one whenever a token was made or revoked.
@@ -35,7 +36,7 @@ type holders struct {
 	tokens Tokens
 
 	mu    sync.Mutex
-	lives map[key]*life
+	lives map[key]*life // by their secrets
 }
 
 // life is a token in use.
@@ -50,13 +51,13 @@ func newHolders(t Tokens) *holders { return &holders{tokens: t, lives: map[key]*
 
 // begin begins a use of a token. over ends with the token; done must be called at the end of the use.
 func (h *holders) begin(secret string) (caps *policy.Caps, k key, over context.Context, done func(), err error) {
-	k = keyOf(secret)
+	own := keyOf(secret)
 	h.mu.Lock()
-	l := h.lives[k]
+	l := h.lives[own]
 	if l == nil {
 		l = &life{secret: secret}
 		l.over, l.end = context.WithCancel(context.Background())
-		h.lives[k] = l
+		h.lives[own] = l
 	}
 	l.uses++
 	h.mu.Unlock()
@@ -65,14 +66,16 @@ func (h *holders) begin(secret string) (caps *policy.Caps, k key, over context.C
 		defer h.mu.Unlock()
 		if l.uses--; l.uses == 0 {
 			l.end()
-			delete(h.lives, k)
+			delete(h.lives, own)
 		}
 	})
 	// Looked up once it is known to be in use: else it could end between the two.
-	if caps, err = h.tokens.Authenticate(secret); err != nil {
+	caps, stays, err := h.tokens.Authenticate(secret)
+	if err != nil {
 		done()
 		return nil, k, nil, nil, err
 	}
+	copy(k[:], stays) // a SHA-256, too
 	return caps, k, l.over, done, nil
 }
 
@@ -127,7 +130,7 @@ func (h *holders) look() {
 	}
 	h.mu.Unlock()
 	for _, l := range all {
-		if _, err := h.tokens.Authenticate(l.secret); errors.Is(err, ledger.ErrToken) {
+		if _, _, err := h.tokens.Authenticate(l.secret); errors.Is(err, ledger.ErrToken) {
 			l.end()
 		}
 	}

@@ -125,6 +125,37 @@ CREATE TABLE IF NOT EXISTS operations ( -- calls that outlasted their answer
 	cancel  INTEGER NOT NULL DEFAULT 0
 );
 `),
+	run(`
+CREATE TABLE IF NOT EXISTS clients ( -- of OAuth
+	id   TEXT PRIMARY KEY,
+	body TEXT NOT NULL, -- Client, as JSON
+	at   INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS authorizations ( -- that clients wish for
+	id       TEXT PRIMARY KEY,
+	body     TEXT NOT NULL, -- Authorization, as JSON
+	ends     INTEGER NOT NULL,
+	answered INTEGER NOT NULL DEFAULT 0,
+	token    TEXT NOT NULL DEFAULT '', -- that was granted, by name
+	code     BLOB,                     -- SHA-256, as of all secrets
+	used     INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS authorizations_code ON authorizations (code);
+CREATE TABLE IF NOT EXISTS sign_ins ( -- of clients that were granted a token
+	token   TEXT PRIMARY KEY, -- by name
+	client  TEXT NOT NULL,
+	scope   TEXT NOT NULL,
+	family  BLOB NOT NULL, -- what stays of the refresh token
+	refresh BLOB,
+	at      INTEGER NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX IF NOT EXISTS sign_ins_family ON sign_ins (family);
+CREATE TABLE IF NOT EXISTS access_tokens (
+	hash  BLOB PRIMARY KEY,
+	token TEXT NOT NULL,
+	ends  INTEGER NOT NULL
+);
+`),
 }
 
 // migrate brings a database to the version that this program knows. It writes nothing to one that is there already, and

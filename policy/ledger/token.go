@@ -1,10 +1,8 @@
 package ledger
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"database/sql"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -64,9 +62,7 @@ func (s *Store) CreateToken(t Token, free func(name string) error) (secret strin
 	if err != nil {
 		return "", err
 	}
-	b := make([]byte, 32)
-	_, _ = rand.Read(b) // never fails
-	secret = secretPrefix + base64.RawURLEncoding.EncodeToString(b)
+	secret = secretPrefix + random(32)
 	live := func(q querier) error {
 		was, err := one(q, "name = ?", t.Name)
 		switch {
@@ -106,6 +102,9 @@ func (s *Store) CreateToken(t Token, free func(name string) error) (secret strin
 		if count >= maxTokens {
 			return fault.Errorf(fault.Denied, fault.Hint{}, "there are %d tokens already: revoke some", count)
 		}
+		if err := signOut(tx, t.Name); err != nil { // who had the name before
+			return err
+		}
 		_, err := tx.Exec("INSERT OR REPLACE INTO tokens (name, hash, caps, at, expires) VALUES (?, ?, ?, ?, ?)", t.Name, hashed(secret), string(limits), s.now().UnixMilli(), milliseconds(t.Expires))
 		return err
 	})
@@ -128,6 +127,9 @@ func (s *Store) RevokeToken(name string) (ended []string, err error) {
 			if _, err := tx.Exec("UPDATE tokens SET revoked = ? WHERE name = ?", s.now().UnixMilli(), t.Name); err != nil {
 				return err
 			}
+			if err := signOut(tx, t.Name); err != nil {
+				return err
+			}
 			ended = append(ended, t.Name)
 		}
 		return nil
@@ -144,13 +146,21 @@ func (s *Store) Tokens() (out []Token, err error) {
 	return out, err
 }
 
-// Authenticate tells whose a secret is: the caps of its token, whose Holder is the owner as whom the calls are made; ErrToken.
-func (s *Store) Authenticate(secret string) (caps *policy.Caps, err error) {
+// Authenticate tells whose a secret is: the caps of its token, whose Holder is the owner as whom the calls are made; ErrToken. key stays
+// the same while a client has the token, also when its secrets are renewed, and is that of no other one.
+func (s *Store) Authenticate(secret string) (caps *policy.Caps, key string, err error) {
 	if !strings.HasPrefix(secret, secretPrefix) {
-		return nil, ErrToken
+		return nil, "", ErrToken
 	}
 	err = s.with(func(db *sql.DB) error {
+		key = string(hashed(secret))
 		t, err := one(db, "hash = ?", hashed(secret))
+		if errors.Is(err, ErrToken) {
+			var name string
+			if name, key, err = s.accessed(db, secret); err == nil {
+				t, err = one(db, "name = ?", name)
+			}
+		}
 		if err != nil {
 			return err
 		}
@@ -162,13 +172,16 @@ func (s *Store) Authenticate(secret string) (caps *policy.Caps, err error) {
 		}
 		return err
 	})
-	return caps, err
+	if err != nil {
+		return nil, "", err
+	}
+	return caps, key, nil
 }
 
-// TokensVersion is another one whenever a token was made or revoked.
+// TokensVersion is another one whenever a token was made or revoked, or a client signed in or out.
 func (s *Store) TokensVersion() (version string, err error) {
 	err = s.with(func(db *sql.DB) error {
-		return db.QueryRow("SELECT count(*) || ' ' || ifnull(sum(at), 0) || ' ' || ifnull(sum(revoked), 0) FROM tokens").Scan(&version)
+		return db.QueryRow("SELECT count(*) || ' ' || ifnull(sum(at), 0) || ' ' || ifnull(sum(revoked), 0) || (SELECT ' ' || count(*) || ' ' || ifnull(sum(at), 0) FROM sign_ins) FROM tokens").Scan(&version)
 	})
 	return version, err
 }

@@ -35,12 +35,12 @@ func TestTokens(t *testing.T) {
 	s, _ := openStore(t, path)
 	other, _ := openStore(t, path) // of another process
 	top, child := mint(t, s, "orch", `{"sandboxes":3,"domains":["*.example.com"]}`), mint(t, s, "orch/w1", `{"sandboxes":1}`)
-	caps, err := other.Authenticate(child)
+	caps, _, err := other.Authenticate(child)
 	if err != nil || caps.Holder != "orch/w1" || *caps.Sandboxes != 1 || caps.Parent.Holder != "orch" || *caps.Parent.Sandboxes != 3 || caps.Parent.Parent != nil || (*caps.Parent.Domains)[0].String() != "*.example.com" {
 		t.Fatalf("%+v, %v", caps, err)
 	}
 	for _, secret := range []string{"", "pixels_", top + "x", strings.ToUpper(top), strings.TrimPrefix(top, "pixels_")} {
-		if caps, err := s.Authenticate(secret); !errors.Is(err, ErrToken) || caps != nil {
+		if caps, _, err := s.Authenticate(secret); !errors.Is(err, ErrToken) || caps != nil {
 			t.Errorf("%q is %+v, %v", secret, caps, err)
 		}
 	}
@@ -52,7 +52,7 @@ func TestTokens(t *testing.T) {
 		t.Errorf("%v, %v", ended, err)
 	}
 	for _, secret := range []string{top, child} {
-		if caps, err := s.Authenticate(secret); !errors.Is(err, ErrToken) {
+		if caps, _, err := s.Authenticate(secret); !errors.Is(err, ErrToken) {
 			t.Errorf("a revoked token is %+v, %v", caps, err)
 		}
 	}
@@ -117,12 +117,12 @@ func TestATokenExpires(t *testing.T) {
 		t.Fatal(err)
 	}
 	child := mint(t, s, "short/child", `{}`)
-	if _, err := s.Authenticate(child); err != nil {
+	if _, _, err := s.Authenticate(child); err != nil {
 		t.Error(err)
 	}
 	now = now.Add(time.Hour)
 	for _, secret := range []string{secret, child} {
-		if _, err := s.Authenticate(secret); !errors.Is(err, ErrToken) {
+		if _, _, err := s.Authenticate(secret); !errors.Is(err, ErrToken) {
 			t.Errorf("it goes on: %v", err)
 		}
 	}

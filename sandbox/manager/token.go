@@ -188,8 +188,8 @@ func above(caller, of string) bool { return caller != "" && owner.Under(of, call
 // CapsOf are those of a token by name; ledger.ErrToken where it has ended.
 func (m *Manager) CapsOf(name string) (*policy.Caps, error) { return m.gate.store.Caps(name) }
 
-// Authenticate tells whose the secret of a token is; ledger.ErrToken where it is nobody's.
-func (m *Manager) Authenticate(secret string) (*policy.Caps, error) {
+// Authenticate tells whose the secret of a token is, as the ledger does.
+func (m *Manager) Authenticate(secret string) (caps *policy.Caps, key string, err error) {
 	return m.gate.store.Authenticate(secret)
 }
 

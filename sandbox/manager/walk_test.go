@@ -72,7 +72,7 @@ func TestNoTokenTreeEverHasMoreThanItsTop(t *testing.T) {
 						break
 					}
 					mu.Unlock()
-					caps, err := m.Authenticate(secret)
+					caps, _, err := m.Authenticate(secret)
 					if errors.Is(err, ledger.ErrToken) {
 						continue
 					}
