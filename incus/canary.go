@@ -21,7 +21,6 @@ import (
 	"github.com/lxc/incus/v6/shared/api"
 
 	"pixels/egress"
-	"pixels/egress/gateway"
 	"pixels/internal/canary"
 	"pixels/internal/fault"
 	"pixels/internal/guest"
@@ -71,7 +70,7 @@ func Canary(ctx context.Context, c Config) (CanaryFound, error) {
 func (b *Backend) canary(ctx context.Context) (found CanaryFound, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	probe := canary.Probe{Word: strings.ToLower(rand.Text()), Names: gateway.Synthetic}
+	probe := canary.Probe{Word: strings.ToLower(rand.Text()), Names: egress.Synthetic}
 	network, _, err := b.server.with(ctx).GetNetwork(b.config.Network)
 	if err != nil {
 		return found, fmt.Errorf("look up the network %q: %w", b.config.Network, err)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"pixels/internal/app"
+	"pixels/internal/oauth"
 	"pixels/internal/program"
 	"pixels/internal/server"
 	"pixels/internal/streams"
@@ -28,6 +30,7 @@ import (
 // serving says how the tools are served.
 type serving struct {
 	socket, page, bridge string
+	pageURL              string // of a page that another process serves
 	http                 overHTTP
 	offered              offered
 }
@@ -49,6 +52,7 @@ func (a *cli) serveCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&s.socket, "socket", "", "serve on a Unix socket at `path`, each connection for the user at its other end")
 	f.StringVar(&s.page, "web", "", "serve the page, too, on an `address` such as 127.0.0.1:7467")
+	f.StringVar(&s.pageURL, "page", "", "`URL` of the page, where another process serves it: clients that ask for a token send people there")
 	f.StringVar(&s.bridge, "bridge", "", "pass on to the service on a Unix socket at `path` (default that of this machine's service, where there is one)")
 	f.StringVar(&s.http.address, "http", "", "serve by HTTP on an `address` such as 127.0.0.1:8765, or unix:PATH")
 	s.http.flags(cmd)
@@ -128,6 +132,11 @@ func (a *cli) serve(ctx context.Context, s serving) error {
 			return err
 		}
 		config := server.HTTPConfig{Version: buildVersion(), Base: session, Tokens: opened.Manager, Names: s.http.hosts(), Streams: handler, Metrics: secret, Log: log}
+		if at := s.signIn(shared); at != nil {
+			if config.OAuth, err = oauth.New(opened.Ledger, oauth.NewDocuments(), at, server.Spoken...); err != nil {
+				return err
+			}
+		}
 		if shared {
 			page, err := newPage(opened.Door.Human("web"), s.http.names, log)
 			if err != nil {
@@ -176,6 +185,25 @@ func (a *cli) servePage(ctx context.Context, address string, m *manager.Human, l
 			log.Error().Err(err).Msg("web")
 		}
 	}), nil
+}
+
+// signIn tells the address of the page at which people answer clients that ask for a token, for an address of this server; it is nil
+// where there is no page.
+func (s *serving) signIn(shared bool) func(issuer string) string {
+	at := strings.TrimSuffix(s.pageURL, "/")
+	switch {
+	case shared:
+		return func(issuer string) string { return issuer }
+	case at == "" && s.page == "":
+		return nil
+	case at == "":
+		host, port, _ := net.SplitHostPort(s.page) // it is listened on
+		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+			host = "127.0.0.1"
+		}
+		at = "http://" + net.JoinHostPort(host, port)
+	}
+	return func(string) string { return at }
 }
 
 // inBackground does work until stop is called, which ends its context and waits for its end.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 
 	"pixels/egress"
 )
@@ -79,17 +78,7 @@ func (g *Gateway) resolve(ctx context.Context, policy egress.Policy, name string
 	return good[:min(len(good), maxAddresses)], nil
 }
 
-// reserved are the networks that are not the internet's, after IANA's registry of special-purpose addresses. The networks
-// for documentation are not among them: closed networks use them.
-var reserved = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"),
-	netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("172.16.0.0/12"),
-	netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("192.88.99.0/24"), netip.MustParsePrefix("192.168.0.0/16"),
-	Synthetic, netip.MustParsePrefix("224.0.0.0/3"),
-}
-
 // public tells whether an IPv4 address is the internet's, and not the gateway's own network.
 func (g *Gateway) public(a netip.Addr) bool {
-	return off(ProtectPrivateAddresses) || a.Is4() && !g.config.Address.Masked().Contains(a) &&
-		!slices.ContainsFunc(reserved, func(p netip.Prefix) bool { return p.Contains(a) })
+	return off(ProtectPrivateAddresses) || egress.Public(a) && !g.config.Address.Masked().Contains(a)
 }

@@ -196,10 +196,6 @@ func (g *Gateway) shareNames() {
 	}
 }
 
-// Synthetic is the network of the gateway's own addresses: RFC 2544's, for tests of devices, which no host on the
-// internet has.
-var Synthetic = netip.MustParsePrefix("198.18.0.0/15")
-
 // names are the addresses that one sandbox was given for names.
 type names struct {
 	mu        sync.Mutex
@@ -228,11 +224,11 @@ func (n *names) address(name string) netip.Addr {
 		return e.Value.(named).address
 	}
 	n.shrink(n.most - 1)
-	size := 1<<(32-Synthetic.Bits()) - 2
+	size := 1<<(32-egress.Synthetic.Bits()) - 2
 	var a netip.Addr
 	for taken := true; taken; _, taken = n.byAddress[a] {
 		n.next = n.next%size + 1
-		a = address(Synthetic.Addr(), n.next)
+		a = address(egress.Synthetic.Addr(), n.next)
 	}
 	e := n.recent.PushFront(named{name, a})
 	n.byName[name], n.byAddress[a] = e, e

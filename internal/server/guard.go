@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"pixels/internal/oauth"
 	"pixels/policy/ledger"
 	"pixels/sandbox/manager"
 )
@@ -41,6 +42,7 @@ type access int
 
 const (
 	anybody access = iota
+	browser        // of anybody, whom any site may send here
 	holder         // of a token
 	scraper        // who has the token of the metrics
 )
@@ -52,21 +54,21 @@ func (h *HTTP) guard(who access, next http.Handler) http.Handler {
 			h.refuse(w, http.StatusForbidden, "this server does not go by that name (Host): call it by its address, or start it with --name")
 			return
 		}
-		if !sameOrigin(r) {
+		if !sameOrigin(r) && (who != browser || !isSent(r)) {
 			h.refuse(w, http.StatusForbidden, "a page of another site may not call this server (Origin)")
 			return
 		}
 		switch secret := bearer(r); who {
 		case scraper:
 			if !same(secret, h.config.Metrics) {
-				h.unauthorized(w, secret != "")
+				h.unauthorized(w, r, who, secret != "")
 				return
 			}
 		case holder:
 			caps, k, over, done, err := h.holders.begin(secret)
 			switch {
 			case errors.Is(err, ledger.ErrToken):
-				h.unauthorized(w, secret != "")
+				h.unauthorized(w, r, who, secret != "")
 				return
 			case err != nil:
 				h.config.Log.Error().Err(err).Msg("look up a token")
@@ -92,8 +94,15 @@ func (h *HTTP) refuse(w http.ResponseWriter, status int, why string) {
 	http.Error(w, why, status)
 }
 
-func (h *HTTP) unauthorized(w http.ResponseWriter, given bool) {
+func (h *HTTP) unauthorized(w http.ResponseWriter, r *http.Request, who access, given bool) {
 	challenge := `Bearer realm="pixels"`
+	if h.config.OAuth != nil && who == holder {
+		path := r.URL.Path
+		if !slices.Contains(Spoken, path) {
+			path = Spoken[0]
+		}
+		challenge += ", " + oauth.Challenge(r, path)
+	}
 	if given {
 		challenge += `, error="invalid_token"`
 	}
@@ -169,6 +178,11 @@ func sameOrigin(r *http.Request) bool {
 		}
 	}
 	return true
+}
+
+// isSent tells whether a browser was sent here by a link, or by a redirect, to show what it gets: the page that did so sees nothing of it.
+func isSent(r *http.Request) bool {
+	return r.Method == http.MethodGet && r.Header.Get("Origin") == "" && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
 }
 
 // noCORS opens nothing to pages of other sites, whatever the SDK says.

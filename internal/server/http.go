@@ -16,6 +16,7 @@ import (
 	mcpserver "github.com/mark3labs/mcp-go/server"
 	"github.com/rs/zerolog"
 
+	"pixels/internal/oauth"
 	"pixels/tools"
 )
 
@@ -28,6 +29,9 @@ const (
 	metricsPath = "/metrics"
 	streamsPath = "/v1/"
 )
+
+// Spoken are the paths at which clients begin to speak MCP.
+var Spoken = []string{mcpPath, ssePath}
 
 // Times of the HTTP interface.
 const (
@@ -43,10 +47,11 @@ type HTTPConfig struct {
 	Version string
 	Base    tools.Session
 	Tokens  Tokens
-	Names   []string     // of the server beside its addresses, in lower case
-	Streams http.Handler // of the command line; may be nil
-	Metrics string       // secret by which they are read; empty serves none
-	Page    http.Handler // for humans at the same address; it has a guard of its own; may be nil
+	Names   []string      // of the server beside its addresses, in lower case
+	Streams http.Handler  // of the command line; may be nil
+	Metrics string        // secret by which they are read; empty serves none
+	OAuth   *oauth.Server // for clients that ask a human for a token; may be nil
+	Page    http.Handler  // for humans at the same address; it has a guard of its own; may be nil
 	Log     zerolog.Logger
 
 	sessionIdle, heartbeat time.Duration // other than usual in tests
@@ -107,6 +112,15 @@ func NewHTTP(c HTTPConfig) *HTTP {
 	}
 	if c.Metrics != "" {
 		h.handle(metricsPath, scraper, http.HandlerFunc(h.serveMetrics))
+	}
+	if c.OAuth != nil {
+		for _, r := range c.OAuth.Routes() {
+			who := anybody
+			if r.Browser {
+				who = browser
+			}
+			h.handle(r.Path, who, r.Handler)
+		}
 	}
 	if c.Page != nil {
 		h.mux.Handle("/", c.Page)

@@ -20,6 +20,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"pixels/egress"
+	"pixels/internal/oauth"
 	"pixels/internal/streams"
 	"pixels/policy"
 	"pixels/policy/ledger"
@@ -49,6 +50,9 @@ func serveHTTP(t *testing.T, edit ...func(*HTTPConfig)) *served {
 	config := HTTPConfig{
 		Version: "test", Base: base, Tokens: m, Log: zerolog.Nop(),
 		Streams: streams.New(m, func(r *http.Request) manager.Caller { return Caller(r.Context(), base.Caller) }, zerolog.Nop()),
+	}
+	if config.OAuth, err = oauth.New(store, oauth.NewDocuments(), func(issuer string) string { return issuer }, Spoken...); err != nil {
+		t.Fatal(err)
 	}
 	for _, edit := range edit {
 		edit(&config)
@@ -239,11 +243,16 @@ func TestEveryRouteIsGuarded(t *testing.T) {
 			refused("no site that it tells", 403, good, "Origin", "null")
 			refused("another scheme", 403, good, "Origin", "https://"+host)
 			refused("another site's fetch", 403, good, "Sec-Fetch-Site", "cross-site")
+			refused("another site's form", 403, good, "Sec-Fetch-Site", "cross-site", "Origin", "http://evil.example", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document")
+			refused("another site's frame", 403, good, "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe")
+			if method != "GET" || route.who != browser {
+				refused("another site's link", 403, good, "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document")
+			}
 			refused("a sister site's fetch", 403, good, "Sec-Fetch-Site", "same-site")
 			refused("another name", 403, good, "Host", "evil.example")
 			refused("another name with our port", 403, good, "Host", "evil.example:"+host[strings.LastIndex(host, ":")+1:])
 			refused("another address", 403, good, "Host", "198.51.100.1")
-			if route.who == anybody {
+			if route.who == anybody || route.who == browser {
 				continue
 			}
 			refused("the page's token", 401, pageSecret)

@@ -227,9 +227,9 @@ func statusOf(err error) int {
 		return http.StatusConflict
 	case is(approver.ErrProof, approver.ErrNoProofYet, approver.ErrProofLost):
 		return http.StatusForbidden
-	case is(ledger.ErrNoRequest, sandbox.ErrNotFound):
+	case is(ledger.ErrNoRequest, ledger.ErrAuthorization, sandbox.ErrNotFound):
 		return http.StatusNotFound
-	case is(sandbox.ErrInvalid, sandbox.ErrDenied, sandbox.ErrState):
+	case is(sandbox.ErrInvalid, sandbox.ErrDenied, sandbox.ErrState, sandbox.ErrExists):
 		return http.StatusUnprocessableEntity
 	case is(sandbox.ErrUnavailable):
 		return http.StatusServiceUnavailable

@@ -56,7 +56,7 @@ func New(human *manager.Human, token string, hosts []string, log func(error)) (*
 	mux.HandleFunc("POST /login", s.login)
 	for pattern, handle := range map[string]func(http.ResponseWriter, *http.Request, *session){
 		"GET /{$}": s.showRequests, "GET /requests/{id}": s.showRequest, "POST /requests/{id}/approve": s.approve, "POST /requests/{id}/deny": s.deny,
-		"GET /sandboxes": s.showSandboxes, "GET /grants": s.showGrants, "POST /grants/revoke": s.revoke, "GET /tokens": s.showTokens, "POST /tokens/revoke": s.revokeToken, "POST /tokens/destroy": s.revokeToken, "POST /panic": s.panic, "GET /audit": s.showAudit, "GET /events": s.events, "POST /requests/{id}/challenge": s.challenge,
+		"GET /sandboxes": s.showSandboxes, "GET /grants": s.showGrants, "POST /grants/revoke": s.revoke, "GET /tokens": s.showTokens, "POST /tokens/revoke": s.revokeToken, "POST /tokens/destroy": s.revokeToken, "GET /connect/{id}": s.showConnect, "POST /connect/{id}": s.connect, "POST /connect/{id}/decline": s.decline, "POST /panic": s.panic, "GET /audit": s.showAudit, "GET /events": s.events, "POST /requests/{id}/challenge": s.challenge,
 		"GET /passkeys": s.showPasskeys, "POST /passkeys/begin": s.beginPasskey, "POST /passkeys": s.finishPasskey, "POST /logout": s.logout,
 	} {
 		mux.HandleFunc(pattern, s.signedIn(handle))

@@ -125,7 +125,7 @@ CREATE TABLE IF NOT EXISTS operations ( -- calls that outlasted their answer
 	cancel  INTEGER NOT NULL DEFAULT 0
 );
 `),
-	run(`
+	all(run(`
 CREATE TABLE IF NOT EXISTS clients ( -- of OAuth
 	id   TEXT PRIMARY KEY,
 	body TEXT NOT NULL, -- Client, as JSON
@@ -155,7 +155,7 @@ CREATE TABLE IF NOT EXISTS access_tokens (
 	token TEXT NOT NULL,
 	ends  INTEGER NOT NULL
 );
-`),
+`), addColumn("tokens", "client", "TEXT NOT NULL DEFAULT ''")),
 }
 
 // migrate brings a database to the version that this program knows. It writes nothing to one that is there already, and

@@ -18,6 +18,7 @@ import (
 // Token lets its holder call by a network. What is known of it does not serve to use it: its secret is shown once, when it is made.
 type Token struct {
 	Name    string // the owner as whom its holder calls
+	Client  string // that a human granted it to, in its own words; empty where a human or a token above made it
 	Limits  policy.Limits
 	At      time.Time // when it was made
 	Expires time.Time // zero is never
@@ -105,10 +106,29 @@ func (s *Store) CreateToken(t Token, free func(name string) error) (secret strin
 		if err := signOut(tx, t.Name); err != nil { // who had the name before
 			return err
 		}
-		_, err := tx.Exec("INSERT OR REPLACE INTO tokens (name, hash, caps, at, expires) VALUES (?, ?, ?, ?, ?)", t.Name, hashed(secret), string(limits), s.now().UnixMilli(), milliseconds(t.Expires))
+		_, err := tx.Exec("INSERT OR REPLACE INTO tokens (name, hash, caps, at, expires, client) VALUES (?, ?, ?, ?, ?, ?)", t.Name, hashed(secret), string(limits), s.now().UnixMilli(), milliseconds(t.Expires), t.Client)
 		return err
 	})
 	return secret, err
+}
+
+// RenewToken changes what a token bounds that a client has, and until when it lasts, also of one that has expired. ErrToken where there is
+// none that a client has.
+func (s *Store) RenewToken(t Token) error {
+	limits, err := json.Marshal(t.Limits)
+	if err != nil {
+		return err
+	}
+	return s.tx(func(tx *sql.Tx) error {
+		done, err := tx.Exec("UPDATE tokens SET caps = ?, expires = ?, client = ? WHERE name = ? AND client != '' AND revoked = 0", string(limits), milliseconds(t.Expires), t.Client, t.Name)
+		if err != nil {
+			return err
+		}
+		if n, err := done.RowsAffected(); err != nil || n == 1 {
+			return err
+		}
+		return ErrToken
+	})
 }
 
 // RevokeToken ends a token, and those below it, for good. It returns their names; ErrToken where it is not there, none where it was
@@ -222,7 +242,7 @@ func one(q querier, where string, args ...any) (Token, error) {
 }
 
 func list(q querier, where string, args ...any) (out []Token, err error) {
-	rows, err := q.Query("SELECT name, caps, at, expires, revoked, used FROM tokens WHERE "+where+" ORDER BY replace(name, '/', char(1))", args...)
+	rows, err := q.Query("SELECT name, caps, at, expires, revoked, used, client FROM tokens WHERE "+where+" ORDER BY replace(name, '/', char(1))", args...)
 	if err != nil {
 		return nil, err
 	}
@@ -231,7 +251,7 @@ func list(q querier, where string, args ...any) (out []Token, err error) {
 		var t Token
 		var limits string
 		var at, expires, revoked, used int64
-		if err := rows.Scan(&t.Name, &limits, &at, &expires, &revoked, &used); err != nil {
+		if err := rows.Scan(&t.Name, &limits, &at, &expires, &revoked, &used, &t.Client); err != nil {
 			return nil, err
 		}
 		if err := json.Unmarshal([]byte(limits), &t.Limits); err != nil {

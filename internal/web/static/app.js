@@ -248,6 +248,11 @@ async function send(form, action) {
 		if (answer.status === 401) return signedOut();
 		if (answer.status === 428) throw await refusal(answer);
 		say(await answer.text(), !answer.ok);
+		const onward = answer.headers.get("X-Pixels-Onward");
+		if (onward) {
+			form.closest(".card").remove();
+			return location.assign(onward);
+		}
 	} catch (e) {
 		if (e instanceof Heavy) weigh(form, e.message);
 		else say(e instanceof TypeError ? "The server does not answer. Nothing was decided." : e.message, true);
