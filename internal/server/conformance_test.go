@@ -20,9 +20,9 @@ var conforms = map[string][]string{
 	"2026-07-28": {"tools-list", "prompts-list", "server-sse-multiple-streams", "dns-rebinding-protection", "http-header-validation"},
 }
 
-// The official conformance suite, which we did not write, against the product's own server. It knows no tokens: they are added on the way.
-func TestConformance(t *testing.T) {
-	t.Parallel()
+// conformance is a run of the official conformance suite.
+func conformance(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
 	dir, err := filepath.Abs("../../.cache/conformance")
 	if err != nil {
 		t.Fatal(err)
@@ -30,6 +30,15 @@ func TestConformance(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "node")); err != nil {
 		t.Skip("the conformance suite is not installed: scripts/conformance.sh does it, and `make test` runs that")
 	}
+	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "node"), append([]string{filepath.Join(dir, "node_modules/@modelcontextprotocol/conformance/dist/index.js")}, args...)...)
+	cmd.Dir = t.TempDir()
+	return cmd
+}
+
+// The official conformance suite, which we did not write, against the product's own server. It knows no tokens: they are added on the way.
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	conformance(t)
 	s := serveHTTP(t)
 	secret := s.token(t, "conformance", policy.Limits{})
 	to, err := url.Parse(s.url)
@@ -52,10 +61,7 @@ func TestConformance(t *testing.T) {
 	for version, scenarios := range conforms {
 		for _, scenario := range scenarios {
 			t.Run(version+" "+scenario, func(t *testing.T) {
-				cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "node"), filepath.Join(dir, "node_modules/@modelcontextprotocol/conformance/dist/index.js"),
-					"server", "--url", way.URL+mcpPath, "--scenario", scenario, "--spec-version", version)
-				cmd.Dir = t.TempDir()
-				out, err := cmd.CombinedOutput()
+				out, err := conformance(t, "server", "--url", way.URL+mcpPath, "--scenario", scenario, "--spec-version", version).CombinedOutput()
 				if err != nil || !strings.Contains(string(out), " 0 failed") {
 					t.Errorf("%v\n%s", err, out)
 				}

@@ -1,13 +1,16 @@
 package server
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -216,4 +219,57 @@ func TestAClientAsksForAToken(t *testing.T) {
 	if answer := s.send(t, "POST", mcpPath, access, hello); answer.StatusCode != 401 {
 		t.Errorf("after a code was used again: %s", answer.Status)
 	}
+}
+
+// The official conformance suite against the authorization server, with a human who says yes.
+func TestOAuthConformance(t *testing.T) {
+	t.Parallel()
+	s := serveHTTP(t)
+	said := parse(t, s.send(t, "POST", "/oauth/register", "", `{"client_name":"suite","redirect_uris":["http://127.0.0.1/callback"]}`))
+	cmd := conformance(t, "authorization", "--url", s.url, "--client-id", said["client_id"].(string), "--resource", s.url+mcpPath, "--port", strconv.Itoa(freePort(t)))
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		cmd.Stderr = cmd.Stdout
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	lines := bufio.NewScanner(io.TeeReader(out, &all))
+	for lines.Scan() {
+		at := strings.Index(lines.Text(), s.url+"/oauth/authorize?")
+		if at < 0 {
+			continue
+		}
+		to := s.sent(t, strings.TrimPrefix(strings.Fields(lines.Text()[at:])[0], s.url))
+		a, code, err := s.human.Connect(t.Context(), strings.TrimPrefix(to.Path, "/connect/"), ledger.Token{Name: "suite", Expires: time.Now().Add(time.Hour)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		onward, _ := oauth.Back(a, oauth.Response{Code: code})
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			answer, err := http.Get(onward)
+			if err == nil {
+				_ = answer.Body.Close()
+				break
+			}
+			if time.Now().After(end) { // the suite begins to listen after it has said where to go
+				t.Fatal(err, all.String())
+			}
+		}
+	}
+	if err := cmd.Wait(); err != nil || strings.Count(all.String(), "✓") < 2 || strings.Contains(all.String(), "✗") {
+		t.Errorf("%v\n%s", err, all.String())
+	}
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
 }
