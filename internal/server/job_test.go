@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"pixels/internal/oauth"
 	"pixels/policy"
 	"pixels/policy/ledger"
 	"pixels/sandbox/manager"
@@ -23,26 +26,33 @@ func TestTheTypeScriptClientsPlayTheJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	sdks := map[string]string{"1": "conformance/node_modules/@modelcontextprotocol/sdk", "2": "inspector/node_modules/@modelcontextprotocol/client"}
-	for _, c := range []struct{ version, era, transport, path string }{
-		{"1", "legacy", "http", mcpPath}, {"1", "legacy", "sse", ssePath},
-		{"2", "legacy", "http", mcpPath}, {"2", "2026-07-28", "http", mcpPath}, {"2", "legacy", "sse", ssePath},
+	for _, c := range []struct{ version, era, transport, path, by string }{
+		{"1", "legacy", "http", mcpPath, "token"}, {"1", "legacy", "sse", ssePath, "token"},
+		{"2", "legacy", "http", mcpPath, "token"}, {"2", "2026-07-28", "http", mcpPath, "token"}, {"2", "legacy", "sse", ssePath, "token"},
+		{"1", "legacy", "http", mcpPath, "OAuth"}, {"1", "legacy", "sse", ssePath, "OAuth"}, {"2", "2026-07-28", "http", mcpPath, "OAuth"},
 	} {
-		t.Run("version "+c.version+" "+c.era+" "+c.transport, func(t *testing.T) {
+		t.Run("version "+c.version+" "+c.era+" "+c.transport+" by "+c.by, func(t *testing.T) {
 			sdk := filepath.Join(cache, sdks[c.version])
 			if _, err := os.Stat(sdk); err != nil {
 				t.Skip("no TypeScript client here: `make test` installs it, with the Inspector and the conformance suite")
 			}
 			t.Parallel()
 			s := serveHTTP(t)
-			secret := s.token(t, "worker", policy.Limits{})
+			secret := ""
+			if c.by == "token" {
+				secret = s.token(t, "worker", policy.Limits{})
+			}
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, filepath.Join(cache, "inspector/node"), "testdata/job.mjs", sdk, c.version, c.era, c.transport, s.url+c.path, secret)
 			var stderr strings.Builder
 			cmd.Stderr = &stderr
 			out, err := cmd.StdoutPipe()
+			var browser io.WriteCloser
 			if err == nil {
-				err = cmd.Start()
+				if browser, err = cmd.StdinPipe(); err == nil {
+					err = cmd.Start()
+				}
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -50,7 +60,17 @@ func TestTheTypeScriptClientsPlayTheJob(t *testing.T) {
 			lines := bufio.NewScanner(out)
 			var last string
 			for lines.Scan() {
-				if last = lines.Text(); !ledger.IsRequest(last) {
+				last = lines.Text()
+				if wish, ok := strings.CutPrefix(last, "human: "+s.url); ok {
+					to := s.sent(t, wish)
+					a, code, err := s.human.Connect(ctx, strings.TrimPrefix(to.Path, "/connect/"), ledger.Token{Name: "worker", Expires: time.Now().Add(time.Hour)})
+					if err != nil {
+						t.Fatal(err)
+					}
+					onward, _ := oauth.Back(a, oauth.Response{Code: code})
+					fmt.Fprintln(browser, onward)
+				}
+				if !ledger.IsRequest(last) {
 					continue
 				}
 				r, err := s.human.Request(last)

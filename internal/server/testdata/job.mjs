@@ -1,5 +1,7 @@
 // The official TypeScript clients, of versions 1 and 2, play the main job.
 // Usage: node job.mjs SDK VERSION ERA TRANSPORT URL TOKEN, or with stdio for TRANSPORT and a command for URL. SDK is the folder of the package.
+// Without a TOKEN the client asks a human for one: it prints where their browser is to go, and reads where that came back to.
+import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 
 const [sdk, version, era, transport, to, token] = process.argv.slice(2);
@@ -13,13 +15,44 @@ const client = new Client(
 	{ name: "typescript", version: "1" },
 	first ? { capabilities: {} } : { capabilities: {}, versionNegotiation: { mode: era === "legacy" ? "legacy" : { pin: era } } },
 );
-const options = { requestInit: { headers: { Authorization: `Bearer ${token}` } } };
+// asking is what the SDK wants to know, and have kept, of a client that asks a human.
+class Asking {
+	redirectUrl = "http://127.0.0.1:4321/back";
+	clientMetadata = { client_name: "TypeScript", redirect_uris: [this.redirectUrl], grant_types: ["authorization_code", "refresh_token"], response_types: ["code"], token_endpoint_auth_method: "none" };
+	kept = {};
+	clientInformation = () => this.kept.client;
+	saveClientInformation = (client) => void (this.kept.client = client);
+	tokens = () => this.kept.tokens;
+	saveTokens = (tokens) => void (this.kept.tokens = tokens);
+	codeVerifier = () => this.kept.verifier;
+	saveCodeVerifier = (verifier) => void (this.kept.verifier = verifier);
+	state = () => "a state";
+	redirectToAuthorization = (url) => console.log(`human: ${url}`);
+}
+const options = token ? { requestInit: { headers: { Authorization: `Bearer ${token}` } } } : { authProvider: new Asking() };
+const connect = async (make) => {
+	if (token) return client.connect(make());
+	const asking = make();
+	try {
+		await client.connect(asking);
+		throw new Error("nobody was asked");
+	} catch (e) {
+		if (e.constructor.name !== "UnauthorizedError") throw e;
+	}
+	for await (const line of createInterface({ input: process.stdin })) {
+		const query = new URL(line).searchParams;
+		await asking.finishAuth(first ? query.get("code") : query);
+		break;
+	}
+	await client.close();
+	await client.connect(make());
+};
 switch (transport) {
 	case "http":
-		await client.connect(new transports.StreamableHTTPClientTransport(new URL(to), options));
+		await connect(() => new transports.StreamableHTTPClientTransport(new URL(to), options));
 		break;
 	case "sse":
-		await client.connect(new transports.SSEClientTransport(new URL(to), options));
+		await connect(() => new transports.SSEClientTransport(new URL(to), options));
 		break;
 	default:
 		await client.connect(new transports.StdioClientTransport({ command: to, args: [], env: process.env, stderr: "inherit" }));
@@ -39,3 +72,4 @@ const { operations } = await call("wait", { ids: [requests[0].id], timeout: 30 }
 const { destroyed } = await call("destroy_sandbox", { names: ["base", "base-1", "base-2", "base-3"] });
 console.log(JSON.stringify({ tools: tools.length, first: tools[0], made, state: operations[0].result.state, destroyed: destroyed.length }));
 await client.close();
+process.exit(0);
