@@ -127,6 +127,7 @@ func (c Caps) String() string {
 type Token struct {
 	Name      string `json:"name"`
 	Parent    string `json:"parent,omitempty"`
+	Client    string `json:"client,omitempty"` // that was granted it
 	State     string `json:"state"`
 	Caps      Caps   `json:"caps"`
 	Sandboxes int    `json:"sandboxes"`
@@ -147,7 +148,7 @@ func (t Token) May() string {
 
 // TokenOf shows a token. Of one that has ended, and of those below it, the state says so.
 func TokenOf(t manager.TokenUse) Token {
-	out := Token{Name: t.Name, Parent: owner.Parent(t.Name), State: "live", Caps: CapsOf(t.Limits), Sandboxes: t.Sandboxes, Requests: t.Requests}
+	out := Token{Name: t.Name, Parent: owner.Parent(t.Name), Client: t.Client, State: "live", Caps: CapsOf(t.Limits), Sandboxes: t.Sandboxes, Requests: t.Requests}
 	for _, at := range []struct {
 		time.Time
 		to *string
