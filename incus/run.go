@@ -24,7 +24,7 @@ func (b *Backend) StartRun(ctx context.Context, id string, c sandbox.Command, ti
 		return "", err
 	}
 	name, run := inst.Config[nameKey], strings.ToLower(rand.Text())
-	argv, env, err := b.order(ctx, &inst.Instance, c, "spawn", "-id", run, "-timeout", timeout.String())
+	argv, env, err := b.order(ctx, &inst.Instance, c, "spawn", "-id", run, "-timeout", timeout.String(), "-feed="+strconv.FormatBool(c.KeepStdin))
 	if err != nil {
 		return "", b.failed(err, "start a run in sandbox %s", name)
 	}
@@ -37,6 +37,32 @@ func (b *Backend) StartRun(ctx context.Context, id string, c sandbox.Command, ti
 		err = errors.New(stderr.String())
 	}
 	return run, b.failed(err, "start a run in sandbox %s", name)
+}
+
+// Feed implements sandbox.Backend.
+func (b *Backend) Feed(ctx context.Context, id, run string, f sandbox.Feed) error {
+	inst, err := b.execInstance(ctx, id)
+	if err != nil {
+		return err
+	}
+	name := inst.Config[nameKey]
+	program, err := b.program(ctx, &inst.Instance)
+	if err != nil {
+		return b.failed(err, "write to a run in sandbox %s", name)
+	}
+	stderr := heard{most: saidMost}
+	code, err := b.exec(ctx, id, api.InstanceExecPost{Command: []string{program, "feed", "-id", run, "-signal", f.Signal}, Cwd: "/"}, strings.NewReader(f.Stdin), nil, &stderr)
+	switch {
+	case err != nil:
+		return b.failed(err, "write to a run in sandbox %s", name)
+	case code == guest.ExitNoRun:
+		return fault.About(sandbox.ErrNotFound, fmt.Sprintf("run %q", run), "")
+	case code == guest.ExitNoInput:
+		return fault.About(sandbox.ErrState, "the command", "has ended, or reads no stdin: exec keeps it open with keep_stdin")
+	case code != 0:
+		return fault.About(sandbox.ErrState, "the command", "could not be given that: %s", sandbox.Quote(stderr.String()))
+	}
+	return nil
 }
 
 // LookAtRun implements sandbox.Backend.

@@ -53,6 +53,7 @@ type Command struct {
 	Unkept         map[string]string // more of it: what no list of processes, no record and no key must show
 	User           string            // name or number; empty means DefaultUser
 	Stdin          io.Reader         // nil means an empty one
+	KeepStdin      bool              // of a run: it goes on behind Stdin, see Feed
 	Stdout, Stderr io.Writer         // nil discards; written to from two goroutines at once
 
 	Terminal *Terminal // nil means that its streams are no terminal
@@ -156,6 +157,9 @@ type Backend interface {
 	StartRun(ctx context.Context, id string, c Command, timeout time.Duration) (run string, err error)
 	// Runs returns the runs of a sandbox that are kept, the oldest first, without their outputs.
 	Runs(ctx context.Context, id string) ([]Run, error)
+	// Feed writes to the stdin of a run and signals it; ErrNotFound, and ErrState where it has ended, or reads none. What it does not
+	// read is not written: the error says how much was.
+	Feed(ctx context.Context, id, run string, f Feed) error
 	// LookAtRun returns a run once it has ended, or after a time; ErrNotFound.
 	LookAtRun(ctx context.Context, id, run string, q RunQuery) (Run, error)
 }

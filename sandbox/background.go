@@ -1,8 +1,11 @@
 package sandbox
 
 import (
+	"slices"
 	"strings"
 	"time"
+
+	"pixels/internal/fault"
 )
 
 // RunState is what a run is doing.
@@ -40,6 +43,26 @@ type RunQuery struct {
 	Limit  int64         // bytes of each output
 	// Where in the outputs to begin; negative for their two ends, up to Limit of each.
 	Stdout, Stderr int64
+}
+
+// Feed is what a run that goes on is given.
+type Feed struct {
+	Stdin  string // written to its stdin, which must have been kept open
+	Signal string // then sent to its process group, by its name without SIG; EndOfInput ends stdin instead
+}
+
+// EndOfInput is in place of the name of a signal where stdin is to end.
+const EndOfInput = "EOF"
+
+// Signals are those that a run can be sent, by name.
+var Signals = []string{"INT", "TERM", "HUP", "QUIT", "KILL", "USR1", "USR2", "STOP", "CONT", "WINCH", EndOfInput}
+
+// Check finds what is wrong with it.
+func (f Feed) Check() error {
+	if f.Signal != "" && !slices.Contains(Signals, f.Signal) {
+		return fault.About(ErrInvalid, "signal "+Quote(f.Signal), "is invalid: use one of %s", strings.Join(Signals, ", "))
+	}
+	return nil
 }
 
 // IsRun tells whether an ID has the form of a run's.

@@ -43,14 +43,15 @@ type execInput struct {
 	Env        map[string]string `json:"env,omitempty"`
 	User       string            `json:"user,omitempty" jsonschema:"pixel when left out; root works too"`
 	Stdin      string            `json:"stdin,omitempty"`
-	Timeout    float64           `json:"timeout,omitempty" jsonschema:"seconds; 30 when left out, or as long as may be in the background. Over 45 it runs in the background, and is waited for a while"`
+	Timeout    float64           `json:"timeout,omitempty" jsonschema:"seconds; 30 when left out, as long as may be in the background. Over 45 it goes on in the background"`
 	Background bool              `json:"background,omitempty" jsonschema:"answers an operation for wait at once; it outlives this server"`
+	KeepStdin  bool              `json:"keep_stdin,omitempty" jsonschema:"in the background: wait writes more to it"`
 }
 
 var execTool = define(Tool{
 	Verb: policy.VerbExec, Title: "Run a command", Wakes: true, Destructive: true,
 	Description: "Runs a command in a sandbox, as the user pixel (who may use sudo), and returns exit code and output. " +
-		"A command that fails is a result. At the timeout all that it started is ended. Of long output the beginning and the end are kept. " +
+		"A command that fails is a result. At the timeout all that it started is ended. Of long output both ends are kept. " +
 		"For servers and long work set background, and use wait.",
 }, func(ctx context.Context, s Session, in execInput) (view.Run, Result, error) {
 	most := manager.MaxRunTimeout.Seconds()
@@ -59,7 +60,11 @@ var execTool = define(Tool{
 	}
 	r := manager.ExecRequest{
 		Name: in.Name, Argv: in.Command.argv, Shell: in.Command.shell, Cwd: in.Cwd, Env: in.Env, User: in.User, Stdin: in.Stdin,
+		Open:    in.KeepStdin,
 		Timeout: time.Duration(in.Timeout * float64(time.Second)),
+	}
+	if in.KeepStdin && !in.Background {
+		return view.Run{}, Result{}, errors.New("the argument \"keep_stdin\" goes with background: nobody else writes there while the call waits")
 	}
 	if in.Background || r.Timeout > manager.MaxTimeout {
 		return s.execBehind(ctx, r, !in.Background)

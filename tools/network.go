@@ -41,7 +41,7 @@ type allowOutput struct {
 var allowDomain = define(Tool{
 	Verb: policy.VerbAllowDomain, Title: "Allow domains", Idempotent: true,
 	Description: "Asks that a sandbox may reach domains, for egress agent and allowlist. What the policy grants is in reach at once; for the rest a human is asked, " +
-		"whose answer is for the sandboxes that asked, unless they say otherwise: requests says what became of it, and wait waits for it. exec says when a connection was denied.",
+		"whose answer is for the sandboxes that asked, unless they say otherwise; wait waits for it. exec says when a connection was denied.",
 }, func(ctx context.Context, s Session, in allowInput) (allowOutput, Result, error) {
 	reason := strings.Join(strings.Fields(in.Reason), " ")
 	if reason == "" || len(reason) > manager.MaxReason {

@@ -79,7 +79,7 @@ type listOutput struct {
 
 var listSandboxes = define(Tool{
 	Verb: policy.VerbListSandboxes, Title: "List sandboxes", ReadOnly: true, Idempotent: true,
-	Description: "Lists your sandboxes with their state, address, origin, labels and end of lease. One in the state creating is still being made, or was left half-made.",
+	Description: "Lists your sandboxes with their state, address, origin, labels and end of lease.",
 }, func(ctx context.Context, s Session, in listInput) (listOutput, Result, error) {
 	page, err := s.Manager.List(ctx, s.Caller, manager.ListRequest{Name: in.Name, Labels: in.Labels, State: in.State, Limit: in.Limit, After: in.Cursor})
 	if err != nil {

@@ -17,11 +17,17 @@ import (
 )
 
 type waitInput struct {
-	IDs     []string `json:"ids" jsonschema:"operations, as exec with background and others answer them; requests, of allow_domain"`
+	IDs     []string `json:"ids" jsonschema:"operations, as exec with background answers; requests, of allow_domain"`
 	Timeout *float64 `json:"timeout,omitempty" jsonschema:"seconds, up to 40; 40 when left out, 0 only looks"`
-	Cursor  string   `json:"cursor,omitempty" jsonschema:"for one command: read on from here, as an answer before gave it"`
+	Cursor  string   `json:"cursor,omitempty" jsonschema:"for one command: read on from there"`
+	Stdin   string   `json:"stdin,omitempty" jsonschema:"for one command with keep_stdin"`
+	Signal  string   `json:"signal,omitempty" jsonschema:"to one command, as INT; EOF ends stdin"`
 	Cancel  bool     `json:"cancel,omitempty" jsonschema:"end them, with all that they started"`
 }
+
+func (in waitInput) feed() sandbox.Feed { return sandbox.Feed{Stdin: in.Stdin, Signal: in.Signal} }
+
+func (in waitInput) fed() bool { return in.feed() != sandbox.Feed{} }
 
 type waitOutput struct {
 	Operations []waitResult `json:"operations"`
@@ -47,9 +53,9 @@ type waitResult struct {
 }
 
 var waitTool = define(Tool{
-	Verb: policy.VerbWait, Title: "Wait for operations and requests", Wakes: true, Idempotent: true, Destructive: true,
-	Description: "Waits until operations have ended, or for a time, and returns what they left: of a command its outputs and exit code. " +
-		"Outputs are kept as long as the sandbox is, also over a restart of this server; read long ones on by cursor. With cancel it ends them.",
+	Verb: policy.VerbWait, Title: "Wait for operations and requests", Wakes: true, Destructive: true,
+	Description: "Waits until operations have ended, or for a time, and returns what they left: of a command its exit code and outputs, " +
+		"which are kept as long as the sandbox is; read long ones on by cursor.",
 }, func(ctx context.Context, s Session, in waitInput) (waitOutput, Result, error) {
 	seconds := callLimit.Seconds()
 	if in.Timeout != nil {
@@ -60,8 +66,8 @@ var waitTool = define(Tool{
 		return waitOutput{}, Result{}, fmt.Errorf("the argument \"timeout\" is %v; give 0 to %v seconds, and call again for longer", seconds, callLimit.Seconds())
 	case len(in.IDs) == 0 || len(in.IDs) > manager.MaxClones:
 		return waitOutput{}, Result{}, fmt.Errorf("the argument \"ids\" has %d elements; give 1 to %d", len(in.IDs), manager.MaxClones)
-	case in.Cursor != "" && len(in.IDs) > 1:
-		return waitOutput{}, Result{}, fmt.Errorf("the argument \"cursor\" is for one command; call wait for each by itself")
+	case (in.Cursor != "" || in.fed()) && (len(in.IDs) > 1 || !sandbox.IsRun(in.IDs[0])):
+		return waitOutput{}, Result{}, errors.New("the arguments \"cursor\", \"stdin\" and \"signal\" are for one command; call wait for each by itself")
 	}
 	out := waitOutput{Operations: make([]waitResult, len(in.IDs))}
 	var wg sync.WaitGroup
@@ -75,7 +81,7 @@ var waitTool = define(Tool{
 		return waitOutput{}, Result{}, err
 	}
 	var trial manager.Trial
-	if first := out.Operations[0].err; errors.Is(first, sandbox.ErrDenied) || errors.As(first, &trial) {
+	if first := out.Operations[0].err; first != nil && in.fed() || errors.Is(first, sandbox.ErrDenied) || errors.As(first, &trial) {
 		return waitOutput{}, Result{}, first
 	}
 	var lines []string
@@ -113,7 +119,7 @@ func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time
 		return waitResult{ID: id, State: "unknown", Error: view.Error(err, s.Audience), text: view.Error(err, s.Audience), err: err}
 	}
 	if sandbox.IsRun(id) {
-		run, err := s.Manager.WaitRun(ctx, s.Caller, manager.WaitRequest{ID: id, Wait: wait, Cursor: in.Cursor, Cancel: in.Cancel})
+		run, err := s.Manager.WaitRun(ctx, s.Caller, manager.WaitRequest{ID: id, Wait: wait, Cursor: in.Cursor, Cancel: in.Cancel, Feed: in.feed()})
 		if err != nil {
 			return unknown(err)
 		}

@@ -59,13 +59,13 @@ func runConsole(args []string) int {
 	o.tty = true
 	o.argv = []string{loginShell(), "-l"}
 	if session == "" {
-		code, _ := o.run(os.Stdin, os.Stdout, os.Stderr, listen(), func() {})
+		code, _ := o.run(os.Stdin, os.Stdout, os.Stderr, listen(), func(int) {})
 		return code
 	}
 	tmux, err := exec.LookPath("tmux")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "there is no tmux in this sandbox: this shell ends with its terminal")
-		code, _ := o.run(os.Stdin, os.Stdout, os.Stderr, listen(), func() {})
+		code, _ := o.run(os.Stdin, os.Stdout, os.Stderr, listen(), func(int) {})
 		return code
 	}
 	if err := prepareTmux(); err != nil {
@@ -75,10 +75,10 @@ func runConsole(args []string) int {
 	o.stays = true
 	session = strings.ReplaceAll(session, ".", inTmux)
 	o.argv = append([]string{tmux, "-u", "-L", tmuxSocket, "-f", tmuxConfPath, "new-session", "-A", "-s", session, "--"}, o.argv...)
-	code, _ := o.run(os.Stdin, os.Stdout, os.Stderr, listen(), func() {})
+	code, _ := o.run(os.Stdin, os.Stdout, os.Stderr, listen(), func(int) {})
 	o.argv = []string{tmux, "-L", tmuxSocket, "has-session", "-t", "=" + session}
 	o.tty = false
-	if there, _ := o.run(nil, nil, nil, nil, func() {}); there == 0 {
+	if there, _ := o.run(nil, nil, nil, nil, func(int) {}); there == 0 {
 		return ExitDetached
 	}
 	return code
@@ -153,7 +153,7 @@ func runSessions(args []string, out io.Writer) error {
 		b, _ := io.ReadAll(io.LimitReader(read, maxSessions))
 		got <- b
 	}()
-	_, _ = o.run(nil, write, nil, nil, func() {}) // without sessions, or tmux, there is nothing
+	_, _ = o.run(nil, write, nil, nil, func(int) {}) // without sessions, or tmux, there is nothing
 	_ = write.Close()
 	all := []Session{}
 	for line := range strings.Lines(string(<-got)) {

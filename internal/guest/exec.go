@@ -32,6 +32,7 @@ type order struct {
 	cwd      string // empty means home, or / where there is none
 	timeout  time.Duration
 	argv     []string
+	feed     bool   // its stdin goes on behind what it is given, see feed.go
 	unkept   string // names more of the environment, see unkept.go
 	tty      bool   // its streams are a terminal, which is to be its controlling one
 	stays    bool   // what it leaves behind goes on: it is no command's that is to end with all of its own
@@ -43,6 +44,7 @@ func (o *order) flags(f *flag.FlagSet) {
 	f.UintVar(&o.gid, "gid", 0, "group `id`")
 	f.StringVar(&o.user, "user", "root", "user `name`")
 	f.StringVar(&o.cwd, "cwd", "", "`folder` to run it in")
+	f.BoolVar(&o.feed, "feed", false, "keep stdin open")
 	f.StringVar(&o.unkept, "env", "", "`name` of variables that were kept for it")
 	f.BoolVar(&o.tty, "tty", false, "the streams are a terminal")
 	f.DurationVar(&o.timeout, "timeout", 0, "when to end it with all its children; 0 is never")
@@ -52,7 +54,7 @@ func (o *order) flags(f *flag.FlagSet) {
 func orderArgs(o order) []string {
 	return append([]string{
 		"-uid", strconv.FormatUint(uint64(o.uid), 10), "-gid", strconv.FormatUint(uint64(o.gid), 10), "-user", o.user,
-		"-cwd", o.cwd, "-timeout", o.timeout.String(), "--",
+		"-cwd", o.cwd, "-timeout", o.timeout.String(), "-feed=" + strconv.FormatBool(o.feed), "--",
 	}, o.argv...)
 }
 
@@ -74,7 +76,7 @@ func runExec(args []string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return exitFailed
 	}
-	code, _ := o.run(os.Stdin, os.Stdout, os.Stderr, listen(), func() {})
+	code, _ := o.run(os.Stdin, os.Stdout, os.Stderr, listen(), func(int) {})
 	drained(os.Stdout, os.Stderr)
 	return code
 }
@@ -126,7 +128,7 @@ func listen() chan os.Signal {
 }
 
 // run runs a command to its end, of its own or by one of signals. started is called once it runs.
-func (o order) run(stdin, stdout, stderr *os.File, signals <-chan os.Signal, started func()) (code int, ended how) {
+func (o order) run(stdin, stdout, stderr *os.File, signals <-chan os.Signal, started func(pid int)) (code int, ended how) {
 	refuse := func(code int, format string, args ...any) (int, how) {
 		if stderr != nil {
 			fmt.Fprintf(stderr, format+"\n", args...)
@@ -178,7 +180,7 @@ func (o order) run(stdin, stdout, stderr *os.File, signals <-chan os.Signal, sta
 		}
 		return refuse(exitNotExecutable, "%s: %v (may the user %s run it, and enter the cwd %s?)", o.argv[0], errors.Unwrap(err), o.user, cmd.Dir)
 	}
-	started()
+	started(cmd.Process.Pid)
 	done := make(chan struct{})
 	go func() {
 		_ = cmd.Wait() // its state says all

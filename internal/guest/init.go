@@ -31,8 +31,11 @@ const grace = 5 * time.Second
 // sigHalt is SIGRTMIN+3, which asks systemd to halt; liblxc sends it where it takes an init for one.
 const sigHalt = syscall.Signal(37)
 
-// ExitNoRun is the exit code of the command wait when there is no such run.
-const ExitNoRun = 3
+// Exit codes of the commands wait and feed, where there is no such run, and where nobody reads what is written to it.
+const (
+	ExitNoRun   = 3
+	ExitNoInput = 4
+)
 
 // Main runs the program that args names: the first process as init, or one of those that ask it to end the sandbox; or a
 // command of the runner, by which a server runs things in a sandbox: exec, console, sessions, session, spawn, wait, runs, keep, who. It returns the exit code. As the
@@ -64,6 +67,8 @@ func Main(args []string) int {
 		err = runRunner(args[2:])
 	case command == "wait":
 		err = runWait(args[2:], os.Stdout)
+	case command == "feed":
+		err = runFeed(args[2:])
 	case command == "keep":
 		err = runKeep(args[2:], os.Stdin)
 	case command == "runs":
@@ -79,6 +84,9 @@ func Main(args []string) int {
 	}
 	if errors.Is(err, errNoRun) {
 		return ExitNoRun
+	}
+	if errors.Is(err, errNoInput) {
+		return ExitNoInput
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", filepath.Base(args[0]), err)

@@ -42,6 +42,7 @@ type Run struct {
 	ID        string    `json:"id,omitempty"`      // where several are listed
 	Command   string    `json:"command,omitempty"` // what it runs, as far as there is room
 	Runner    int       `json:"runner"`            // its process id in the sandbox
+	Process   int       `json:"process,omitempty"` // the command's, which leads its group
 	ExitCode  int       `json:"exit_code"`
 	TimedOut  bool      `json:"timed_out,omitempty"`
 	Cancelled bool      `json:"cancelled,omitempty"`
@@ -215,7 +216,16 @@ func runRunner(args []string) error {
 	if err := d.record(r); err != nil {
 		return err
 	}
-	code, ended := o.run(streams[0], streams[1], streams[2], listen(), func() { _ = tell.Close() })
+	if o.feed {
+		if streams[0], err = d.openInput(streams[0]); err != nil {
+			return err
+		}
+	}
+	code, ended := o.run(streams[0], streams[1], streams[2], listen(), func(pid int) {
+		r.Process = pid
+		_ = d.record(r) // without it, it can't be signalled
+		_ = tell.Close()
+	})
 	r.State, r.ExitCode, r.Ended = RunEnded, code, time.Now()
 	r.TimedOut, r.Cancelled = ended == byTimeout, ended == byOrder
 	return d.record(r)

@@ -173,7 +173,7 @@ func (f *frames) run(r SessionRequest, signals <-chan os.Signal) (end SessionEnd
 		copying.Wait()
 		close(copied)
 	}()
-	code, ended := o.run(null, write[0], write[1], signals, func() {})
+	code, ended := o.run(null, write[0], write[1], signals, func(int) {})
 	for _, w := range write {
 		_ = w.Close()
 	}

@@ -278,6 +278,27 @@ func TestACommandInTheBackground(t *testing.T) {
 	if got := first(map[string]any{"ids": []string{out["operation"].(string)}, "cancel": true}); got["state"] != "ended" || got["cancelled"] != true {
 		t.Errorf("cancelled it is %v", got)
 	}
+	// It is given more to read, and signals.
+	out, err = answer(t, c, "exec", map[string]any{"name": "box", "command": "while read -r line; do echo got $line; done; echo end; sleep 600", "stdin": "one\n", "background": true, "keep_stdin": true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id = out["operation"].(string)
+	first(map[string]any{"ids": []string{id}, "timeout": 0, "stdin": "two\n"})
+	first(map[string]any{"ids": []string{id}, "timeout": 0.5, "stdin": "three\n", "signal": "EOF"})
+	if got := first(map[string]any{"ids": []string{id}, "signal": "INT"}); got["state"] != "ended" || got["exec"].(map[string]any)["exit_code"] != 130.0 || got["exec"].(map[string]any)["stdout"] != "got one\ngot two\ngot three\nend\n" {
+		t.Errorf("fed it is %v", got)
+	}
+	for what, bad := range map[string]map[string]any{
+		"one that has ended": {"ids": []string{id}, "stdin": "x"}, "an unknown signal": {"ids": []string{id}, "signal": "NOPE"}, "several": {"ids": []string{id, id}, "signal": "INT"}, "no command": {"ids": []string{"req-1"}, "stdin": "x"},
+	} {
+		if _, err := answer(t, c, "wait", bad); err == nil {
+			t.Errorf("%s is fed", what)
+		}
+	}
+	if _, err := answer(t, c, "exec", map[string]any{"name": "box", "command": "cat", "keep_stdin": true}); err == nil {
+		t.Error("a call waits for what nobody can write")
+	}
 	// Long output: both ends first, and all of it by cursor.
 	out, err = answer(t, c, "exec", map[string]any{"name": "box", "command": "x=0123456789; for i in 1 2 3 4; do x=$x$x$x$x$x$x$x; done; echo $x", "background": true})
 	if err != nil {

@@ -33,6 +33,7 @@ type ExecRequest struct {
 	Unkept  map[string]string // more of it: what no list of processes, no record and no key must show
 	User    string
 	Stdin   string
+	Open    bool          // of a run: its stdin goes on behind Stdin
 	Timeout time.Duration // 0 means DefaultTimeout, and the longest that may be for a run
 
 	Progress func(stream string, chunk []byte) // hears of output as it comes, from two goroutines at once; may be nil
@@ -95,6 +96,7 @@ func (c *call) command(r ExecRequest) sandbox.Command {
 	maps.Copy(out.Unkept, c.defaults.SessionEnv)
 	maps.Copy(out.Unkept, r.Unkept)
 	maps.DeleteFunc(out.Unkept, func(name, _ string) bool { _, given := r.Env[name]; return given })
+	out.KeepStdin = r.Open
 	if r.Stdin != "" {
 		out.Stdin = strings.NewReader(r.Stdin)
 	}

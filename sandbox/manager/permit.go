@@ -36,6 +36,7 @@ type actions interface {
 	Sessions(ctx context.Context, id, user string) ([]sandbox.Session, error)
 	StartRun(ctx context.Context, id string, c sandbox.Command, timeout time.Duration) (run string, err error)
 	Runs(ctx context.Context, id string) ([]sandbox.Run, error)
+	Feed(ctx context.Context, id, run string, f sandbox.Feed) error
 	LookAtRun(ctx context.Context, id, run string, q sandbox.RunQuery) (sandbox.Run, error)
 }
 

@@ -47,6 +47,7 @@ type WaitRequest struct {
 	Wait   time.Duration
 	Cursor string // empty for the two ends of the outputs
 	Cancel bool
+	Feed   sandbox.Feed // what it is given first
 }
 
 // RunResult is a run as callers see it.
@@ -65,6 +66,11 @@ func (m *Manager) WaitRun(ctx context.Context, caller Caller, r WaitRequest) (Ru
 	if r.Cursor != "" {
 		if _, err := fmt.Sscanf(r.Cursor, "%d:%d", &q.Stdout, &q.Stderr); err != nil || q.Stdout < 0 || q.Stderr < 0 {
 			return RunResult{}, fault.About(sandbox.ErrInvalid, fmt.Sprintf("cursor %s", sandbox.Quote(r.Cursor)), "is invalid: give one that wait answered")
+		}
+	}
+	if r.Feed != (sandbox.Feed{}) {
+		if err := c.feed(ctx, r.ID, r.Feed); err != nil {
+			return RunResult{}, err
 		}
 	}
 	b, s, got, err := c.lookAtRun(ctx, r.ID, q)
@@ -95,14 +101,55 @@ func (m *Manager) WaitRun(ctx context.Context, caller Caller, r WaitRequest) (Ru
 	return out, nil
 }
 
+// feed gives a run more to read, and a signal. What a command reads may be commands: it is vetted as exec.
+func (c *call) feed(ctx context.Context, id string, f sandbox.Feed) error {
+	if err := f.Check(); err != nil {
+		return err
+	}
+	name, run, err := splitRun(id)
+	if err != nil {
+		return err
+	}
+	b, s, err := c.vetted(ctx, policy.Call{Verb: policy.VerbExec, Owner: c.Owner, Sandbox: name}, name)
+	if err != nil {
+		return err
+	}
+	done, err := c.use(ctx, b, s)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := b.Feed(ctx, s.ID, run, f); err != nil {
+		return c.noRun(id, err)
+	}
+	c.record(ledger.Record{Kind: ledger.Executed, Owner: c.Owner, Sandbox: s.Name, Lineage: s.Lineage, Tool: string(policy.VerbExec), Target: f.Signal, Detail: fmt.Sprintf("%d bytes of stdin given to %s", len(f.Stdin), id)})
+	return nil
+}
+
+func (*call) noRun(id string, err error) error {
+	if errors.Is(err, sandbox.ErrNotFound) {
+		return fault.About(sandbox.ErrNotFound, fmt.Sprintf("operation %q", id), "not found: the sandbox was restored or made anew since, or it ended long ago")
+	}
+	return err
+}
+
+// splitRun takes the ID that callers know a run by apart.
+func splitRun(id string) (name, run string, err error) {
+	name, run, _ = strings.Cut(id, ".")
+	if sandbox.CheckName(name[strings.LastIndex(name, "/")+1:]) != nil || !runRule.MatchString(run) {
+		err = fault.About(sandbox.ErrInvalid, fmt.Sprintf("id %s", sandbox.Quote(id)), "is invalid: give one that exec or another tool answered as its operation")
+	}
+	return name, run, err
+}
+
 // lookAtRun finds a run by the ID that callers know it by.
 func (c *call) lookAtRun(ctx context.Context, id string, q sandbox.RunQuery) (*permit, sandbox.Sandbox, sandbox.Run, error) {
 	fail := func(err error) (*permit, sandbox.Sandbox, sandbox.Run, error) {
 		return nil, sandbox.Sandbox{}, sandbox.Run{}, err
 	}
-	name, run, _ := strings.Cut(id, ".")
-	if sandbox.CheckName(name[strings.LastIndex(name, "/")+1:]) != nil || !runRule.MatchString(run) {
-		return fail(fault.About(sandbox.ErrInvalid, fmt.Sprintf("id %s", sandbox.Quote(id)), "is invalid: give one that exec or another tool answered as its operation"))
+	name, run, err := splitRun(id)
+	if err != nil {
+		return fail(err)
 	}
 	b, s, err := c.vetted(ctx, policy.Call{Verb: policy.VerbWait, Owner: c.Owner, Sandbox: name}, name)
 	if err != nil {
@@ -114,10 +161,7 @@ func (c *call) lookAtRun(ctx context.Context, id string, q sandbox.RunQuery) (*p
 	}
 	defer done()
 	got, err := b.LookAtRun(ctx, s.ID, run, q)
-	if errors.Is(err, sandbox.ErrNotFound) {
-		return fail(fault.About(sandbox.ErrNotFound, fmt.Sprintf("operation %q", id), "not found: the sandbox was restored or made anew since, or it ended long ago"))
-	}
-	return b, s, got, err
+	return b, s, got, c.noRun(id, err)
 }
 
 // RunOutput returns a part of the outputs of a run, byte for byte, once it has ended or after a time.

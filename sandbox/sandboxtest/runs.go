@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -19,6 +20,8 @@ type run struct {
 	state          sandbox.Run
 	stdout, stderr []byte
 	cancel         context.CancelFunc
+	input          *io.PipeWriter // to its stdin; nil where that was whole at the start
+	signalled      int            // that ended it
 	done           chan struct{}
 }
 
@@ -51,6 +54,15 @@ func (m *Memory) StartRun(ctx context.Context, id string, c sandbox.Command, tim
 		running, cancel = context.WithTimeout(context.Background(), timeout)
 	}
 	r.cancel = cancel
+	if c.KeepStdin {
+		more, input := io.Pipe()
+		if r.input = input; c.Stdin != nil {
+			c.Stdin = io.MultiReader(c.Stdin, more)
+		} else {
+			c.Stdin = more
+		}
+		context.AfterFunc(running, func() { _ = more.Close() }) // as it is at its end
+	}
 	c.Stdout, c.Stderr = runWriter{r, &r.stdout}, runWriter{r, &r.stderr}
 	name := strings.ToLower(rand.Text())
 	m.mu.Lock()
@@ -68,6 +80,8 @@ func (m *Memory) StartRun(ctx context.Context, id string, c sandbox.Command, tim
 			r.state.State, r.state.ExitCode = sandbox.RunLost, -1
 		case errors.Is(running.Err(), context.DeadlineExceeded):
 			r.state.TimedOut, r.state.ExitCode = true, 124
+		case r.signalled != 0:
+			r.state.ExitCode = 128 + r.signalled
 		case errors.Is(running.Err(), context.Canceled):
 			r.state.Cancelled, r.state.ExitCode = true, 143
 		case err != nil:
@@ -75,6 +89,46 @@ func (m *Memory) StartRun(ctx context.Context, id string, c sandbox.Command, tim
 		}
 	}()
 	return name, nil
+}
+
+// endings are the signals that end a command in memory, which hears of none.
+var endings = map[string]int{"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "USR1": 10, "USR2": 12, "TERM": 15}
+
+// Feed implements sandbox.Backend.
+func (m *Memory) Feed(_ context.Context, id, name string, f sandbox.Feed) error {
+	m.mu.Lock()
+	b, err := m.find(id)
+	if err != nil {
+		m.mu.Unlock()
+		return err
+	}
+	r := b.runs[name]
+	m.mu.Unlock()
+	if r == nil {
+		return fmt.Errorf("run %q %w", name, sandbox.ErrNotFound)
+	}
+	r.mu.Lock()
+	over := r.state.State != sandbox.RunRunning
+	r.mu.Unlock()
+	nobody := fmt.Errorf("nobody reads what is written there: %w", sandbox.ErrState)
+	if over || r.input == nil && (f.Stdin != "" || f.Signal == sandbox.EndOfInput) {
+		return nobody
+	}
+	if f.Stdin != "" {
+		if _, err := io.WriteString(r.input, f.Stdin); err != nil {
+			return nobody
+		}
+	}
+	if f.Signal == sandbox.EndOfInput {
+		return r.input.Close()
+	}
+	if number := endings[f.Signal]; number != 0 {
+		r.mu.Lock()
+		r.signalled = number
+		r.mu.Unlock()
+		r.cancel()
+	}
+	return nil
 }
 
 // Runs implements sandbox.Backend.

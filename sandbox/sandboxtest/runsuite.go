@@ -76,6 +76,57 @@ func runsGoOn(t *testing.T, s Subject, box sandbox.Sandbox) {
 	}
 }
 
+// runsAreFed checks that a command is given more to read while it runs, and signals.
+func runsAreFed(t *testing.T, s Subject, box sandbox.Sandbox) {
+	run := s.startRun(t, box.ID, sandbox.Command{Shell: "while read -r line; do echo got $line; done; echo end", Stdin: strings.NewReader("first\n"), KeepStdin: true}, 0)
+	feed := func(f sandbox.Feed) {
+		t.Helper()
+		if err := s.Feed(t.Context(), box.ID, run, f); err != nil {
+			t.Error(err)
+		}
+	}
+	said := func(want string) {
+		t.Helper()
+		got := ""
+		for end := time.Now().Add(10 * time.Second); got != want && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			got = string(s.lookAtRun(t, box.ID, run, sandbox.RunQuery{Limit: 1000, Stdout: -1}).Stdout.Head)
+		}
+		if got != want {
+			t.Errorf("it says %q, want %q", got, want)
+		}
+	}
+	said("got first\n")
+	feed(sandbox.Feed{Stdin: "second\nthi"})
+	feed(sandbox.Feed{Stdin: "rd\n"})
+	said("got first\ngot second\ngot third\n")
+	feed(sandbox.Feed{Stdin: "last\n", Signal: sandbox.EndOfInput})
+	if got := s.lookAtRun(t, box.ID, run, sandbox.RunQuery{Wait: 10 * time.Second, Limit: 1000, Stdout: -1}); got.State != sandbox.RunEnded || got.ExitCode != 0 || !strings.HasSuffix(string(got.Stdout.Head), "got last\nend\n") {
+		t.Errorf("at the end of its stdin it is %+v, %q", got, got.Stdout.Head)
+	}
+	whole := s.startRun(t, box.ID, sandbox.Command{Shell: "cat; sleep 600"}, 0)
+	for _, c := range []struct {
+		run  string
+		f    sandbox.Feed
+		want error
+	}{
+		{run, sandbox.Feed{Stdin: "late"}, sandbox.ErrState}, {run, sandbox.Feed{Signal: "INT"}, sandbox.ErrState}, {"absentabsent", sandbox.Feed{Signal: "INT"}, sandbox.ErrNotFound},
+		{whole, sandbox.Feed{Stdin: "more"}, sandbox.ErrState}, {whole, sandbox.Feed{Signal: sandbox.EndOfInput}, sandbox.ErrState},
+	} {
+		if err := s.Feed(t.Context(), box.ID, c.run, c.f); !errors.Is(err, c.want) {
+			t.Errorf("%+v: %v", c.f, err)
+		}
+	}
+	run = whole
+	feed(sandbox.Feed{Signal: "WINCH"})
+	if got := s.lookAtRun(t, box.ID, run, sandbox.RunQuery{Wait: 300 * time.Millisecond}); got.State != sandbox.RunRunning {
+		t.Errorf("after a signal that ends nothing it is %+v", got)
+	}
+	feed(sandbox.Feed{Signal: "INT"})
+	if got := s.lookAtRun(t, box.ID, run, sandbox.RunQuery{Wait: 10 * time.Second}); got.State != sandbox.RunEnded || got.ExitCode != 130 || got.Cancelled {
+		t.Errorf("after a signal it is %+v", got)
+	}
+}
+
 func runsEnd(t *testing.T, s Subject, box sandbox.Sandbox) {
 	ticking := "(while true; do echo x >>ticks; sleep 0.1; done) & echo begun; sleep 600"
 	still := func(what string) {

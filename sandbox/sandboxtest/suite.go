@@ -83,6 +83,7 @@ func inOneSandbox(t *testing.T, s Subject) {
 		{"what can't be done with files says why and changes nothing", filesMissing},
 		{"folders are listed by depth, pattern and page", filesListed},
 		{"files are copied in and out, and stay where they are let", filesCopied},
+		{"a run is given more to read, and signals", runsAreFed},
 		{"a run ends at its timeout, when it is cancelled and with its sandbox", runsEnd},
 	} {
 		t.Run(strings.ReplaceAll(story.name, " ", "_"), func(t *testing.T) { story.tell(t, s, box) })
