@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 
 	"pixels/egress"
 	"pixels/internal/view"
@@ -56,11 +56,18 @@ var cloneSandbox = define(Tool{
 		r.Command = &manager.ExecRequest{Argv: in.Command.argv, Shell: in.Command.shell}
 	}
 	if s.Progress != nil {
-		var done atomic.Int32
+		done, total := 0, max(1, r.Count, len(r.Names))
+		var telling sync.Mutex // in order
+		s.Progress(fmt.Sprintf("making %s", view.Count(total, "clone", "clones")), 0, total)
 		r.Done = func(c manager.CloneResult) {
-			if c.Err == nil {
-				s.Progress(fmt.Sprintf("%s is done, %d so far", c.Name, done.Add(1)))
+			telling.Lock()
+			defer telling.Unlock()
+			done++
+			what := "is done"
+			if c.Err != nil {
+				what = "failed"
 			}
+			s.Progress(fmt.Sprintf("%s %s, %d of %d", c.Name, what, done, total), done, total)
 		}
 	}
 	results, err := s.Manager.Clone(ctx, s.Caller, r)

@@ -70,7 +70,7 @@ var execTool = define(Tool{
 		return s.execBehind(ctx, r, !in.Background)
 	}
 	if s.Progress != nil {
-		told := &teller{tell: s.Progress}
+		told := &teller{tell: func(message string) { s.Progress(message, 0, 0) }}
 		defer told.stop()
 		r.Progress = told.hear
 	}

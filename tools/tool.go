@@ -42,12 +42,15 @@ type Schemas struct {
 	Arguments     []string        // of the input, as they are declared
 }
 
+// Progress tells how a call goes: done of total parts, where it is known how many there are, and else 0 of 0.
+type Progress func(message string, done, total int)
+
 // Session is on whose behalf a tool is called.
 type Session struct {
 	Manager    *manager.Manager
 	Operations *Operations
 	Caller     manager.Caller
-	Progress   func(message string) // tells the caller how it goes; nil when it doesn't want to know
+	Progress   Progress // tells the caller how it goes; nil when it doesn't want to know
 	Human      Human
 	Audience   view.Audience // who reads errors
 

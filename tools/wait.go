@@ -71,9 +71,20 @@ var waitTool = define(Tool{
 	}
 	out := waitOutput{Operations: make([]waitResult, len(in.IDs))}
 	var wg sync.WaitGroup
+	var telling sync.Mutex
+	ended := 0
+	if s.Progress != nil && len(in.IDs) > 1 {
+		s.Progress(fmt.Sprintf("waiting for %d", len(in.IDs)), 0, len(in.IDs))
+	}
 	for i, id := range in.IDs {
 		wg.Go(func() {
-			out.Operations[i] = s.waitFor(ctx, id, in, time.Duration(seconds*float64(time.Second)))
+			r := s.waitFor(ctx, id, in, time.Duration(seconds*float64(time.Second)))
+			telling.Lock()
+			defer telling.Unlock()
+			if out.Operations[i] = r; s.Progress != nil && len(in.IDs) > 1 && r.State != "running" {
+				ended++
+				s.Progress(fmt.Sprintf("%s has %s, %d of %d", id, r.State, ended, len(in.IDs)), ended, len(in.IDs))
+			}
 		})
 	}
 	wg.Wait()

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -25,12 +26,12 @@ func TestASilentCallIsToldToBeUnderWay(t *testing.T) {
 	quietFor = 50 * time.Millisecond
 	var mu sync.Mutex
 	var all []string
-	tell, stop := lively(func(message string) {
+	tell, stop := lively(func(message string, _, _ int) {
 		mu.Lock()
 		defer mu.Unlock()
 		all = append(all, message)
 	})
-	tell("begun")
+	tell("begun", 0, 0)
 	time.Sleep(180 * time.Millisecond)
 	stop()
 	mu.Lock()
@@ -39,7 +40,7 @@ func TestASilentCallIsToldToBeUnderWay(t *testing.T) {
 		t.Errorf("%q", all)
 	}
 	mu.Unlock()
-	tell("late")
+	tell("late", 0, 0)
 	time.Sleep(120 * time.Millisecond)
 	mu.Lock()
 	defer mu.Unlock()
@@ -63,6 +64,24 @@ func TestNoAnswerIsTooLong(t *testing.T) {
 		r, err := call(t.Context(), mcp.CallToolRequest{})
 		if err != nil || r.IsError != long || long && !strings.Contains(text(r), "ask for less") {
 			t.Errorf("%d bytes: %t, %v", size, r.IsError, err)
+		}
+	}
+}
+
+// What progress counts grows with each message, and is the parts that are done where it is known how many there are.
+func TestProgressGrows(t *testing.T) {
+	for want, said := range map[string][][2]int{
+		"1 2 3":                {{0, 0}, {0, 0}, {0, 0}},
+		"0.5 0.6667 1 1.5 2 3": {{0, 3}, {0, 3}, {1, 3}, {0, 3}, {2, 3}, {3, 3}},
+		"0.5 2 2.5 2.667":      {{0, 3}, {2, 3}, {1, 3}, {0, 3}},
+	} {
+		var s steps
+		var all []string
+		for _, one := range said {
+			all = append(all, fmt.Sprintf("%.4g", s.next(one[0], one[1])))
+		}
+		if got := strings.Join(all, " "); got != want {
+			t.Errorf("%v counts %s, want %s", said, got, want)
 		}
 	}
 }

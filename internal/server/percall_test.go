@@ -78,7 +78,7 @@ func TestTheLastProgressIsNotLost(t *testing.T) {
 		server.mcp.AddTool(mcp.NewTool("count"), func(ctx context.Context, request mcp.CallToolRequest) (*mcp.CallToolResult, error) {
 			tell := progress(ctx, request)
 			for i := range 50 {
-				tell(fmt.Sprintf("told-%d.", i))
+				tell(fmt.Sprintf("told-%d.", i), 0, 0)
 			}
 			return mcp.NewToolResultText("over"), nil
 		})

@@ -225,19 +225,21 @@ func whileItLasts(ctx context.Context) (context.Context, context.CancelFunc) {
 }
 
 // progress is how to tell the client how a call goes; nil when it did not ask.
-func progress(ctx context.Context, request mcp.CallToolRequest) func(message string) {
+func progress(ctx context.Context, request mcp.CallToolRequest) tools.Progress {
 	server := mcpserver.ServerFromContext(ctx)
 	if request.Params.Meta == nil || request.Params.Meta.ProgressToken == nil || server == nil {
 		return nil
 	}
 	var mu sync.Mutex
-	count := 0
+	var at steps
 	tell, ordered := ctx.Value(tellerKey{}).(teller)
-	return func(message string) {
+	return func(message string, done, total int) {
 		mu.Lock()
 		defer mu.Unlock()
-		count++
-		said := map[string]any{"progressToken": request.Params.Meta.ProgressToken, "progress": count, "message": message}
+		said := map[string]any{"progressToken": request.Params.Meta.ProgressToken, "progress": at.next(done, total), "message": message}
+		if total > 0 {
+			said["total"] = total
+		}
 		// A client that doesn't take it loses a message and no more.
 		if ordered {
 			_ = tell(progressNotification(said))
@@ -245,6 +247,28 @@ func progress(ctx context.Context, request mcp.CallToolRequest) func(message str
 			_ = server.SendNotificationToClient(ctx, progressMethod, said)
 		}
 	}
+}
+
+// steps are what progress counts, which grows with each message, as the protocol wants it.
+type steps struct {
+	done  int     // parts
+	since float64 // messages since the last
+	parts bool    // are known
+}
+
+// next is the count for a message. Of a call that says at its beginning how many parts it has, it is how many are done, and something
+// between two of them where a message tells of none.
+func (s *steps) next(done, total int) float64 {
+	s.parts = s.parts || total > 0
+	if done > s.done {
+		s.done, s.since = done, 0
+		return float64(done)
+	}
+	s.since++
+	if s.parts {
+		return float64(s.done) + s.since/(s.since+1)
+	}
+	return s.since
 }
 
 const progressMethod = "notifications/progress"

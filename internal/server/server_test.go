@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -359,6 +361,36 @@ func TestOutputIsToldAsItComes(t *testing.T) {
 	}
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+}
+
+// Of a call whose parts are known, progress says how many are done, of how many.
+func TestProgressHasItsTotal(t *testing.T) {
+	c := serve(t)
+	if _, err := answer(t, c, "create_sandbox", map[string]any{"name": "box"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := answer(t, c, "create_checkpoint", map[string]any{"name": "box", "label": "ready"}); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var told []string
+	c.mcp.OnNotification(func(n mcp.JSONRPCNotification) {
+		if n.Method == "notifications/progress" {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, fmt.Sprint(n.Params.AdditionalFields["progress"], " of ", n.Params.AdditionalFields["total"]))
+		}
+	})
+	var request mcp.CallToolRequest
+	request.Params.Name, request.Params.Arguments, request.Params.Meta = "clone_sandbox", map[string]any{"source": "box:ready", "count": 3}, &mcp.Meta{ProgressToken: "mine"}
+	if _, err := c.mcp.CallTool(t.Context(), request); err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if got := strings.Join(told, ", "); got != "0.5 of 3, 1 of 3, 2 of 3, 3 of 3" {
+		t.Errorf("told %s", got)
 	}
 }
 
