@@ -62,7 +62,7 @@ type checkpointInput struct {
 }
 
 var restoreCheckpoint = define(Tool{
-	Verb: policy.VerbRestoreCheckpoint, Title: "Restore a checkpoint", Destructive: true, Long: true,
+	Verb: policy.VerbRestoreCheckpoint, Title: "Restore a checkpoint", Destructive: true, Long: true, Tasks: true,
 	Description: "Puts the files of a sandbox back to what they were at a checkpoint and starts it anew: what ran in it ends, and files written since are lost. " +
 		"All checkpoints stay, later ones too. Its address may be another one afterwards.",
 }, func(ctx context.Context, s Session, in checkpointInput) (view.Sandbox, Result, error) {

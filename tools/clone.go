@@ -38,7 +38,7 @@ type cloneResult struct {
 }
 
 var cloneSandbox = define(Tool{
-	Verb: policy.VerbCloneSandbox, Title: "Clone a sandbox", Long: true,
+	Verb: policy.VerbCloneSandbox, Title: "Clone a sandbox", Long: true, Tasks: true,
 	Description: "Makes copies of a checkpoint side by side, each a sandbox of its own and ready, and runs a command in each if one is given. " +
 		"Make the checkpoint with create_checkpoint first. Each clone is reported by itself: one that fails undoes no other.",
 }, func(ctx context.Context, s Session, in cloneInput) (cloneOutput, Result, error) {

@@ -49,7 +49,7 @@ type execInput struct {
 }
 
 var execTool = define(Tool{
-	Verb: policy.VerbExec, Title: "Run a command", Wakes: true, Destructive: true,
+	Verb: policy.VerbExec, Title: "Run a command", Wakes: true, Destructive: true, Tasks: true,
 	Description: "Runs a command in a sandbox, as the user pixel (who may use sudo), and returns exit code and output. " +
 		"A command that fails is a result. At the timeout all that it started is ended. Of long output both ends are kept. " +
 		"For servers and long work set background, and use wait.",
@@ -66,7 +66,10 @@ var execTool = define(Tool{
 	if in.KeepStdin && !in.Background {
 		return view.Run{}, Result{}, errors.New("the argument \"keep_stdin\" goes with background: nobody else writes there while the call waits")
 	}
-	if in.Background || r.Timeout > manager.MaxTimeout {
+	if in.Background || s.AsTask || r.Timeout > manager.MaxTimeout {
+		if s.AsTask && !in.Background && r.Timeout == 0 {
+			r.Timeout = manager.DefaultTimeout
+		}
 		return s.execBehind(ctx, r, !in.Background)
 	}
 	if s.Progress != nil {
@@ -91,7 +94,11 @@ func (s Session) execBehind(ctx context.Context, r manager.ExecRequest, wait boo
 	if !wait {
 		return view.Run{Operation: id}, Result{Text: "it runs in the background, as the operation " + id, Next: waitCall(id)}, nil
 	}
-	run, err := s.Manager.WaitRun(ctx, s.Caller, manager.WaitRequest{ID: id, Wait: callLimit})
+	limit := callLimit
+	if s.AsTask {
+		limit = taskGrace
+	}
+	run, err := s.Manager.WaitRun(ctx, s.Caller, manager.WaitRequest{ID: id, Wait: limit})
 	if ctx.Err() != nil {
 		// The caller has given up, and what it started must not go on.
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
@@ -104,11 +111,11 @@ func (s Session) execBehind(ctx context.Context, r manager.ExecRequest, wait boo
 	}
 	out := view.RunOf(run.ExecResult)
 	out.Operation = id
-	next := ""
+	result := Result{Text: out.Text(), Failed: run.TimedOut}
 	if run.State == sandbox.RunRunning {
-		out.ExitCode, next = nil, waitCall(id)
+		out.ExitCode, result.Next, result.Operation = nil, waitCall(id), id
 	}
-	return out, Result{Text: out.Text(), Next: next, Failed: run.TimedOut}, nil
+	return out, result, nil
 }
 
 // teller passes output on as progress, a few times a second at most.

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"pixels/policy/ledger"
@@ -44,7 +45,15 @@ type operation struct {
 	started     time.Time
 	done        chan struct{}
 	result      Result // once done
+	ended       time.Time
+	cancelled   atomic.Bool
 	cancel      context.CancelFunc
+}
+
+// end ends it, with what it began undone.
+func (op *operation) end() {
+	op.cancelled.Store(true)
+	op.cancel()
 }
 
 // NewOperations returns an empty set, whose operations are cancelled when ctx ends.
@@ -81,6 +90,7 @@ func (o *Operations) do(ctx context.Context, s Session, tool string, work func(c
 	op := &operation{owner: s.Caller.Owner, tool: tool, started: time.Now(), done: make(chan struct{}), cancel: cancel}
 	o.working.Go(func() {
 		defer close(op.done)
+		defer func() { op.ended = time.Now() }()
 		defer cancel()
 		defer stop()
 		defer func() { // the panic of one call ends no other
@@ -91,7 +101,11 @@ func (o *Operations) do(ctx context.Context, s Session, tool string, work func(c
 		}()
 		op.result = work(mine)
 	})
-	late := time.NewTimer(o.limit)
+	limit := o.limit
+	if s.AsTask {
+		limit = min(limit, taskGrace)
+	}
+	late := time.NewTimer(limit)
 	defer late.Stop()
 	select {
 	case <-op.done:
@@ -130,7 +144,7 @@ func (op *operation) attend(server context.Context, m *manager.Manager, id strin
 		select {
 		case <-tick.C:
 			if cancel, _ := m.BeatOperation(id); cancel {
-				op.cancel()
+				op.end()
 			}
 		case <-op.done:
 			result := ""

@@ -28,7 +28,7 @@ type createInput struct {
 }
 
 var createSandbox = define(Tool{
-	Verb: policy.VerbCreateSandbox, Title: "Create a sandbox", Long: true,
+	Verb: policy.VerbCreateSandbox, Title: "Create a sandbox", Long: true, Tasks: true,
 	Description: "Creates a disposable Linux machine and returns when it is ready for exec. Start from a checkpoint with from, " +
 		"else from an image. For several copies of one checkpoint use clone_sandbox. The default user is pixel, with sudo.",
 }, func(ctx context.Context, s Session, in createInput) (view.Sandbox, Result, error) {

@@ -30,6 +30,7 @@ type Tool struct {
 	Destructive              bool        // may take away what can't be had back
 	Idempotent               bool        // done twice is as done once
 	Wakes                    bool        // wakes a sandbox that sleeps; the output then says so
+	Tasks                    bool        // a call may go on as a task, where the client knows those
 	Long                     bool        // may outlast a call, and then goes on as an operation; the output has a field for its ID
 
 	Schemas func() Schemas // made when they are asked for first: a command line makes one call, if any
@@ -56,6 +57,8 @@ type Session struct {
 
 	// Hold holds the caller's right to call for what outlasts the call: over ends with it, and done gives it back. Nil where it has no end.
 	Hold func() (over context.Context, done func())
+
+	AsTask bool // what takes longer than a moment goes on as a task
 }
 
 // Result is what a call answers: Structured conforms to the tool's output schema, Text says the same. With Failed set,
@@ -65,6 +68,7 @@ type Result struct {
 	Text       string
 	Next       string // what to call next, where the answer is not all; the structured result has it, too
 	Image      *Image // shown beside Text
+	Operation  string // the ID under which the call goes on; empty once it has ended
 	Failed     bool
 
 	woken bool  // a sandbox was woken for it
@@ -142,7 +146,7 @@ func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in 
 		if id == "" {
 			return result
 		}
-		return Result{Structured: map[string]string{"operation": id}, Text: "it is still under way, as the operation " + id, Next: waitCall(id)}
+		return Result{Structured: map[string]string{"operation": id}, Text: "it is still under way, as the operation " + id, Next: waitCall(id), Operation: id}
 	}
 	t.Call = func(ctx context.Context, s Session, arguments json.RawMessage) Result {
 		arguments, ignored, err := known().read(arguments)

@@ -53,7 +53,7 @@ type waitResult struct {
 }
 
 var waitTool = define(Tool{
-	Verb: policy.VerbWait, Title: "Wait for operations and requests", Wakes: true, Destructive: true,
+	Verb: policy.VerbWait, Title: "Wait for operations and requests", Wakes: true, Destructive: true, Tasks: true,
 	Description: "Waits until operations have ended, or for a time, and returns what they left: of a command its exit code and outputs, " +
 		"which are kept as long as the sandbox is; read long ones on by cursor.",
 }, func(ctx context.Context, s Session, in waitInput) (waitOutput, Result, error) {
@@ -68,6 +68,9 @@ var waitTool = define(Tool{
 		return waitOutput{}, Result{}, fmt.Errorf("the argument \"ids\" has %d elements; give 1 to %d", len(in.IDs), manager.MaxClones)
 	case (in.Cursor != "" || in.fed()) && (len(in.IDs) > 1 || !sandbox.IsRun(in.IDs[0])):
 		return waitOutput{}, Result{}, errors.New("the arguments \"cursor\", \"stdin\" and \"signal\" are for one command; call wait for each by itself")
+	}
+	if s.AsTask && len(in.IDs) == 1 && ledger.IsRequest(in.IDs[0]) {
+		seconds = min(seconds, taskGrace.Seconds())
 	}
 	out := waitOutput{Operations: make([]waitResult, len(in.IDs))}
 	var wg sync.WaitGroup
@@ -106,7 +109,11 @@ var waitTool = define(Tool{
 		}
 		lines = append(lines, fmt.Sprintf("--- %s: %s", r.ID, r.State), r.text)
 	}
-	return out, Result{Text: strings.Join(lines, "\n"), Next: out.next(), Failed: unknown == len(in.IDs)}, nil
+	result := Result{Text: strings.Join(lines, "\n"), Next: out.next(), Failed: unknown == len(in.IDs)}
+	if s.AsTask && len(in.IDs) == 1 && ledger.IsRequest(in.IDs[0]) && out.Running > 0 {
+		result.Operation = in.IDs[0]
+	}
+	return out, result, nil
 })
 
 // next is how to wait on for those that have not ended, or to read on.
@@ -168,7 +175,7 @@ func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time
 		return unknown(err)
 	}
 	if in.Cancel {
-		op.cancel()
+		op.end()
 	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -231,6 +232,9 @@ func (h *HTTP) serveMCP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "this token has too many sessions open: end some", http.StatusTooManyRequests)
 		return
 	}
+	if modern && h.serveTask(w, r, said.raw) {
+		return
+	}
 	if modern && said.Method == string(mcp.MethodNotificationCancelled) {
 		// Without sessions the SDK tells requests apart by their IDs alone: one client would cancel another's. A client cancels by closing
 		// the connection.
@@ -238,6 +242,22 @@ func (h *HTTP) serveMCP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.stream.ServeHTTP(w, r)
+}
+
+// serveTask serves a request that belongs to the tasks extension, and tells whether it does.
+func (h *HTTP) serveTask(w http.ResponseWriter, r *http.Request, raw json.RawMessage) bool {
+	answer, mine := h.mcp.task(r.Context(), raw, r.Header)
+	if !mine {
+		return false
+	}
+	status := http.StatusOK
+	if refused, ok := answer.(mcp.JSONRPCError); ok && (refused.Error.Code == mcp.HEADER_MISMATCH || refused.Error.Code == mcp.MISSING_REQUIRED_CLIENT_CAPABILITY) {
+		status = http.StatusBadRequest
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(answer) // a client that has gone needs no answer
+	return true
 }
 
 // serveSession serves a request in a client's session.

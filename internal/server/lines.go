@@ -120,6 +120,10 @@ func (l *lines) handle(ctx context.Context, id any, raw json.RawMessage) {
 			l.refuse(id, mcp.INTERNAL_ERROR, "this failed by a fault of Pixels itself; the server's log has more")
 		}
 	}()
+	if answer, mine := l.server.task(ctx, raw, nil); mine {
+		_ = l.say(answer)
+		return
+	}
 	if answer := l.server.mcp.HandleMessage(ctx, raw); answer != nil {
 		_ = l.say(answer) // a client that has gone needs no answer
 	}

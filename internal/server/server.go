@@ -36,6 +36,10 @@ type Server struct {
 	mcp *mcpserver.MCPServer
 	log zerolog.Logger
 
+	base     tools.Session
+	about    mcp.Implementation
+	handlers map[string]mcpserver.ToolHandlerFunc // of the tools whose calls may go on as tasks
+
 	manager *manager.Manager
 	dialogs dialogs
 	seal    seal
@@ -50,12 +54,15 @@ func New(version string, base tools.Session, log zerolog.Logger) *Server {
 	hooks.AddAfterListTools(func(ctx context.Context, _ any, _ *mcp.ListToolsRequest, result *mcp.ListToolsResult) {
 		result.Tools = offered(base.Manager, Caller(ctx, base.Caller), result.Tools)
 	})
-	s := &Server{log: log, manager: base.Manager, seal: newSeal(), mcp: mcpserver.NewMCPServer("pixels", version, mcpserver.WithHooks(hooks),
+	s := &Server{base: base, about: mcp.Implementation{Name: "pixels", Title: "Pixels", Version: version}, handlers: map[string]mcpserver.ToolHandlerFunc{}, log: log, manager: base.Manager, seal: newSeal(), mcp: mcpserver.NewMCPServer("pixels", version, mcpserver.WithHooks(hooks),
 		mcpserver.WithToolCapabilities(true), mcpserver.WithRecovery(), mcpserver.WithInstructions(instructions),
-		mcpserver.WithTitle("Pixels"), mcpserver.WithPromptCapabilities(false), mcpserver.WithCompletions(), mcpserver.WithPromptCompletionProvider(completions{base}),
+		mcpserver.WithTitle("Pixels"), mcpserver.WithExtensions(map[string]any{tasksExtension: struct{}{}}), mcpserver.WithPromptCapabilities(false), mcpserver.WithCompletions(), mcpserver.WithPromptCompletionProvider(completions{base}),
 	)}
 	for _, t := range tools.All() {
-		s.mcp.AddTool(describe(t), s.handler(t, base))
+		handle := s.handler(t, base)
+		if s.mcp.AddTool(describe(t), handle); t.Tasks {
+			s.handlers[t.Name] = handle
+		}
 	}
 	s.addPrompts()
 	return s
@@ -123,10 +130,17 @@ func (s *Server) handler(t tools.Tool, base tools.Session) mcpserver.ToolHandler
 		session.Progress, stop = lively(progress(ctx, request))
 		defer stop()
 		session.Human, session.Hold = questions.human(), identityOf(ctx).hold
+		task := asTask(ctx)
+		if task != nil {
+			session.AsTask, session.Human = true, tools.Human{} // whom nobody could ask once the call is answered
+		}
 		if people(request) {
 			session.Audience, session.Caller.Channel = view.Member, "cli"
 		}
 		r := t.Call(ctx, session, arguments)
+		if task != nil {
+			*task = r.Operation
+		}
 		if s.called != nil {
 			s.called(t.Name, r.Failed, time.Since(start))
 		}
@@ -145,19 +159,24 @@ func (s *Server) handler(t tools.Tool, base tools.Session) mcpserver.ToolHandler
 		if questions.asked {
 			return questions.result(), nil
 		}
-		content := []mcp.Content{mcp.NewTextContent(r.Text)}
-		if r.Image != nil {
-			content = append(content, mcp.NewImageContent(base64.StdEncoding.EncodeToString(r.Image.Data), r.Image.Type))
-		}
-		if size := sizeOf(r); size > maxAnswer {
-			return mcp.NewToolResultError(fmt.Sprintf("the answer would be %s long, and clients take no more than %s: ask for less, by limit, offset or a narrower name", units.Size(int64(size)), units.Size(maxAnswer))), nil
-		}
-		result := &mcp.CallToolResult{Content: content, StructuredContent: r.Structured, IsError: r.Failed}
+		result := toolResult(r)
 		if kind := fault.Kind(""); people(request) && errors.As(r.Err(), &kind) {
 			result.Meta = &mcp.Meta{AdditionalFields: map[string]any{kindField: string(kind)}}
 		}
 		return result, nil
 	}
+}
+
+// toolResult is a result in the SDK's terms.
+func toolResult(r tools.Result) *mcp.CallToolResult {
+	content := []mcp.Content{mcp.NewTextContent(r.Text)}
+	if r.Image != nil {
+		content = append(content, mcp.NewImageContent(base64.StdEncoding.EncodeToString(r.Image.Data), r.Image.Type))
+	}
+	if size := sizeOf(r); size > maxAnswer {
+		return mcp.NewToolResultError(fmt.Sprintf("the answer would be %s long, and clients take no more than %s: ask for less, by limit, offset or a narrower name", units.Size(int64(size)), units.Size(maxAnswer)))
+	}
+	return &mcp.CallToolResult{Content: content, StructuredContent: r.Structured, IsError: r.Failed}
 }
 
 // maxAnswer bounds an answer: some clients lose longer ones, with the connection.

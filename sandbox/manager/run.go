@@ -54,6 +54,8 @@ type WaitRequest struct {
 type RunResult struct {
 	ExecResult
 	State     sandbox.RunState
+	Started   time.Time
+	Ended     time.Time // zero while it runs
 	Cancelled bool
 	Cursor    string // to read on
 	More      bool   // there is more to read at Cursor
@@ -77,7 +79,7 @@ func (m *Manager) WaitRun(ctx context.Context, caller Caller, r WaitRequest) (Ru
 	if err != nil {
 		return RunResult{}, err
 	}
-	out := RunResult{State: got.State, Cancelled: got.Cancelled, ExecResult: ExecResult{ExitCode: got.ExitCode, TimedOut: got.TimedOut}}
+	out := RunResult{State: got.State, Started: got.Started, Ended: got.Ended, Cancelled: got.Cancelled, ExecResult: ExecResult{ExitCode: got.ExitCode, TimedOut: got.TimedOut}}
 	ended := got.Ended
 	if got.State != sandbox.RunEnded {
 		ended = time.Now()
