@@ -4,7 +4,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -X main.version=$(VERSION)
 
 .DEFAULT_GOAL := build
-.PHONY: build clients setup demo test test-fast test-long test-times test-setup test-machine test-compile lint vet bench clean-incus install
+.PHONY: build clients conformance setup demo test test-fast test-long test-times test-setup test-machine test-compile lint vet bench clean-incus install
 
 # The programs of instances are embedded, and name the images by their content: the same source must give the same bytes.
 STATIC := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -buildid="
@@ -71,6 +71,11 @@ test: test-setup
 # The same, and where the time goes: the slowest tests, each with the sleeps in reach.
 test-times: test-setup
 	$(REPORT) -slowest 40 -sleeps -- $(ALL)
+
+# The official suites of the protocol, and clients that others wrote, against the server; `make test` has most of it.
+conformance: build
+	scripts/conformance.sh
+	$(GO) test -count=1 -timeout 15m -v -run 'Conformance|TypeScript|GoSDK' ./internal/server | tee /dev/stderr | { ! grep -q -e '^ *--- SKIP' -e '^FAIL'; }
 
 # What needs no Incus, and not the race detector either: an answer within a minute. It restarts and installs nothing.
 test-fast: lint

@@ -46,6 +46,7 @@ type operation struct {
 	done        chan struct{}
 	result      Result // once done
 	ended       time.Time
+	broke       bool // by a fault of ours
 	cancelled   atomic.Bool
 	cancel      context.CancelFunc
 }
@@ -82,6 +83,15 @@ func (o *Operations) Wait() {
 	}
 }
 
+// Do does work for a call, and answers its result, or the operation as which it goes on.
+func (o *Operations) Do(ctx context.Context, s Session, tool string, work func(context.Context) Result) Result {
+	result, id := o.do(ctx, s, tool, work)
+	if id == "" {
+		return result
+	}
+	return Result{Structured: map[string]string{"operation": id}, Text: "it is still under way, as the operation " + id, Next: waitCall(id), Operation: id}
+}
+
 // do does work for a call. When that ends within the limit it returns its result, else the ID by which to ask for it. When
 // the call is cancelled before, so is the work, and do returns when it has ended, or takes too long to.
 func (o *Operations) do(ctx context.Context, s Session, tool string, work func(context.Context) Result) (Result, string) {
@@ -96,6 +106,7 @@ func (o *Operations) do(ctx context.Context, s Session, tool string, work func(c
 		defer func() { // the panic of one call ends no other
 			if p := recover(); p != nil {
 				fmt.Fprintf(os.Stderr, "%s: panic: %v\n%s", tool, p, debug.Stack())
+				op.broke = true
 				op.result = failure(s.Audience, fmt.Errorf("%s failed by a fault of Pixels itself (%.200v); the server's log has more", tool, p))
 			}
 		}()

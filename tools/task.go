@@ -63,7 +63,10 @@ func (s Session) Task(ctx context.Context, id string, cancel bool) (Task, error)
 	select {
 	case <-op.done:
 		t.Ended, t.Result, t.Status = op.ended, op.result, TaskCompleted
-		if op.cancelled.Load() && op.result.Failed {
+		switch {
+		case op.broke:
+			t.Status, t.Why = TaskFailed, op.result.Text
+		case op.cancelled.Load() && op.result.Failed:
 			t.Status = TaskCancelled
 		}
 	default:

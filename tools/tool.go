@@ -142,11 +142,7 @@ func define[In, Out any](t Tool, handle func(ctx context.Context, s Session, in 
 		if !t.Long {
 			return work(ctx)
 		}
-		result, id := s.Operations.do(ctx, s, t.Name, work)
-		if id == "" {
-			return result
-		}
-		return Result{Structured: map[string]string{"operation": id}, Text: "it is still under way, as the operation " + id, Next: waitCall(id), Operation: id}
+		return s.Operations.Do(ctx, s, t.Name, work)
 	}
 	t.Call = func(ctx context.Context, s Session, arguments json.RawMessage) Result {
 		arguments, ignored, err := known().read(arguments)

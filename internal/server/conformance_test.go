@@ -1,16 +1,11 @@
 package server
 
 import (
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"pixels/policy"
 )
 
 // conforms are the scenarios of the protocol's own test suite that hold for any server with tools and prompts, by the version of the protocol.
@@ -35,33 +30,15 @@ func conformance(t *testing.T, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// The official conformance suite, which we did not write, against the product's own server. It knows no tokens: they are added on the way.
+// The official conformance suite, which we did not write, against the product's own server.
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	conformance(t)
-	s := serveHTTP(t)
-	secret := s.token(t, "conformance", policy.Limits{})
-	to, err := url.Parse(s.url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var own string // address that the suite knows
-	way := httptest.NewServer(&httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {
-		r.SetURL(to)
-		r.Out.Host = r.In.Host
-		r.Out.Header.Set("Authorization", "Bearer "+secret)
-		if r.In.Header.Get("Origin") == own {
-			r.Out.Header.Set("Origin", s.url)
-			r.Out.Host = to.Host
-		}
-	}})
-	own = way.URL
-	t.Cleanup(way.Close)
-	t.Cleanup(way.CloseClientConnections)
+	way := conformanceWay(t)
 	for version, scenarios := range conforms {
 		for _, scenario := range scenarios {
 			t.Run(version+" "+scenario, func(t *testing.T) {
-				out, err := conformance(t, "server", "--url", way.URL+mcpPath, "--scenario", scenario, "--spec-version", version).CombinedOutput()
+				out, err := conformance(t, "server", "--url", way+mcpPath, "--scenario", scenario, "--spec-version", version).CombinedOutput()
 				if err != nil || !strings.Contains(string(out), " 0 failed") {
 					t.Errorf("%v\n%s", err, out)
 				}

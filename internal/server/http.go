@@ -55,7 +55,10 @@ type HTTPConfig struct {
 	Page    http.Handler  // for humans at the same address; it has a guard of its own; may be nil
 	Log     zerolog.Logger
 
-	sessionIdle, heartbeat time.Duration // other than usual in tests
+	// Other than usual in tests.
+	sessionIdle, heartbeat time.Duration
+	sdk                    []mcpserver.ServerOption
+	asking                 []string // tools that ask a client of a session something while they are called: none of ours do by HTTP
 }
 
 // HTTP serves clients that call by HTTP with a token: MCP as streamable HTTP, with sessions and without, MCP as HTTP with SSE for old
@@ -92,7 +95,7 @@ func NewHTTP(c HTTPConfig) *HTTP {
 		h.config.heartbeat = heartbeat
 	}
 	h.meters = newMeters(h)
-	h.mcp = New(c.Version, c.Base, c.Log)
+	h.mcp = New(c.Version, c.Base, c.Log, c.sdk...)
 	h.mcp.called = h.meters.called
 	h.stream = mcpserver.NewStreamableHTTPServer(h.mcp.mcp,
 		mcpserver.WithSessionIdManagerResolver(h.sessions), mcpserver.WithEventStore(h.events), mcpserver.WithHeartbeatInterval(h.config.heartbeat),
@@ -241,7 +244,13 @@ func (h *HTTP) serveMCP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusAccepted)
 		return
 	}
-	h.stream.ServeHTTP(w, r)
+	if !modern {
+		h.stream.ServeHTTP(w, r)
+		return
+	}
+	answer := &ordered{ResponseWriter: w}
+	defer answer.end()
+	h.stream.ServeHTTP(answer, r.WithContext(context.WithValue(r.Context(), tellerKey{}, teller(answer.tell))))
 }
 
 // serveTask serves a request that belongs to the tasks extension, and tells whether it does.
@@ -267,7 +276,7 @@ func (h *HTTP) serveSession(w http.ResponseWriter, r *http.Request, id string) {
 		h.endSession(id)
 		return
 	case http.MethodPost:
-		call := percall(id, whole(r))
+		call := percall(id, whole(r), h.config.asking)
 		defer h.events.working(call)()
 		r.Header.Set(mcpserver.HeaderKeySessionID, call)
 	default:

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,12 +27,14 @@ func ownerOf(id string) string {
 	return session
 }
 
-// percall names the session of the call that a message makes, or cancels; the client's own for all else.
-func percall(session string, message []byte) string {
+// percall names the session of the call that a message makes, or cancels; the client's own for all else, and for tools that ask it something:
+// the SDK puts questions on no other stream.
+func percall(session string, message []byte, asking []string) string {
 	var m struct {
 		ID     json.RawMessage
 		Method string
 		Params struct {
+			Name      string
 			RequestID json.RawMessage `json:"requestId"`
 		}
 	}
@@ -43,6 +46,9 @@ func percall(session string, message []byte) string {
 	case string(mcp.MethodNotificationCancelled):
 		id = m.Params.RequestID
 	case string(mcp.MethodToolsCall):
+		if slices.Contains(asking, m.Params.Name) {
+			return session
+		}
 	default:
 		return session
 	}

@@ -109,6 +109,14 @@ func TestTheLastProgressIsNotLost(t *testing.T) {
 		}
 		check("streamable HTTP", string(b))
 	}
+	for i := range 100 {
+		body := strings.Replace(modernCall(i, "tools/call", `"name":"count",`, `{}`), `"_meta":{`, `"_meta":{"progressToken":1,`, 1)
+		b, err := io.ReadAll(s.send(t, "POST", mcpPath, secret, body, "Mcp-Protocol-Version", "2026-07-28", "Mcp-Method", "tools/call", "Mcp-Name", "count").Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		check("streamable HTTP without sessions", string(b))
+	}
 	stream := s.send(t, "GET", ssePath, secret, "")
 	next := sse(t, stream.Body)
 	_, to, _ := next()

@@ -48,16 +48,16 @@ type Server struct {
 }
 
 // New returns a server. base is what the sessions of all requests have in common; whose a request is, its context may say
-// otherwise: see WithOwner.
-func New(version string, base tools.Session, log zerolog.Logger) *Server {
+// otherwise: see WithOwner. more is for the SDK.
+func New(version string, base tools.Session, log zerolog.Logger, more ...mcpserver.ServerOption) *Server {
 	hooks := &mcpserver.Hooks{}
 	hooks.AddAfterListTools(func(ctx context.Context, _ any, _ *mcp.ListToolsRequest, result *mcp.ListToolsResult) {
 		result.Tools = offered(base.Manager, Caller(ctx, base.Caller), result.Tools)
 	})
-	s := &Server{base: base, about: mcp.Implementation{Name: "pixels", Title: "Pixels", Version: version}, handlers: map[string]mcpserver.ToolHandlerFunc{}, log: log, manager: base.Manager, seal: newSeal(), mcp: mcpserver.NewMCPServer("pixels", version, mcpserver.WithHooks(hooks),
+	s := &Server{base: base, about: mcp.Implementation{Name: "pixels", Title: "Pixels", Version: version}, handlers: map[string]mcpserver.ToolHandlerFunc{}, log: log, manager: base.Manager, seal: newSeal(), mcp: mcpserver.NewMCPServer("pixels", version, append(more, mcpserver.WithHooks(hooks),
 		mcpserver.WithToolCapabilities(true), mcpserver.WithRecovery(), mcpserver.WithInstructions(instructions),
 		mcpserver.WithTitle("Pixels"), mcpserver.WithExtensions(map[string]any{tasksExtension: struct{}{}}), mcpserver.WithPromptCapabilities(false), mcpserver.WithCompletions(), mcpserver.WithPromptCompletionProvider(completions{base}),
-	)}
+	)...)}
 	for _, t := range tools.All() {
 		handle := s.handler(t, base)
 		if s.mcp.AddTool(describe(t), handle); t.Tasks {
