@@ -19,7 +19,8 @@ import (
 	"pixels/sandbox/manager"
 )
 
-// The official TypeScript clients play the main job by HTTP and SSE, in each era that they speak there.
+// The official TypeScript clients play the main job on stdin and stdout, by HTTP and SSE, in each era that they speak there, with a
+// token, and with one that they ask a human for.
 func TestTheTypeScriptClientsPlayTheJob(t *testing.T) {
 	cache, err := filepath.Abs("../../.cache")
 	if err != nil {
@@ -29,6 +30,7 @@ func TestTheTypeScriptClientsPlayTheJob(t *testing.T) {
 	for _, c := range []struct{ version, era, transport, path, by string }{
 		{"1", "legacy", "http", mcpPath, "token"}, {"1", "legacy", "sse", ssePath, "token"},
 		{"2", "legacy", "http", mcpPath, "token"}, {"2", "2026-07-28", "http", mcpPath, "token"}, {"2", "legacy", "sse", ssePath, "token"},
+		{"1", "legacy", "stdio", "", "its user"}, {"2", "legacy", "stdio", "", "its user"}, {"2", "2026-07-28", "stdio", "", "its user"},
 		{"1", "legacy", "http", mcpPath, "OAuth"}, {"1", "legacy", "sse", ssePath, "OAuth"}, {"2", "2026-07-28", "http", mcpPath, "OAuth"},
 	} {
 		t.Run("version "+c.version+" "+c.era+" "+c.transport+" by "+c.by, func(t *testing.T) {
@@ -38,13 +40,17 @@ func TestTheTypeScriptClientsPlayTheJob(t *testing.T) {
 			}
 			t.Parallel()
 			s := serveHTTP(t)
-			secret := ""
-			if c.by == "token" {
+			secret, to := "", s.url+c.path
+			switch c.by {
+			case "its user":
+				secret, to = "none", os.Args[0]
+			case "token":
 				secret = s.token(t, "worker", policy.Limits{})
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, filepath.Join(cache, "inspector/node"), "testdata/job.mjs", sdk, c.version, c.era, c.transport, s.url+c.path, secret)
+			cmd := exec.CommandContext(ctx, filepath.Join(cache, "inspector/node"), "testdata/job.mjs", sdk, c.version, c.era, c.transport, to, secret)
+			cmd.Env = append(os.Environ(), serving+"="+t.TempDir())
 			var stderr strings.Builder
 			cmd.Stderr = &stderr
 			out, err := cmd.StdoutPipe()

@@ -11,10 +11,16 @@ const { Client, ...rest } = await load(first ? "dist/esm/client/index.js" : "dis
 const transports = first
 	? { ...(await load("dist/esm/client/streamableHttp.js")), ...(await load("dist/esm/client/sse.js")), ...(await load("dist/esm/client/stdio.js")) }
 	: { ...rest, ...(await load("dist/stdio.mjs")) };
+// On stdin and stdout the client's own human is asked, and says yes.
+const capabilities = transport === "stdio" ? { elicitation: { form: {} } } : {};
 const client = new Client(
 	{ name: "typescript", version: "1" },
-	first ? { capabilities: {} } : { capabilities: {}, versionNegotiation: { mode: era === "legacy" ? "legacy" : { pin: era } } },
+	first ? { capabilities } : { capabilities, versionNegotiation: { mode: era === "legacy" ? "legacy" : { pin: era } } },
 );
+if (transport === "stdio") {
+	const kind = first ? (await load("dist/esm/types.js")).ElicitRequestSchema : "elicitation/create";
+	client.setRequestHandler(kind, async () => ({ action: "accept", content: { choice: "1 hour" } }));
+}
 // asking is what the SDK wants to know, and have kept, of a client that asks a human.
 class Asking {
 	redirectUrl = "http://127.0.0.1:4321/back";
@@ -67,7 +73,7 @@ await call("create_sandbox", { name: "base", egress: "allowlist" });
 await call("create_checkpoint", { name: "base", label: "ready" });
 const { made } = await call("clone_sandbox", { source: "base:ready", count: 3, command: "true" });
 const { requests } = await call("allow_domain", { name: "base-1", domains: ["example.com"], reason: "to fetch" });
-console.log(requests[0].id); // a human is to approve it
+if (transport !== "stdio") console.log(requests[0].id); // a human is to approve it
 const { operations } = await call("wait", { ids: [requests[0].id], timeout: 30 });
 const { destroyed } = await call("destroy_sandbox", { names: ["base", "base-1", "base-2", "base-3"] });
 console.log(JSON.stringify({ tools: tools.length, first: tools[0], made, state: operations[0].result.state, destroyed: destroyed.length }));
