@@ -75,6 +75,7 @@ test-times: test-setup
 # The official suites of the protocol, and clients that others wrote, against the server; `make test` has most of it.
 conformance: build
 	scripts/conformance.sh
+	scripts/agents.sh
 	$(GO) test -count=1 -timeout 15m -v -run 'Conformance|TypeScript|GoSDK' ./internal/server | tee /dev/stderr | { ! grep -q -e '^ *--- SKIP' -e '^FAIL'; }
 
 # What needs no Incus, and not the race detector either: an answer within a minute. It restarts and installs nothing.
