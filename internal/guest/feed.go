@@ -37,6 +37,8 @@ var errNoInput = errors.New("nobody reads what is written there")
 
 // openInput makes the pipe, writes to it what the run was given, and returns the end that the command reads.
 func (d runFolder) openInput(given *os.File) (*os.File, error) {
+	let := make(chan os.Signal, 1)
+	signal.Notify(let, endInput) // before there is what makes others send it
 	path := d.file(inputPipe)
 	if err := unix.Mkfifo(path, 0o600); err != nil {
 		return nil, err
@@ -49,8 +51,6 @@ func (d runFolder) openInput(given *os.File) (*os.File, error) {
 	if err != nil {
 		return nil, errors.Join(err, keep.Close())
 	}
-	let := make(chan os.Signal, 1)
-	signal.Notify(let, endInput)
 	// What is written later comes behind that.
 	if err := unix.Flock(int(given.Fd()), unix.LOCK_EX); err != nil {
 		return nil, err

@@ -87,7 +87,13 @@ func checkRedirect(text string) error {
 func isDocument(id string) bool { return strings.HasPrefix(id, "https://") }
 
 // Documents reads the documents of clients.
-type Documents struct{ client *http.Client }
+type Documents struct {
+	client *http.Client
+	turns  chan struct{} // taken while one is read: anybody may ask for that
+}
+
+// documentsAtOnce is how many are read at once.
+const documentsAtOnce = 4
 
 // NewDocuments returns what reads documents by HTTPS from addresses of the internet, and nowhere else.
 func NewDocuments() *Documents { return newDocuments(egress.Public, &http.Transport{}) }
@@ -106,7 +112,7 @@ func newDocuments(public func(netip.Addr) bool, t *http.Transport) *Documents {
 	t.DialContext = func(ctx context.Context, _, address string) (net.Conn, error) {
 		return dialer.DialContext(ctx, "tcp4", address)
 	}
-	return &Documents{&http.Client{
+	return &Documents{turns: make(chan struct{}, documentsAtOnce), client: &http.Client{
 		Transport: t, Timeout: documentTime,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
@@ -120,6 +126,12 @@ func (d *Documents) Read(ctx context.Context, id string) (c ledger.Client, err e
 		return c, errors.New("a client's ID that is a URL is one of HTTPS, without user and fragment")
 	case u.Path == "" || u.Path == "/" || path.Clean(u.Path) != strings.TrimSuffix(u.Path, "/"):
 		return c, errors.New("a client's ID that is a URL has a path, without dots")
+	}
+	select {
+	case d.turns <- struct{}{}:
+		defer func() { <-d.turns }()
+	default:
+		return c, errors.New("too many clients' documents are being read: try again in a moment")
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, id, nil)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -244,7 +245,7 @@ func (h *HTTP) serveMCP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusAccepted)
 		return
 	}
-	if !modern {
+	if !modern || !strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
 		h.stream.ServeHTTP(w, r)
 		return
 	}

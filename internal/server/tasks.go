@@ -150,6 +150,11 @@ func (s *Server) callAsTask(ctx context.Context, raw json.RawMessage) (out map[s
 func (s *Server) aboutTask(ctx context.Context, r taskRequest) (map[string]any, error) {
 	session := s.base
 	session.Caller = Caller(ctx, session.Caller)
+	turn, err := s.turns.take(ctx, session.Caller.Owner)
+	if err != nil {
+		return nil, err
+	}
+	defer turn()
 	t, err := session.Task(ctx, r.Params.TaskID, r.Method == tasksCancel)
 	if err != nil || r.Method != tasksGet {
 		// No task of ours asks its client anything: what an update brings is for none.
