@@ -28,8 +28,9 @@ func conformanceWay(t *testing.T, edit ...func(*Server)) (address string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var own string // address that the suite knows
-	way := httptest.NewServer(&httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {
+	way := httptest.NewUnstartedServer(nil)
+	own := "http://" + way.Listener.Addr().String() // which the suite knows
+	way.Config.Handler = &httputil.ReverseProxy{FlushInterval: -1, Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(to)
 		r.Out.Host = r.In.Host
 		r.Out.Header.Set("Authorization", "Bearer "+secret)
@@ -37,8 +38,8 @@ func conformanceWay(t *testing.T, edit ...func(*Server)) (address string) {
 			r.Out.Header.Set("Origin", s.url)
 			r.Out.Host = to.Host
 		}
-	}})
-	own = way.URL
+	}}
+	way.Start()
 	t.Cleanup(way.Close)
 	t.Cleanup(way.CloseClientConnections)
 	return way.URL

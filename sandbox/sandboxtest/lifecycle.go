@@ -212,7 +212,7 @@ func copyOfPresent(t *testing.T, s Subject) {
 
 func leases(t *testing.T, s Subject) {
 	soon := time.Now().Add(-time.Second)
-	over := s.create(t, sandbox.Spec{Name: "over", ExpiresAt: soon})
+	over := s.create(t, sandbox.Spec{Name: "over", ExpiresAt: time.Now().Add(time.Hour)}) // else others may sweep it before it is ready
 	extended := s.create(t, sandbox.Spec{Name: "extended", ExpiresAt: time.Now().Add(time.Hour)})
 	kept := s.create(t, sandbox.Spec{Name: "kept", ExpiresAt: time.Now().Add(time.Hour)})
 	later := time.Now().Add(2 * time.Hour).UTC().Truncate(time.Second)
@@ -220,6 +220,9 @@ func leases(t *testing.T, s Subject) {
 		if err := s.SetExpiry(t.Context(), extended.ID, end); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := s.SetExpiry(t.Context(), over.ID, soon); err != nil {
+		t.Fatal(err)
 	}
 	// Several at once, as servers do. Another one on this machine may be first: then nobody here sees it expire.
 	var wg sync.WaitGroup
