@@ -151,6 +151,9 @@ func (w *wires) reach(ctx context.Context) (*gateway.Client, error) {
 		if err = startGateway(ctx, w.server, w.name); err == nil {
 			return speakToGateway(ctx, w.server, w.name, nil)
 		}
+		if goneMeanwhile(err) {
+			return nil, errNoGateway(w.name)
+		}
 		if !busy(err) && again {
 			return nil, err
 		}

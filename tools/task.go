@@ -15,7 +15,7 @@ import (
 )
 
 // taskGrace is how long a call that may go on as a task is waited for: what is done by then is answered at once.
-const taskGrace = time.Second
+const taskGrace = 500 * time.Millisecond
 
 // TaskStatus is what a task is doing, in the words of the protocol.
 type TaskStatus string
