@@ -82,7 +82,9 @@ func notFoundInside(err error) bool {
 }
 
 // goneMeanwhile tells whether an instance went while an operation on it began. TestAGatewayThatGoesIsMissing.
-func goneMeanwhile(err error) bool { return says(err, "Failed to fetch instance") && notFoundInside(err) }
+func goneMeanwhile(err error) bool {
+	return says(err, "Failed to fetch instance") && notFoundInside(err)
+}
 
 // notRunning tells whether an instance has no processes to be joined. TestWhatIncusSaysIsToldApart.
 func notRunning(err error) bool { return says(err, "Instance is not running") }
