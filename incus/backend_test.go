@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"pixels/internal/testenv"
 	"pixels/sandbox/sandboxtest"
@@ -26,11 +28,31 @@ func realBackend(t *testing.T) *Backend {
 	if err != nil {
 		testenv.NoIncus(t, err)
 	}
-	b, err := OpenBackend(Config{})
+	return openBackend(t, Config{})
+}
+
+// openBackend opens a Backend for a test. Where that fails it is told what the errors of the Backend hid from users.
+func openBackend(t *testing.T, c Config) *Backend {
+	t.Helper()
+	var mu sync.Mutex
+	var told []string
+	c.cause = func(err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, fmt.Sprintf("%s %v", time.Now().Format(time.StampMilli), err))
+	}
+	b, err := OpenBackend(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(b.Close)
+	t.Cleanup(func() {
+		b.Close()
+		mu.Lock()
+		defer mu.Unlock()
+		if t.Failed() && len(told) > 0 {
+			t.Logf("what Incus said:\n%s", strings.Join(told[max(0, len(told)-100):], "\n"))
+		}
+	})
 	return b
 }
 

@@ -40,6 +40,7 @@ type Config struct {
 	place func(*gateway.Config) // edits what a gateway is told; for tests
 	stock stock                 // of free wires; the zero value means usualStock; tests need fewer
 	limit time.Duration         // of a call; 0 means callLimit; tests don't wait for so long
+	cause func(error)           // is told each error with what it hides from users; for tests
 }
 
 // withDefaults fills the fields that were left empty.

@@ -218,7 +218,7 @@ func TestCheckpointsInPoolsThatDoNotCharge(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			b := secondBackend(t, c)
+			b := openBackend(t, c)
 			const disk = 600 << 20
 			made := boxOf(t, b, sandbox.Spec{Name: "kept-" + driver, Egress: egress.None, Limits: sandbox.Limits{Disk: disk}})
 			cost := func() int64 {

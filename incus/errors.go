@@ -139,7 +139,11 @@ func (b *Backend) failed(err error, format string, args ...any) error {
 	case missing(err) && kindOf(err) == fault.Failed:
 		return &fault.Error{Kind: fault.NotFound, Problem: what + ": it is " + string(fault.NotFound), Cause: err}
 	}
-	return fmt.Errorf("%s: %w", what, inOwnWords(b.config.unreachable(err)))
+	err = fmt.Errorf("%s: %w", what, inOwnWords(b.config.unreachable(err)))
+	if cause := fault.Cause(err); cause != nil && b.config.cause != nil {
+		b.config.cause(fmt.Errorf("%w (%w)", err, cause))
+	}
+	return err
 }
 
 // inOwnWords puts what others say in an error into words of ours. The error has what they say as its cause.

@@ -81,7 +81,7 @@ func TestAFullPool(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	small := secondBackend(t, c)
+	small := openBackend(t, c)
 	owner := fmt.Sprintf("test-full-%d", os.Getpid())
 	spec := func(name string) sandbox.Spec {
 		return sandbox.Spec{Name: name, Owner: owner, Image: c.Image, Egress: egress.None, ExpiresAt: time.Now().Add(time.Hour)}

@@ -61,7 +61,7 @@ func newHung(t *testing.T) *hung {
 	t.Helper()
 	c := realBackend(t).config
 	c.limit = 3 * time.Second
-	h := &hung{Backend: secondBackend(t, c)}
+	h := &hung{Backend: openBackend(t, c)}
 	owner := fmt.Sprintf("test-hung-%d", os.Getpid())
 	rules := sandboxtest.Policy(t, "[files]\nhost_folders = [\"/etc\"]\n[egress]\nallow = [\"example.com\"]")
 	store, err := ledger.Open(filepath.Join(t.TempDir(), "pixels.db"), func(err error) { t.Error(err) })
@@ -222,7 +222,7 @@ func TestAHungIncusHangsNobody(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Error("a call that was under way has not ended within a minute")
 	}
-	third := secondBackend(t, h.config)
+	third := openBackend(t, h.config)
 	third.later(func(ctx context.Context) { _ = third.remove(ctx, "pixels-none") })
 	start := time.Now()
 	third.Close()

@@ -66,11 +66,7 @@ func labOn(t *testing.T, g *ground) *lab {
 	l := &lab{ground: g, boxes: map[string]string{}, subject: "one"}
 	l.inet.Name(allowedName, fakenet.Site)
 	l.inet.Name(deniedName, fakenet.Site)
-	var err error
-	if l.Backend, err = OpenBackend(g.settings); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(l.Close)
+	l.Backend = openBackend(t, g.settings)
 	return l
 }
 

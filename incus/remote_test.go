@@ -87,11 +87,7 @@ func withGateway(t *testing.T, c Config) Config {
 func TestRemoteIncus(t *testing.T) {
 	t.Parallel()
 	c := withGateway(t, overHTTPS(t))
-	b, err := OpenBackend(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(b.Close)
+	b := openBackend(t, c)
 	t.Run("suite", func(t *testing.T) { // ends when its stories have
 		sandboxtest.Run(t, sandboxtest.Subject{Backend: b, Image: b.config.Image, Owner: "test-remote", Reached: true})
 	})

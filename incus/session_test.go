@@ -121,7 +121,7 @@ func TestSessionsEndWithWhatTheyAreIn(t *testing.T) {
 		}
 	}
 	// Of many at once some are kept, and with the server all end.
-	other := secondBackend(t, Config{})
+	other := openBackend(t, Config{})
 	var wg sync.WaitGroup
 	for range 2 * sessionsOfOne {
 		wg.Go(func() {

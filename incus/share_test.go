@@ -21,17 +21,6 @@ import (
 	"pixels/sandbox"
 )
 
-// secondBackend opens another Backend on the same Incus, as a second server does.
-func secondBackend(t *testing.T, c Config) *Backend {
-	t.Helper()
-	b, err := OpenBackend(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(b.Close)
-	return b
-}
-
 // soon waits until what must become true does.
 func soon(t *testing.T, what string, is func() bool) {
 	t.Helper()
@@ -55,7 +44,7 @@ func live(t *testing.T, b *Backend) {
 func TestServersSeeEachOthersChanges(t *testing.T) {
 	t.Parallel()
 	a := realBackend(t)
-	b := secondBackend(t, Config{})
+	b := openBackend(t, Config{})
 	live(t, b)
 	made := box(t, a, "shared")
 	get := func() sandbox.Sandbox {
@@ -90,7 +79,7 @@ func TestServersSeeEachOthersChanges(t *testing.T) {
 
 func TestServersTakeOneNameAtOnce(t *testing.T) {
 	t.Parallel()
-	backends := []*Backend{realBackend(t), secondBackend(t, Config{}), secondBackend(t, Config{})}
+	backends := []*Backend{realBackend(t), openBackend(t, Config{}), openBackend(t, Config{})}
 	owner := fmt.Sprintf("test-share-%d", os.Getpid())
 	var wg sync.WaitGroup
 	var won atomic.Int32
@@ -209,7 +198,7 @@ func TestLookingUpCostsNoCall(t *testing.T) {
 	way := &counter{socket: filepath.Join(t.TempDir(), "socket")}
 	way.listen(t)
 	t.Cleanup(way.cut)
-	b := secondBackend(t, Config{Socket: way.socket})
+	b := openBackend(t, Config{Socket: way.socket})
 	live(t, b)
 	for i := range 3 {
 		box(t, first, fmt.Sprintf("looked-up-%d", i))

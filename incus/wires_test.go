@@ -25,7 +25,7 @@ import (
 func TestWiresAreTakenOnceByManyServers(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	a, b := l.Backend, secondBackend(t, l.settings)
+	a, b := l.Backend, openBackend(t, l.settings)
 	const each = 12
 	var all sync.WaitGroup
 	var mu sync.Mutex
