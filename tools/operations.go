@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"pixels/policy/ledger"
-	"pixels/sandbox"
 	"pixels/sandbox/manager"
 )
 
@@ -197,13 +196,13 @@ func (o *Operations) keep(op *operation) string {
 	return id
 }
 
-// find returns an operation of an owner.
-func (o *Operations) find(owner, id string) (*operation, error) {
+// find returns an operation of an owner, or nil.
+func (o *Operations) find(owner, id string) *operation {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	op := o.byID[id]
 	if op == nil || op.owner != owner {
-		return nil, fmt.Errorf("operation %q %w: it ended over an hour ago, or with a server that keeps no records; list_sandboxes shows what there is", id, sandbox.ErrNotFound)
+		return nil
 	}
-	return op, nil
+	return op
 }

@@ -153,7 +153,7 @@ func TestOldOperationsAreForgotten(t *testing.T) {
 			first = id
 		}
 	}
-	if _, err := o.find("o", first); err == nil || len(o.byID) != keptOperations || len(o.order) != keptOperations {
-		t.Errorf("%d are kept, %v", len(o.byID), err)
+	if op := o.find("o", first); op != nil || len(o.byID) != keptOperations || len(o.order) != keptOperations {
+		t.Errorf("%d are kept, the first: %v", len(o.byID), op != nil)
 	}
 }

@@ -2,13 +2,10 @@ package tools
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"pixels/internal/view"
-	"pixels/policy"
 	"pixels/policy/ledger"
 	"pixels/sandbox"
 	"pixels/sandbox/manager"
@@ -49,27 +46,18 @@ func (s Session) Task(ctx context.Context, id string, cancel bool) (Task, error)
 	case ledger.IsRequest(id):
 		return s.requestTask(ctx, id)
 	}
-	if err := s.Manager.Permit(ctx, s.Caller, policy.VerbWait); err != nil {
-		return Task{}, err
-	}
-	op, err := s.Operations.find(s.Caller.Owner, id)
+	k, err := s.operation(ctx, id, cancel, 0)
 	if err != nil {
-		return s.taskElsewhere(id, cancel)
+		return Task{}, noTask(err)
 	}
-	if cancel {
-		op.end()
-	}
-	t := Task{ID: id, Status: TaskWorking, Started: op.started}
-	select {
-	case <-op.done:
-		t.Ended, t.Result, t.Status = op.ended, op.result, TaskCompleted
-		switch {
-		case op.broke:
-			t.Status, t.Why = TaskFailed, op.result.Text
-		case op.cancelled.Load() && op.result.Failed:
-			t.Status = TaskCancelled
-		}
-	default:
+	t := Task{ID: id, Status: TaskWorking, Started: k.started, Ended: k.ended, Result: k.result}
+	switch {
+	case k.lost || k.broke:
+		t.Status, t.Why = TaskFailed, k.why()
+	case k.over() && k.cancelled && k.result.Failed:
+		t.Status = TaskCancelled
+	case k.over():
+		t.Status = TaskCompleted
 	}
 	return t, nil
 }
@@ -112,34 +100,6 @@ func (s Session) requestTask(ctx context.Context, id string) (Task, error) {
 		found := s.waitFor(ctx, id, waitInput{}, 0)
 		t.Status, t.Ended = TaskCompleted, r.DecidedAt
 		t.Result = Result{Structured: waitOutput{Operations: []waitResult{found}}, Text: found.text}
-	}
-	return t, nil
-}
-
-// taskElsewhere is an operation of another server, or of one that has ended.
-func (s Session) taskElsewhere(id string, cancel bool) (Task, error) {
-	if cancel {
-		_ = s.Manager.CancelOperation(s.Caller.Owner, id) // else it is found to be under way
-	}
-	o, err := s.Manager.Operation(s.Caller.Owner, id)
-	if errors.Is(err, ledger.ErrNoOperation) || errors.Is(err, ledger.ErrNone) {
-		return Task{}, ErrNoTask
-	}
-	if err != nil {
-		return Task{}, err
-	}
-	t := Task{ID: id, Status: TaskWorking, Started: o.Started, Ended: o.Ended}
-	switch {
-	case o.Lost:
-		t.Status, t.Why = TaskFailed, fmt.Sprintf("the server in which %s ran was ended. What was whole by then is there, and what was half-made is removed", o.Tool)
-	case !o.Ended.IsZero():
-		t.Status, t.Result = TaskCompleted, Result{Text: o.Text, Failed: o.Result == ""}
-		if o.Cancel && t.Result.Failed {
-			t.Status = TaskCancelled
-		}
-		if o.Result != "" {
-			t.Result.Structured = json.RawMessage(o.Result)
-		}
 	}
 	return t, nil
 }

@@ -2,7 +2,6 @@ package tools
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -164,73 +163,19 @@ func (s Session) waitFor(ctx context.Context, id string, in waitInput, wait time
 		}
 		return out
 	}
-	if err := s.Manager.Permit(ctx, s.Caller, policy.VerbWait); err != nil {
-		return unknown(err)
-	}
-	op, err := s.Operations.find(s.Caller.Owner, id)
+	k, err := s.operation(ctx, id, in.Cancel, wait)
 	if err != nil {
-		if r, ok := s.waitElsewhere(ctx, id, in, wait); ok {
-			return r
-		}
 		return unknown(err)
 	}
-	if in.Cancel {
-		op.end()
-	}
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-op.done:
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	select {
-	case <-op.done:
-	default:
-		return waitResult{ID: id, State: "running", text: fmt.Sprintf("%s, begun %s ago", op.tool, view.Ago(op.started))}
-	}
-	r := waitResult{ID: id, State: "ended", Cancelled: in.Cancel, Result: op.result.Structured, text: op.result.Text}
-	if op.result.Structured == nil {
-		r.Error = op.result.Text
+	r := waitResult{ID: id, State: "ended", Cancelled: in.Cancel, Result: k.result.Structured, text: k.result.Text}
+	switch {
+	case k.lost:
+		r.State, r.Error = "lost", k.why()+": list_sandboxes shows what there is; then call again for what is missing"
+		r.text = r.Error
+	case !k.over():
+		r.State, r.text = "running", fmt.Sprintf("%s, begun %s ago", k.tool, view.Ago(k.started))
+	case k.result.Structured == nil:
+		r.Error = k.result.Text
 	}
 	return r
-}
-
-// lookEvery is how often it is looked what became of an operation of another server.
-const lookEvery = 200 * time.Millisecond
-
-// waitElsewhere waits for an operation of another server, or of one that has ended; ok tells whether there is one of that name.
-func (s Session) waitElsewhere(ctx context.Context, id string, in waitInput, wait time.Duration) (r waitResult, ok bool) {
-	r = waitResult{ID: id, Cancelled: in.Cancel}
-	owner := s.Caller.Owner
-	if in.Cancel {
-		_ = s.Manager.CancelOperation(owner, id) // else it is found to be under way
-	}
-	for late := time.Now().Add(wait); ; {
-		o, err := s.Manager.Operation(owner, id)
-		switch {
-		case err != nil:
-			return r, false
-		case o.Lost:
-			r.State = "lost"
-			r.Error = fmt.Sprintf("the server in which %s ran was ended. What was whole by then is there, and what was half-made is removed: list_sandboxes shows what there is; then call again for what is missing", o.Tool)
-			r.text = r.Error
-			return r, true
-		case !o.Ended.IsZero():
-			r.State, r.text = "ended", o.Text
-			if o.Result == "" {
-				r.Error = o.Text
-			} else if err := json.Unmarshal([]byte(o.Result), &r.Result); err != nil {
-				r.Error = err.Error()
-			}
-			return r, true
-		case !time.Now().Before(late) || ctx.Err() != nil:
-			r.State, r.text = "running", fmt.Sprintf("%s, begun %s ago", o.Tool, view.Ago(o.Started))
-			return r, true
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(lookEvery):
-		}
-	}
 }

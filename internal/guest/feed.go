@@ -20,17 +20,11 @@ const inputPipe = "input"
 // endInput asks a run's runner to let go of that end.
 const endInput = unix.SIGUSR2
 
-// EndOfInput is in place of a signal where stdin is to end.
-const EndOfInput = "EOF"
+// endOfInput is in place of a signal where stdin is to end.
+const endOfInput = "EOF"
 
 // feedTime bounds how long a command may take to read what is written to it.
 const feedTime = 10 * time.Second
-
-// Signals are those that a run may be sent, by their names.
-var Signals = map[string]unix.Signal{
-	"HUP": unix.SIGHUP, "INT": unix.SIGINT, "QUIT": unix.SIGQUIT, "KILL": unix.SIGKILL, "USR1": unix.SIGUSR1, "USR2": unix.SIGUSR2, "TERM": unix.SIGTERM,
-	"STOP": unix.SIGSTOP, "CONT": unix.SIGCONT, "WINCH": unix.SIGWINCH,
-}
 
 // errNoInput ends runFeed where nobody reads: the run has ended, or was started with an stdin that is whole.
 var errNoInput = errors.New("nobody reads what is written there")
@@ -70,7 +64,7 @@ func runFeed(args []string) error {
 	var id, name string
 	f := flag.NewFlagSet("feed", flag.ContinueOnError)
 	f.StringVar(&id, "id", "", "of the run")
-	f.StringVar(&name, "signal", "", "`name` to send to its process group, as INT, or "+EndOfInput)
+	f.StringVar(&name, "signal", "", "`name` to send to its process group, as INT, or "+endOfInput)
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -78,8 +72,8 @@ func runFeed(args []string) error {
 	if err != nil {
 		return err
 	}
-	number, known := Signals[name]
-	if name != "" && name != EndOfInput && !known {
+	number := unix.SignalNum("SIG" + name) // 0 where there is none of the name
+	if name != "" && name != endOfInput && number == 0 {
 		return fmt.Errorf("%q is no signal that can be sent", name)
 	}
 	r, err := d.look()
@@ -99,12 +93,12 @@ func runFeed(args []string) error {
 		return err
 	}
 	switch {
-	case name == EndOfInput:
+	case name == endOfInput:
 		if _, err := os.Stat(d.file(inputPipe)); err != nil {
 			return errNoInput
 		}
 		return unix.Kill(r.Runner, endInput)
-	case known && r.Process > 0:
+	case number != 0 && r.Process > 0:
 		return unix.Kill(-r.Process, number)
 	}
 	return nil
