@@ -199,12 +199,12 @@ func (s *Store) Redeem(code string) (in SignedIn, err error) {
 			return err
 		}
 		if reused = used != 0; reused {
-			return signOut(tx, a.Token)
+			return s.signOut(tx, a.Token)
 		}
 		if _, err := s.capsOf(tx, a.Token); err != nil {
 			return err
 		}
-		if err := signOut(tx, a.Token); err != nil {
+		if err := s.signOut(tx, a.Token); err != nil {
 			return err
 		}
 		// Until the code would have ended: one who comes with it again is known by it.
@@ -276,7 +276,7 @@ func (s *Store) Refresh(refresh string) (in SignedIn, err error) {
 			return err
 		}
 		if reused = !slices.Equal(now, hashed(refresh)); reused {
-			return signOut(tx, token)
+			return s.signOut(tx, token)
 		}
 		if _, err := s.capsOf(tx, token); err != nil {
 			return err
@@ -302,16 +302,25 @@ func (s *Store) SignOut(secret, client string) error {
 		if err != nil {
 			return err
 		}
-		return signOut(tx, token)
+		return s.signOut(tx, token)
 	})
 }
 
-func signOut(tx *sql.Tx, token string) error {
-	_, err := tx.Exec("DELETE FROM access_tokens WHERE token = ?", token)
-	if err == nil {
-		_, err = tx.Exec("DELETE FROM sign_ins WHERE token = ?", token)
+// signOut ends the secrets of the client that has a token, and the tokens that it made below that: who stole a secret may have made some.
+func (s *Store) signOut(tx *sql.Tx, token string) error {
+	for _, do := range []struct {
+		statement string
+		args      []any
+	}{
+		{"DELETE FROM access_tokens WHERE token = ?", []any{token}},
+		{"DELETE FROM sign_ins WHERE token = ?", []any{token}},
+		{"UPDATE tokens SET revoked = ?2 WHERE substr(name, 1, length(?1) + 1) = ?1 || '/' AND revoked = 0", []any{token, s.now().UnixMilli()}},
+	} {
+		if _, err := tx.Exec(do.statement, do.args...); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // accessed is the name of the token that an access token is for, and what stays the same when it is renewed; ErrToken.

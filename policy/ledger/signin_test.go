@@ -140,6 +140,24 @@ func TestSignOut(t *testing.T) {
 			t.Error("nobody hears of it")
 		}
 	}
+	if _, err := s.CreateToken(Token{Name: "helper", Client: "a client"}, anyName); err != nil {
+		t.Fatal(err)
+	}
+	// So do tokens that it made; and all of it when what it had is granted anew, maybe to another one.
+	for _, ends := range []func(SignedIn) error{
+		func(in SignedIn) error { return s.SignOut(in.Access, "client") },
+		func(SignedIn) error {
+			return s.RenewToken(Token{Name: "helper", Client: "another", Expires: time.Now().Add(time.Hour)})
+		},
+	} {
+		in, _ := signIn(t, s, "helper")
+		below := mint(t, s, "helper/one", `{}`)
+		good(t, s, below, "helper/one")
+		if err := ends(in); err != nil {
+			t.Fatal(err)
+		}
+		bad(t, s, in.Access, below)
+	}
 	in, _ = signIn(t, s, "worker")
 	if _, err := s.RevokeToken("worker"); err != nil {
 		t.Fatal(err)

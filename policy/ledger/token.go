@@ -103,7 +103,7 @@ func (s *Store) CreateToken(t Token, free func(name string) error) (secret strin
 		if count >= maxTokens {
 			return fault.Errorf(fault.Denied, fault.Hint{}, "there are %d tokens already: revoke some", count)
 		}
-		if err := signOut(tx, t.Name); err != nil { // who had the name before
+		if err := s.signOut(tx, t.Name); err != nil { // who had the name before
 			return err
 		}
 		_, err := tx.Exec("INSERT OR REPLACE INTO tokens (name, hash, caps, at, expires, client) VALUES (?, ?, ?, ?, ?, ?)", t.Name, hashed(secret), string(limits), s.now().UnixMilli(), milliseconds(t.Expires), t.Client)
@@ -112,8 +112,8 @@ func (s *Store) CreateToken(t Token, free func(name string) error) (secret strin
 	return secret, err
 }
 
-// RenewToken changes what a token bounds that a client has, and until when it lasts, also of one that has expired. ErrToken where there is
-// none that a client has.
+// RenewToken gives a token that a client has other bounds and another end, also one that has expired. The client that has it is signed
+// out: what is granted now is for who asked now. ErrToken where there is none that a client has.
 func (s *Store) RenewToken(t Token) error {
 	limits, err := json.Marshal(t.Limits)
 	if err != nil {
@@ -124,10 +124,14 @@ func (s *Store) RenewToken(t Token) error {
 		if err != nil {
 			return err
 		}
-		if n, err := done.RowsAffected(); err != nil || n == 1 {
+		n, err := done.RowsAffected()
+		if err != nil {
 			return err
 		}
-		return ErrToken
+		if n == 0 {
+			return ErrToken
+		}
+		return s.signOut(tx, t.Name)
 	})
 }
 
@@ -147,7 +151,7 @@ func (s *Store) RevokeToken(name string) (ended []string, err error) {
 			if _, err := tx.Exec("UPDATE tokens SET revoked = ? WHERE name = ?", s.now().UnixMilli(), t.Name); err != nil {
 				return err
 			}
-			if err := signOut(tx, t.Name); err != nil {
+			if err := s.signOut(tx, t.Name); err != nil {
 				return err
 			}
 			ended = append(ended, t.Name)
