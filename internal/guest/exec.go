@@ -174,7 +174,7 @@ func (o order) run(stdin, stdout, stderr *os.File, signals <-chan os.Signal, sta
 	}
 	// In a session of its own, what it does to its group leaves the runner alone.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: o.tty, Credential: &syscall.Credential{Uid: uint32(o.uid), Gid: uint32(o.gid), Groups: groups(o.user, uint32(o.gid))}}
-	if err := cmd.Start(); err != nil {
+	if err := asCommand(cmd.Start); err != nil {
 		if errors.Is(err, syscall.ENOEXEC) {
 			return refuse(exitNotExecutable, "%s: this is no program", o.argv[0])
 		}

@@ -97,6 +97,7 @@ func Main(args []string) int {
 
 // run is the life of the first process. It returns only when ending the sandbox failed.
 func run() error {
+	holdThreads()
 	debug.SetGCPercent(20) // it allocates little and lives long, once in every sandbox
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals, syscall.SIGCHLD, syscall.SIGPWR, sigHalt, syscall.SIGTERM, syscall.SIGINT)
