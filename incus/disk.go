@@ -56,14 +56,24 @@ func (b *Backend) CheckpointCost(ctx context.Context, id string) (int64, error) 
 // CheckpointsCost implements sandbox.Backend.
 func (b *Backend) CheckpointsCost(ctx context.Context) bool { return !b.charges(ctx) }
 
+// endingTime bounds how long Incus takes an instance for running whose processes have ended: it tells nothing of it meanwhile.
+const endingTime = 5 * time.Second
+
 // use is how much an instance takes of the pool, in bytes; all of its disk where the pool doesn't tell, as one of folders.
 func (b *Backend) use(ctx context.Context, id string) (int64, error) {
-	if err := ctx.Err(); err != nil {
-		return 0, err
-	}
-	state, _, err := b.server.with(ctx).GetInstanceState(id)
-	if err != nil {
-		return 0, err
+	var state *api.InstanceState
+	for late := time.Now().Add(endingTime); ; {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		var err error
+		if state, _, err = b.server.with(ctx).GetInstanceState(id); err == nil {
+			break
+		}
+		if !noProcess(err) || time.Now().After(late) {
+			return 0, err
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 	if used := state.Disk["root"].Usage; used > 0 {
 		return used, nil

@@ -340,3 +340,31 @@ func TestAFullDiskKeepsNobodyFromChanges(t *testing.T) {
 		t.Errorf("destroy it: %v", err)
 	}
 }
+
+// What a sandbox uses is told also while it stops and starts.
+func TestItIsToldWhatOneUsesThatStops(t *testing.T) {
+	t.Parallel()
+	b := realBackend(t)
+	box := box(t, b, "restless")
+	over := make(chan error, 1)
+	go func() {
+		var err error
+		for i := 0; i < 6 && err == nil; i++ {
+			err = errors.Join(b.SetState(t.Context(), box.ID, sandbox.Stopped), b.SetState(t.Context(), box.ID, sandbox.Running))
+		}
+		over <- err
+	}()
+	for {
+		select {
+		case err := <-over:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		default:
+		}
+		if used, err := b.use(t.Context(), box.ID); err != nil || used == 0 {
+			t.Errorf("%d bytes, %v", used, err)
+		}
+	}
+}

@@ -96,8 +96,8 @@ func frozen(err error) bool { return says(err, "Instance is frozen") }
 // matter of milliseconds, and TestManySandboxesOnOneGateway meets it now and then.
 func notYet(err error) bool { return says(err, "Failed to retrieve PID of executing child process") }
 
-// noProcess tells whether Incus takes an instance for running whose start failed, so that it never ends.
-// TestASandboxThatDoesNotStartIsRemoved.
+// noProcess tells whether Incus takes an instance for running whose processes have ended: for a moment, or for good where its start
+// failed. TestItIsToldWhatOneUsesThatStops, TestASandboxThatDoesNotStartIsRemoved.
 func noProcess(err error) bool { return says(err, "Invalid PID") }
 
 // cardFailed tells whether a start failed for the card. TestWhatIncusSaysIsToldApart.

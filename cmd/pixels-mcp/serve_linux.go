@@ -143,6 +143,7 @@ func (a *cli) serve(ctx context.Context, s serving) error {
 				return err
 			}
 			config.Page = page.Handler(ready.Addr())
+			ready.told = append(ready.told, "page:  at the same address; "+pageToken())
 		}
 		ready.told = append(ready.told, "metrics: at /metrics, for who has the token in "+tokenFile(opened.Ledger.Path(), "metrics"))
 		for _, line := range ready.told {
@@ -170,6 +171,9 @@ func newPage(m *manager.Human, names []string, log zerolog.Logger) (*web.Server,
 	return web.New(m, secret, names, func(err error) { log.Warn().Err(err).Msg("web") })
 }
 
+// pageToken says how people come by the token of the page.
+func pageToken() string { return "`" + program.Name + " web --token` prints its token" }
+
 // servePage serves the page until stop is called.
 func (a *cli) servePage(ctx context.Context, address string, m *manager.Human, log zerolog.Logger) (stop func(), err error) {
 	s, err := newPage(m, nil, log)
@@ -180,6 +184,7 @@ func (a *cli) servePage(ctx context.Context, address string, m *manager.Human, l
 	if err != nil {
 		return nil, fmt.Errorf("serve the page: %w", err)
 	}
+	fmt.Fprintf(a.err, "page:  http://%s/; %s\n", listener.Addr(), pageToken())
 	return inBackground(ctx, func(ctx context.Context) {
 		if err := s.Serve(ctx, listener); err != nil {
 			log.Error().Err(err).Msg("web")
