@@ -107,7 +107,7 @@ func (a *cli) serve(ctx context.Context, s serving) error {
 	}
 	shared := s.page != "" && s.page == s.http.address
 	if s.page != "" && !shared {
-		stop, err := a.servePage(ctx, s.page, opened.Door.Human("web"), log)
+		stop, err := a.servePage(ctx, s.page, opened.Door.Human("web"), opened.Ledger.Path(), log)
 		if err != nil {
 			return err
 		}
@@ -143,7 +143,7 @@ func (a *cli) serve(ctx context.Context, s serving) error {
 				return err
 			}
 			config.Page = page.Handler(ready.Addr())
-			ready.told = append(ready.told, "page:  at the same address; "+pageToken())
+			ready.told = append(ready.told, "page:  at the same address, for who has the token in "+tokenFile(opened.Ledger.Path(), "web"))
 		}
 		ready.told = append(ready.told, "metrics: at /metrics, for who has the token in "+tokenFile(opened.Ledger.Path(), "metrics"))
 		for _, line := range ready.told {
@@ -171,11 +171,8 @@ func newPage(m *manager.Human, names []string, log zerolog.Logger) (*web.Server,
 	return web.New(m, secret, names, func(err error) { log.Warn().Err(err).Msg("web") })
 }
 
-// pageToken says how people come by the token of the page.
-func pageToken() string { return "`" + program.Name + " web --token` prints its token" }
-
-// servePage serves the page until stop is called.
-func (a *cli) servePage(ctx context.Context, address string, m *manager.Human, log zerolog.Logger) (stop func(), err error) {
+// servePage serves the page until stop is called. store is the path of the ledger.
+func (a *cli) servePage(ctx context.Context, address string, m *manager.Human, store string, log zerolog.Logger) (stop func(), err error) {
 	s, err := newPage(m, nil, log)
 	if err != nil {
 		return nil, err
@@ -184,7 +181,7 @@ func (a *cli) servePage(ctx context.Context, address string, m *manager.Human, l
 	if err != nil {
 		return nil, fmt.Errorf("serve the page: %w", err)
 	}
-	fmt.Fprintf(a.err, "page:  http://%s/; %s\n", listener.Addr(), pageToken())
+	fmt.Fprintf(a.err, "page:  http://%s/, for who has the token in %s\n", listener.Addr(), tokenFile(store, "web"))
 	return inBackground(ctx, func(ctx context.Context) {
 		if err := s.Serve(ctx, listener); err != nil {
 			log.Error().Err(err).Msg("web")

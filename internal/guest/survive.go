@@ -14,13 +14,8 @@ import (
 // process would else be the largest. On a machine without memory it has the commands of sandboxes end before its own programs, too.
 const commandScore = 500
 
-// scoring is held while a command begins.
-var scoring sync.Mutex
-
-// asCommand begins a process that is to end before the first one where memory is short.
+// asCommand begins a process that is to end before the first one where memory is short. A program of ours begins one at a time.
 func asCommand(begin func() error) error {
-	scoring.Lock()
-	defer scoring.Unlock()
 	const mine = "/proc/self/oom_score_adj"
 	if was, err := os.ReadFile(mine); err == nil { // else it begins all the same
 		_ = os.WriteFile(mine, []byte(strconv.Itoa(commandScore)), 0)

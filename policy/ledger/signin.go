@@ -306,7 +306,8 @@ func (s *Store) SignOut(secret, client string) error {
 	})
 }
 
-// signOut ends the secrets of the client that has a token, and the tokens that it made below that: who stole a secret may have made some.
+// signOut ends the secrets of the client that has a token, and the tokens below that: who stole a secret may have made some. No client has
+// one of those.
 func (s *Store) signOut(tx *sql.Tx, token string) error {
 	for _, do := range []struct {
 		statement string
@@ -314,7 +315,7 @@ func (s *Store) signOut(tx *sql.Tx, token string) error {
 	}{
 		{"DELETE FROM access_tokens WHERE token = ?", []any{token}},
 		{"DELETE FROM sign_ins WHERE token = ?", []any{token}},
-		{"UPDATE tokens SET revoked = ?2 WHERE substr(name, 1, length(?1) + 1) = ?1 || '/' AND revoked = 0", []any{token, s.now().UnixMilli()}},
+		{"UPDATE tokens SET revoked = ?2 WHERE " + belowIt + " AND revoked = 0", []any{token, s.now().UnixMilli()}},
 	} {
 		if _, err := tx.Exec(do.statement, do.args...); err != nil {
 			return err

@@ -135,6 +135,9 @@ func (s *Store) RenewToken(t Token) error {
 	})
 }
 
+// belowIt is true of the tokens below that of the name ?1.
+const belowIt = "substr(name, 1, length(?1) + 1) = ?1 || '/'"
+
 // RevokeToken ends a token, and those below it, for good. It returns their names; ErrToken where it is not there, none where it was
 // revoked already.
 func (s *Store) RevokeToken(name string) (ended []string, err error) {
@@ -143,20 +146,17 @@ func (s *Store) RevokeToken(name string) (ended []string, err error) {
 		if _, err := one(tx, "name = ?", name); err != nil {
 			return err
 		}
-		all, err := list(tx, "(name = ?1 OR substr(name, 1, length(?1) + 1) = ?1 || '/') AND revoked = 0", name)
+		all, err := list(tx, "(name = ?1 OR "+belowIt+") AND revoked = 0", name)
 		if err != nil {
 			return err
 		}
 		for _, t := range all {
-			if _, err := tx.Exec("UPDATE tokens SET revoked = ? WHERE name = ?", s.now().UnixMilli(), t.Name); err != nil {
-				return err
-			}
-			if err := s.signOut(tx, t.Name); err != nil {
-				return err
-			}
 			ended = append(ended, t.Name)
 		}
-		return nil
+		if _, err := tx.Exec("UPDATE tokens SET revoked = ? WHERE name = ? AND revoked = 0", s.now().UnixMilli(), name); err != nil {
+			return err
+		}
+		return s.signOut(tx, name)
 	})
 	return ended, err
 }
