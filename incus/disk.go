@@ -56,7 +56,8 @@ func (b *Backend) CheckpointCost(ctx context.Context, id string) (int64, error) 
 // CheckpointsCost implements sandbox.Backend.
 func (b *Backend) CheckpointsCost(ctx context.Context) bool { return !b.charges(ctx) }
 
-// endingTime bounds how long Incus takes an instance for running whose processes have ended: it tells nothing of it meanwhile.
+// endingTime bounds how long Incus takes an instance for running whose processes have ended, when it tells nothing of it, and for
+// one that is there whose disk is deleted already.
 const endingTime = 5 * time.Second
 
 // use is how much an instance takes of the pool, in bytes; all of its disk where the pool doesn't tell, as one of folders.

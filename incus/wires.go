@@ -128,9 +128,10 @@ func (w *wires) open(o *opening) {
 	}
 }
 
-// reach makes a channel, and starts the gateway where it was stopped. What becomes of one that Incus is busy with, or that has
-// lost what it is made of, it may be deleting: the next look tells.
+// reach makes a channel, and starts the gateway where it was stopped. One that Incus is busy with, or that has lost what it is made
+// of, it may be deleting: one of the next looks tells.
 func (w *wires) reach(ctx context.Context) (*gateway.Client, error) {
+	late := time.Now().Add(endingTime)
 	for again := false; ; again = true {
 		channel, err := speakToGateway(ctx, w.server, w.name, nil)
 		if err == nil {
@@ -154,7 +155,8 @@ func (w *wires) reach(ctx context.Context) (*gateway.Client, error) {
 		if goneMeanwhile(err) {
 			return nil, errNoGateway(w.name)
 		}
-		if !busy(err) && again {
+		going := notFoundInside(err) && time.Now().Before(late)
+		if again && !busy(err) && !going {
 			return nil, err
 		}
 		select {
