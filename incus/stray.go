@@ -3,6 +3,7 @@ package incus
 import (
 	"context"
 	"fmt"
+	"maps"
 	"path"
 	"strconv"
 	"strings"
@@ -19,28 +20,42 @@ import (
 // and may be about to write them down. One with a sandbox on it serves until that has gone.
 func (w *wires) deleteStrays(ctx context.Context, all []gateway.Wire) error {
 	pairs := w.pairs() // before the look at what Incus does, so that none of them is of what it begins later
-	busy, err := w.busy(ctx)
-	if busy || err != nil {
+	strays, err := w.strays(ctx, all, pairs)
+	if err != nil || len(strays)+len(pairs) == 0 {
 		return err
 	}
-	inst, _, err := w.server.with(ctx).GetInstance(w.name) // what was made before we looked whether Incus is at work is written down by now
-	if err != nil {
+	if busy, err := w.busy(ctx); busy || err != nil {
 		return err
 	}
-	for _, wire := range all {
-		if inst.Devices[gateway.Interface(wire.Number)] != nil || wire.State == gateway.Taken {
-			continue
-		}
+	// What was made before we looked whether Incus is at work is written down by now.
+	if strays, err = w.strays(ctx, strays, pairs); err != nil {
+		return err
+	}
+	for _, wire := range strays {
 		if _, err := w.ask(ctx, gateway.Request{Op: gateway.Delete, Index: wire.Index}); err != nil {
 			return fmt.Errorf("delete wire %d, which is no device of the gateway: %w", wire.Number, err)
 		}
 	}
-	for name, number := range pairs {
-		if inst.Devices[gateway.Interface(number)] == nil {
-			_ = deletePair(name) // else clear does, or passes it by, should its number be needed
-		}
+	for name := range pairs {
+		_ = deletePair(name) // else clear does, or passes it by, should its number be needed
 	}
 	return nil
+}
+
+// strays returns those of the wires that are no devices of the gateway, and that no sandbox has. It takes devices out of pairs.
+func (w *wires) strays(ctx context.Context, all []gateway.Wire, pairs map[string]int) (found []gateway.Wire, err error) {
+	inst, _, err := w.server.with(ctx).GetInstance(w.name)
+	if err != nil {
+		return nil, err
+	}
+	device := func(number int) bool { return inst.Devices[gateway.Interface(number)] != nil }
+	for _, wire := range all {
+		if wire.State != gateway.Taken && !device(wire.Number) {
+			found = append(found, wire)
+		}
+	}
+	maps.DeleteFunc(pairs, func(_ string, number int) bool { return device(number) })
+	return found, nil
 }
 
 // pairs are the wires that lie on this host with both ends, by the name of one, with their numbers.
@@ -60,7 +75,8 @@ func (w *wires) pairs() map[string]int {
 	return found
 }
 
-// busy tells whether Incus is at work on the gateway's instance.
+// busy tells whether Incus is at work on the gateway's instance. It is not asked without need: incusd 6.0.4 ends itself where it
+// changes what an operation tells in the instant in which it writes it ("concurrent map iteration and map write").
 func (w *wires) busy(ctx context.Context) (bool, error) {
 	all, err := w.server.with(ctx).GetOperations()
 	if err != nil {
