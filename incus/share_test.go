@@ -149,10 +149,11 @@ func TestWhatIsChangedByHandIsSeen(t *testing.T) {
 	})
 }
 
-// counter is a way to the real Incus that counts calls and can be cut.
+// counter is a way to the real Incus that counts calls, all and those that list operations, and can be cut.
 type counter struct {
 	socket string
 	calls  atomic.Int64
+	lists  atomic.Int64
 	server *http.Server
 
 	mu    sync.Mutex
@@ -182,6 +183,9 @@ func (c *counter) listen(t *testing.T) {
 	}}
 	c.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c.calls.Add(1)
+		if r.URL.Path == "/1.0/operations" {
+			c.lists.Add(1)
+		}
 		proxy.ServeHTTP(w, r)
 	}), ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
 		c.mu.Lock()

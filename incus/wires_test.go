@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -323,10 +324,19 @@ func TestAGrantThatIncusRefusesIsUndone(t *testing.T) {
 }
 
 // What an incusd that was killed in the middle left is deleted: an interface of the gateway that is no device of it, and a
-// pair on the host whose name is needed. Another thing of that name is passed by.
+// pair on the host whose name is needed. Another thing of that name is passed by. Where there is no such thing Incus is not asked
+// what it does.
 func TestStraysAreDeleted(t *testing.T) {
 	t.Parallel()
-	l := newLab(t)
+	realBackend(t)
+	way := &counter{socket: filepath.Join(t.TempDir(), "socket")}
+	way.listen(t)
+	t.Cleanup(way.cut)
+	g := takeGround(t)
+	direct := g.settings.Socket
+	g.settings.Socket = way.socket
+	l := labOn(t, g)
+	g.settings.Socket = direct
 	l.background.Wait()
 	list := func() map[int]gateway.Wire {
 		reply, err := l.wires.ask(t.Context(), gateway.Request{Op: gateway.Wires})
@@ -398,6 +408,14 @@ func TestStraysAreDeleted(t *testing.T) {
 	}
 	if inst, _, err := l.server.with(context.Background()).GetInstance(l.wires.name); err != nil || inst.Devices[gateway.Interface(pair)] == nil || inst.Devices[gateway.Interface(taken)] != nil {
 		t.Errorf("devices: %v %v", inst.Devices, err)
+	}
+	asked := way.lists.Load()
+	more := len(now) + 1
+	if err := l.wires.tend(t.Context(), more, more); err != nil {
+		t.Fatal(err)
+	}
+	if asked == 0 || way.lists.Load() != asked {
+		t.Errorf("Incus was asked what it does %d times, and %d times where nothing is astray", asked, way.lists.Load()-asked)
 	}
 }
 
