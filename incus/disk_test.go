@@ -167,12 +167,16 @@ func TestNoGarbageOutlivesARestore(t *testing.T) {
 					t.Fatal(err)
 				}
 			case "left by a server that was killed":
-				content := make([]byte, much)
+				const pieces = 20 // each of which is written within the time that Incus has for an answer
+				content := make([]byte, much/pieces)
 				_, _ = rand.Read(content) // it never fails
-				err := b.server.with(context.Background()).CreateInstanceFile(made.ID, "/root/fill", client.InstanceFileArgs{Type: "file", Mode: 0o600, Content: bytes.NewReader(content)})
-				if err == nil {
-					err = edit(t.Context(), b.server, made.ID, func(put *api.InstancePut) error { put.Config[replacedKey] = "true"; return nil })
+				for i := range pieces {
+					err := b.server.with(context.Background()).CreateInstanceFile(made.ID, fmt.Sprintf("/root/fill-%d", i), client.InstanceFileArgs{Type: "file", Mode: 0o600, Content: bytes.NewReader(content)})
+					if err != nil {
+						t.Fatal(err)
+					}
 				}
+				err := edit(t.Context(), b.server, made.ID, func(put *api.InstancePut) error { put.Config[replacedKey] = "true"; return nil })
 				if err != nil {
 					t.Fatal(err)
 				}
